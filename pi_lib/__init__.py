@@ -1,0 +1,62 @@
+"""What a network keeps of its pre-training when it is fine-tuned, read from its interactions.
+
+Five lines on a model of your own::
+
+    import pi_lib as pi
+    players = pi.PatchPlayers(grid=8, n=10, region="central")
+    before = pi.extract(probe, images, labels, players)
+    after = pi.extract(finetuned, images, labels, players)
+    pi.compare(before, after).plot()
+
+The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
+`coalitions`, `transforms`, `sparse`, `players`, `values`, `interactions`, `knowledge`, then
+`tasks`, `models`, `training`, `study`, and what shows the results, `plots` and `widgets`.
+"""
+
+from pi_lib.interactions import Interactions, extract
+from pi_lib.knowledge import (
+    Estimate,
+    Knowledge,
+    Learned,
+    Trajectory,
+    bootstrap,
+    compare,
+    jaccard,
+    learned_by_scratch,
+    trajectory,
+)
+from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
+# SPARSE
+# TRAIN from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
+from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
+from pi_lib.values import coalition_values, log_odds
+
+__all__ = [
+    "Estimate",
+    "Interactions",
+    "Knowledge",
+    "LabelMapPlayers",
+    "Learned",
+    "PatchPlayers",
+    "Placement",
+    "Run",
+    "Trajectory",
+    "WordPlayers",
+    "and_inverse",
+    "and_or_split",
+    "and_transform",
+    "bootstrap",
+    "coalition_values",
+    "compare",
+    "extract",
+    "finetune",
+    "jaccard",
+    "learned_by_scratch",
+    "linear_probe",
+    "log_odds",
+    "or_inverse",
+    "or_transform",
+    "pretrain",
+    "train_from_scratch",
+    "trajectory",
+]

@@ -1,0 +1,298 @@
+"""The result: interactions of a batch of samples, with what they came from.
+
+Select (`salient`, `by_order`, `top`), show (`to_frame`), keep (`save`, `load`), hand on
+(`to_shapiq`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from pi_lib.coalitions import label, order, players_in_game
+from pi_lib.transforms import and_transform
+from pi_lib.values import coalition_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Interactions of B samples with n players each.
+
+    Attributes
+    ----------
+    v : (B, 2**n) float64
+        Value of every coalition, in nats for log-odds.
+    i_and : (B, 2**n) float64
+        AND interactions; index 0 is ``v({})``.
+    i_or : (B, 2**n) float64 or None
+        OR interactions, if v was split into AND and OR.
+    players : list of list of str
+        Names of each sample's players.
+    labels, ids : list of int
+        True class and id of each sample.
+    meta : dict
+        How it was made, as JSON values.
+    """
+
+    v: Tensor
+    i_and: Tensor
+    i_or: Tensor | None = None
+    players: list[list[str]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("v", "i_and", "i_or"):
+            x = getattr(self, name)
+            if x is not None and (x.ndim != 2 or x.shape != self.v.shape):
+                raise ValueError(
+                    f"expected {name} of shape (samples, 2**n) = {tuple(self.v.shape)}; "
+                    f"got {tuple(x.shape)}"
+                )
+        n, samples = players_in_game(self.v), len(self.v)
+        fill = object.__setattr__
+        fill(self, "players", self.players or [[str(i) for i in range(n)]] * samples)
+        fill(self, "labels", self.labels or [0] * samples)
+        fill(self, "ids", self.ids or list(range(samples)))
+        lengths = {len(self.players), len(self.labels), len(self.ids)}
+        if lengths != {samples} or {len(names) for names in self.players} - {n}:
+            raise ValueError(f"players, labels and ids must name {samples} samples of {n} players")
+
+    def __len__(self) -> int:
+        return len(self.v)
+
+    def __repr__(self) -> str:
+        return f"Interactions({len(self)} samples, n={self.n}, kind={self.kind!r})"
+
+    @property
+    def n(self) -> int:
+        """Number of players."""
+        return players_in_game(self.v)
+
+    @property
+    def kind(self) -> Literal["and", "and-or"]:
+        """What v was written as a sum of."""
+        return "and" if self.i_or is None else "and-or"
+
+    @property
+    def terms(self) -> Tensor:
+        """All interactions side by side, ``(B, M)``: AND first, then OR if any."""
+        return self.i_and if self.i_or is None else torch.cat([self.i_and, self.i_or], -1)
+
+    @property
+    def orders(self) -> Tensor:
+        """Order of each of `terms`, int64 ``(M,)``; order 0 is the empty coalition."""
+        return order(self.n).repeat(1 if self.i_or is None else 2)
+
+    @property
+    def scale(self) -> float:
+        """Mean over samples of ``|v(N) - v({})|``, by which models are made comparable."""
+        return (self.v[:, -1] - self.v[:, 0]).abs().mean().item()
+
+    def salient(self, tau: float = 0.05) -> Tensor:
+        """Which of `terms` are salient: ``|I(S)| > tau * max_S |I(S)|`` of that sample.
+
+        Parameters
+        ----------
+        tau : float, default 0.05
+            Threshold; the paper's is not stated, this is that of arXiv 2407.19198.
+
+        Returns
+        -------
+        (B, M) bool
+            The empty coalition is no interaction and never salient.
+        """
+        if not 0 <= tau < 1:
+            raise ValueError(f"tau={tau}; expected 0 <= tau < 1, a fraction of the strongest")
+        strength = self.terms.abs().masked_fill(self.orders == 0, 0)
+        return strength > tau * strength.amax(-1, keepdim=True)
+
+    def by_order(self) -> Tensor:
+        """Strength by order, ``sum_{|S|=m} |I(S)|``: (B, n + 1) in the unit of v; order 0 is 0."""
+        return sum_by_order(self.terms.abs(), self.orders, self.n)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per interaction: sample, id, label, kind, coalition, order, players, value."""
+        import pandas as pd
+
+        size = 2**self.n
+        kinds = [("and", self.i_and)] + ([] if self.i_or is None else [("or", self.i_or)])
+        return pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        "sample": sample,
+                        "id": self.ids[sample],
+                        "label": self.labels[sample],
+                        "kind": kind,
+                        "coalition": range(size),
+                        "order": order(self.n).numpy(),
+                        "players": [label(s, self.players[sample]) for s in range(size)],
+                        "value": values[sample].cpu().numpy(),
+                    }
+                )
+                for sample in range(len(self))
+                for kind, values in kinds
+            ],
+            ignore_index=True,
+        )
+
+    def top(self, k: int = 10, sample: int = 0) -> "pd.DataFrame":
+        """The k strongest interactions of one sample, strongest first; columns as `to_frame`."""
+        if not -len(self) <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        frame = self[[range(len(self))[sample]]].to_frame()
+        frame = frame[frame["order"] > 0]
+        strongest = frame["value"].abs().sort_values(ascending=False, kind="stable").index[:k]
+        return frame.loc[strongest].reset_index(drop=True).assign(sample=sample)
+
+    def __getitem__(self, samples: slice | Sequence[int]) -> "Interactions":
+        """Interactions of some of the samples."""
+        chosen = list(range(len(self))[samples] if isinstance(samples, slice) else samples)
+        return Interactions(
+            v=self.v[chosen],
+            i_and=self.i_and[chosen],
+            i_or=None if self.i_or is None else self.i_or[chosen],
+            players=[self.players[i] for i in chosen],
+            labels=[self.labels[i] for i in chosen],
+            ids=[self.ids[i] for i in chosen],
+            meta=self.meta,
+        )
+
+    def to_shapiq(self, sample: int = 0):
+        """AND interactions of one sample as `shapiq.InteractionValues` of index "Moebius".
+
+        Raises
+        ------
+        ImportError
+            If shapiq is not installed.
+        """
+        try:
+            from shapiq import InteractionValues
+        except ImportError as error:
+            raise ImportError("to_shapiq needs shapiq: pip install shapiq") from error
+
+        from pi_lib.coalitions import members
+
+        return InteractionValues(
+            values=self.i_and[sample].cpu().numpy(),
+            index="Moebius",
+            n_players=self.n,
+            min_order=0,
+            max_order=self.n,
+            interaction_lookup={tuple(members(s)): s for s in range(2**self.n)},
+            estimated=False,
+            baseline_value=self.v[sample, 0].item(),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write to one safetensors file: float32 arrays beside a JSON header. Returns the path."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        arrays = {"v": self.v, "i_and": self.i_and, "i_or": self.i_or}
+        header = {
+            "players": self.players, "labels": self.labels, "ids": self.ids, "meta": self.meta,
+        }  # fmt: skip
+        save_file(
+            {k: x.float().contiguous().cpu() for k, x in arrays.items() if x is not None},
+            path,
+            metadata={"pi_lib": json.dumps(header)},
+        )
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Interactions":
+        """Read what `save` wrote; arrays come back as float64.
+
+        Raises
+        ------
+        ValueError
+            If the file is a safetensors file of something else.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("pi_lib")
+            if header is None:
+                raise ValueError(f"{path} holds no interactions; it was not written by pi_lib")
+            arrays = {name: file.get_tensor(name).double() for name in file.keys()}
+        return cls(**arrays, **json.loads(header))
+
+
+def extract(
+    model,
+    inputs,
+    labels: Sequence[int] | Tensor,
+    players,
+    *,
+    kind: Literal["and", "and-or"] = "and",
+    noise: float = 0.0,
+    tol: float = 1e-3,
+    ids: Sequence[int] | None = None,
+    **engine,
+) -> Interactions:
+    """Interactions between the players of each sample, as the model sees them.
+
+    Parameters
+    ----------
+    model, inputs, labels, players, ids
+        As in `coalition_values`.
+    kind : "and" or "and-or"
+        Harsanyi dividends (the paper's Eq. 2), or the sparsest split into AND and OR.
+    noise, tol
+        Of `pi_lib.and_or_split`, for kind "and-or".
+    **engine
+        `value`, `device`, `batch_size`, `autocast` of `coalition_values`.
+
+    Raises
+    ------
+    ValueError
+        As `coalition_values`; or if `kind` is neither.
+
+    Examples
+    --------
+    >>> from pi_lib import LabelMapPlayers
+    >>> model = lambda x: torch.stack([x.prod(-1), torch.zeros(len(x))], -1)  # a AND b
+    >>> players = LabelMapPlayers(torch.tensor([0, 1]), baseline=0.0)
+    >>> extract(model, torch.ones(1, 2), [0], players).i_and
+    tensor([[0., 0., 0., 1.]], dtype=torch.float64)
+    """
+    if kind not in ("and", "and-or"):
+        raise ValueError(f"kind={kind!r}; expected 'and' or 'and-or'")
+    placements = players.place(inputs, ids)
+    v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
+    meta = {"kind": kind, "players": type(players).__name__, "n": players.n}
+    if kind == "and":
+        i_and, i_or = and_transform(v), None
+    else:
+        from pi_lib.sparse import and_or_split
+
+        split = and_or_split(v, noise=noise, tol=tol)
+        i_and, i_or = split.i_and, split.i_or
+        meta |= {"noise": noise, "tol": tol, "gap": split.gap.tolist()}
+    return Interactions(
+        v=v,
+        i_and=i_and,
+        i_or=i_or,
+        players=[placement.names for placement in placements],
+        labels=torch.as_tensor(labels).tolist(),
+        ids=list(ids) if ids is not None else [],
+        meta=meta,
+    )
+
+
+def sum_by_order(terms: Tensor, orders: Tensor, n: int) -> Tensor:
+    """Sum of `terms` (..., M) over each order: (..., n + 1); order 0 is no interaction and is 0."""
+    sums = torch.zeros(*terms.shape[:-1], n + 1, dtype=terms.dtype, device=terms.device)
+    sums.index_add_(-1, orders.to(terms.device), terms)
+    sums[..., 0] = 0
+    return sums

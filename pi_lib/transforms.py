@@ -1,0 +1,122 @@
+"""Between the values of a game and its interactions: exact butterflies, O(n 2**n).
+
+Arrays hold one game along the last axis (`pi_lib.coalitions`), any number of games along
+the axes before it. Everything is computed in float64 on the device of the input.
+
+AND interactions are Harsanyi dividends, the Möbius transform of the game (arXiv 2410.08455,
+Eq. 2): ``I_and(S) = sum_{T subset S} (-1)**(|S|-|T|) v(T)``. OR interactions are the dual:
+``I_or(S) = -sum_{T subset S} (-1)**(|S|-|T|) v(N \\ T)`` for nonempty S.
+"""
+
+import torch
+from torch import Tensor
+
+from pi_lib.coalitions import members, players_in_game
+
+
+def and_transform(v: Tensor) -> Tensor:
+    """AND interactions (Harsanyi dividends) of the games `v`.
+
+    Parameters
+    ----------
+    v : (..., 2**n) real
+        Value of every coalition.
+
+    Returns
+    -------
+    (..., 2**n) float64
+        ``I_and(S)``, in the unit of `v`; at index 0 the value of the empty coalition.
+
+    Raises
+    ------
+    ValueError
+        If the last axis is not a power of two, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> and_transform(torch.tensor([0., 1., 2., 5.])).tolist()
+    [0.0, 1.0, 2.0, 2.0]
+    """
+    return _butterfly(_checked(v), -1)
+
+
+def and_inverse(interactions: Tensor) -> Tensor:
+    """Values ``v(T) = sum_{S subset T} I_and(S)`` from AND interactions; shapes as `and_transform`.
+
+    Examples
+    --------
+    >>> and_inverse(torch.tensor([0., 1., 2., 2.])).tolist()
+    [0.0, 1.0, 2.0, 5.0]
+    """
+    return _butterfly(_checked(interactions), +1)
+
+
+def or_transform(v: Tensor) -> Tensor:
+    """OR interactions of the games `v`: what a coalition adds as soon as any member is present.
+
+    Parameters
+    ----------
+    v : (..., 2**n) real
+        Value of every coalition.
+
+    Returns
+    -------
+    (..., 2**n) float64
+        ``I_or(S)``, in the unit of `v`; at index 0 the value of the empty coalition.
+
+    Raises
+    ------
+    ValueError
+        If the last axis is not a power of two, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> or_transform(torch.tensor([0., 1., 1., 1.])).tolist()
+    [0.0, 0.0, 0.0, 1.0]
+    """
+    v = _checked(v)
+    interactions = -_butterfly(v.flip(-1), -1)  # the complement of T has the mirrored index
+    interactions[..., 0] = v[..., 0]
+    return interactions
+
+
+def or_inverse(interactions: Tensor) -> Tensor:
+    """Values ``v(T) = v({}) + sum_{S meets T} I_or(S)``; shapes as `or_transform`.
+
+    Examples
+    --------
+    >>> or_inverse(torch.tensor([0., 0., 0., 1.])).tolist()
+    [0.0, 1.0, 1.0, 1.0]
+    """
+    interactions = _checked(interactions)
+    empty = interactions[..., :1].clone()
+    inside = interactions.clone()
+    inside[..., 0] = 0
+    inside = _butterfly(inside, +1)  # sum over nonempty subsets
+    return empty + inside[..., -1:] - inside.flip(-1)
+
+
+def _butterfly(game: Tensor, sign: int) -> Tensor:
+    """Möbius (sign -1) or zeta (sign +1) transform along the last axis, one pass per player."""
+    game = game.clone(memory_format=torch.contiguous_format)
+    for player in range(players_in_game(game)):
+        pairs = game.unflatten(-1, (-1, 2, 2**player))
+        pairs[..., 1, :].add_(pairs[..., 0, :], alpha=sign)
+    return game
+
+
+def _checked(game: Tensor) -> Tensor:
+    """`game` as float64, refused if it is no game or holds a value that is not finite."""
+    game = torch.as_tensor(game)
+    if game.is_complex():
+        raise ValueError(f"expected real values, one per coalition; got {game.dtype}")
+    game = game.to(torch.float64)
+    players_in_game(game)
+    if not torch.isfinite(game).all():
+        *where, index = torch.nonzero(~torch.isfinite(game))[0].tolist()
+        sample = f"sample {where[0] if len(where) == 1 else tuple(where)}, " if where else ""
+        raise ValueError(
+            f"expected finite values; got {game[(*where, index)].item()} at {sample}"
+            f"coalition {index} (players {members(index)})"
+        )
+    return game

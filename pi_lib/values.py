@@ -1,0 +1,236 @@
+"""v(x_T) for every coalition of a batch of samples: the engine that runs the model.
+
+The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
+(arXiv 2410.08455, section 3), computed from logits and never through p, which saturates.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from pi_lib.coalitions import members, membership
+from pi_lib.players import Placement
+from pi_lib.progress import track
+
+MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
+
+
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-odds of the true class, ``z_y - logsumexp(z_others)`` = ``log p_y / (1 - p_y)``.
+
+    Parameters
+    ----------
+    logits : (..., C) float
+        C = 1 is read as the logit of label 1 against label 0.
+    labels : (...) int
+        True classes, 0..C-1.
+
+    Returns
+    -------
+    (...) float
+        In nats, in the precision of `logits`.
+
+    Raises
+    ------
+    ValueError
+        If a label is not one of the classes, or the shapes do not match.
+
+    Examples
+    --------
+    >>> log_odds(torch.tensor([[2., 0.]]), torch.tensor([0]))
+    tensor([2.])
+    """
+    labels = torch.as_tensor(labels, device=logits.device)
+    if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"expected logits (..., C) and labels (...); got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are integer class numbers; got {labels.dtype}")
+    classes = logits.shape[-1]
+    if labels.numel() and not 0 <= labels.min() <= labels.max() < max(classes, 2):
+        raise ValueError(
+            f"labels {labels.min().item()}..{labels.max().item()} for a model with "
+            f"{classes} output(s); expected 0..{max(classes, 2) - 1}"
+        )
+    if classes == 1:
+        return torch.where(labels == 1, logits[..., 0], -logits[..., 0])
+    true = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, labels.long()[..., None], True)
+    others = logits.masked_fill(true, -torch.inf).logsumexp(-1)
+    return logits[true].view(labels.shape) - others
+
+
+@torch.no_grad()
+def coalition_values(
+    model: Callable,
+    inputs,
+    labels: Sequence[int] | Tensor,
+    players,
+    *,
+    ids: Sequence[int] | None = None,
+    value: Callable[[Tensor, Tensor], Tensor] = log_odds,
+    device: str | torch.device = "auto",
+    batch_size: int | str = "auto",
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Value of every coalition of players of every sample.
+
+    Parameters
+    ----------
+    model : callable
+        Returns logits ``(batch, C)``, or an object with ``.logits``. A module is moved to `device`
+        for the run and back. It must be in eval mode.
+    inputs : float Tensor (B, C, H, W), list of str, or what `players` takes
+        The samples, unmasked.
+    labels : (B,) int
+        True classes.
+    players : object with `n` and ``place(inputs, ids)``
+        See `pi_lib.players`.
+    ids : (B,) int, optional
+        Ids of the samples, which seed the draw of players; default a digest of their content.
+    value : callable, default `log_odds`
+        From the model's output and the labels ``(batch,)`` to values ``(batch,)``.
+    device : "auto" or a torch device
+        "auto" is the GPU where there is one.
+    batch_size : "auto" or int
+        Masked inputs per forward pass. Halved, down to 1, whenever the device's memory is short.
+    autocast : torch dtype, optional
+        Forward passes in this mixed precision; default the model's own precision.
+
+    Returns
+    -------
+    (B, 2**n) float64, on the CPU
+        ``v(x_T)``; bit i of the index is player i.
+
+    Raises
+    ------
+    ValueError
+        For more than 16 players, a model in training mode or one that answers the same input
+        differently, labels out of range, or a value that is not finite (sample and coalition
+        are named).
+    """
+    labels = torch.as_tensor(labels)
+    if len(labels) != len(inputs):
+        raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
+    if players.n > MOST_PLAYERS:
+        forwards = 2**players.n * len(inputs)
+        raise ValueError(
+            f"{players.n} players mean {forwards:,} forward passes and {8 * forwards / 2**30:.3g} "
+            f"GiB of values for {len(inputs)} samples; enumeration stops at n={MOST_PLAYERS}. "
+            "Use fewer, larger players (a coarser grid, n=10 to 12)"
+        )
+    if getattr(model, "training", False):
+        raise ValueError("the model is in training mode, so its answers are random: model.eval()")
+    placements = players.place(inputs, ids)
+    device = choose_device(device)
+    keep = coalition_mask(players.n).to(device)
+    values = torch.empty(len(placements), 2**players.n, dtype=torch.float64)
+    size = _BatchSize(batch_size, device)
+    precision = (
+        torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
+    )
+    with _on_device(model, device), precision:
+        for sample, placement in enumerate(track(placements, "coalition values")):
+            run = _MaskedModel(model, placement, labels[sample].to(device), value, keep)
+            if sample == 0:
+                run.check_repeatable()
+            values[sample] = size.run(run, len(keep)).cpu()
+    if not torch.isfinite(values).all():
+        sample, coalition = torch.nonzero(~torch.isfinite(values))[0].tolist()
+        raise ValueError(
+            f"the model's value of sample {sample}, coalition {coalition} (players "
+            f"{members(coalition)} kept) is {values[sample, coalition].item()}: look for infinite "
+            "weights, or use a wider precision"
+        )
+    return values
+
+
+def coalition_mask(n: int) -> Tensor:
+    """Which owners each coalition keeps: bool ``(2**n, n + 2)``, columns as `Placement.owner`."""
+    always = torch.tensor([True, False]).expand(2**n, 2)
+    return torch.cat([membership(n), always], 1)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The torch device meant by `device`; "auto" is the GPU where there is one."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+class _MaskedModel:
+    """A model on the masked versions of one sample, which lies on the device once."""
+
+    def __init__(self, model, placement: Placement, label: Tensor, value, keep: Tensor):
+        device = keep.device
+        self.model, self.label, self.value, self.keep = model, label, value, keep
+        self.input = placement.inputs.to(device)
+        self.owner = placement.owner.to(device)
+        self.baseline = placement.baseline.to(device)
+        self.others = {name: x.to(device) for name, x in placement.others.items()}
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        keep = self.keep[start:stop, self.owner[0]]  # one gather: (batch, ...) like the input
+        masked = torch.where(keep, self.input, self.baseline)
+        size = len(masked)
+        others = {name: x.expand(size, *x.shape[1:]) for name, x in self.others.items()}
+        output = self.model(masked, **others)
+        output = getattr(output, "logits", output)
+        return self.value(output, self.label.expand(size)).double()
+
+    def check_repeatable(self) -> None:
+        last = len(self.keep) - 1
+        first, second = self(last, last + 1), self(last, last + 1)
+        if not torch.allclose(first, second, rtol=1e-4, atol=1e-4):
+            raise ValueError(
+                f"the model gave {first.item():.6g} and {second.item():.6g} for the same input: "
+                "switch off what is random in it (dropout, sampling) before extracting"
+            )
+
+
+class _BatchSize:
+    """Runs a sample's coalitions in batches that fit; what it learns holds for later samples."""
+
+    def __init__(self, batch_size: int | str, device: torch.device):
+        if batch_size == "auto":
+            batch_size = 1024 if device.type == "cuda" else 64
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}; expected 'auto' or an integer >= 1")
+        self.size = batch_size
+
+    def run(self, masked_model: _MaskedModel, coalitions: int) -> Tensor:
+        parts, done = [], 0
+        while done < coalitions:
+            stop = min(done + self.size, coalitions)
+            try:
+                parts.append(masked_model(done, stop))
+            except torch.OutOfMemoryError:
+                if self.size == 1:
+                    raise
+                self.size = max(self.size // 2, 1)
+                torch.cuda.empty_cache()
+                continue
+            done = stop
+        return torch.cat(parts)
+
+
+class _on_device:
+    """A module on the device for the length of a block, and then back where it was."""
+
+    def __init__(self, model, device: torch.device):
+        self.module = model if isinstance(model, torch.nn.Module) else None
+        self.device, self.before = device, None
+
+    def __enter__(self):
+        tensors = [] if self.module is None else [*self.module.parameters(), *self.module.buffers()]
+        homes = {t.device for t in tensors}
+        if len(homes) == 1 and homes != {self.device}:  # a model spread over devices stays put
+            self.before = homes.pop()
+            self.module.to(self.device)
+
+    def __exit__(self, *_):
+        if self.before is not None:
+            self.module.to(self.before)
