@@ -1,4 +1,4 @@
-"""What is fetched: pre-trained weights and data sets, from where, by which checksum, under which licence.
+"""What is fetched: weights and data sets, from where, by which checksum, under which licence.
 
 `fetch` gives the folder of one asset. It looks in the reader's own folder (``PI_LIB_DATA``),
 among what was fetched before (``home() / "data"``), in the system's folder, and only then asks
@@ -325,8 +325,8 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
     )
     raise MissingAsset(
         f"{name} ({asset.what}) was not found. Tried, in this order:\n" + "\n".join(tried) + "\n"
-        f"To supply it, put {wanted} into a folder and name that folder: {OWN_FOLDER}=FOLDER in the "
-        f"environment, or data=FOLDER in the call."
+        f"To supply it, put {wanted} into a folder and name that folder: {OWN_FOLDER}=FOLDER in "
+        f"the environment, or data=FOLDER in the call."
     )
 
 
@@ -405,7 +405,7 @@ def _fill_from_library(asset: Asset, folder: Path) -> None:
 
 
 def _filled(asset: Asset, stored: Path, fill: Callable[[Path], None]) -> Path:
-    """`stored`, filled aside by `fill` and renamed, unless another process has done so meanwhile."""
+    """`stored`, filled aside and renamed, unless another process has done so meanwhile."""
     from filelock import FileLock
 
     stored.parent.mkdir(parents=True, exist_ok=True)

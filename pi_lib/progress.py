@@ -14,7 +14,6 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 VARIABLE = "PI_LIB_PROGRESS"
-_SECONDS = {"file": 0.5, "line": 0.1, "log": 10.0}  # least time between two reports, by place
 
 _started: dict[str, float] = {}  # label -> when its first report came
 _shown: dict[str, float] = {}  # label -> when it was last shown
@@ -64,22 +63,34 @@ def report(label: str, done: int, total: int | None = None) -> None:
         _started[label] = now
         _shown.pop(label, None)
     last = total is not None and done >= total
-    place = "file" if building_book() else "line" if _updates(sys.stderr) else "log"
-    if not last and now - _shown.get(label, -1e9) < _SECONDS[place]:
+    pause = 0.5 if building_book() else 0.1 if updates(sys.stderr) else 10.0
+    if not last and now - _shown.get(label, -pause) < pause:
         return
     _shown[label] = now
 
-    count = f"{done}" if total is None else f"{done}/{total}"
-    if place == "file":
+    text = f"{label} {done}" if total is None else f"{label} {done}/{total}"
+    if building_book():
         with open(os.environ[VARIABLE], "a", encoding="utf-8") as file:
-            file.write(f"{label} {count}\n")
+            file.write(text + "\n")
     else:
-        text = f"{label} {count}  {clock(now - _started[label])}"
-        start, end = ("\r", "\033[K" if sys.stderr.isatty() else "") if place == "line" else ("", "\n")
-        print(start + text + end, end="\n" if last and place == "line" else "", file=sys.stderr)
-        sys.stderr.flush()
+        show(f"{text}  {clock(now - _started[label])}", last=last)
     if last:
-        _started.pop(label, None)
+        del _started[label]
+
+
+def show(text: str, last: bool = True) -> None:
+    """Put `text` on the line that updates itself; `last` keeps it there and begins a new line.
+
+    Where no line can update itself (a log file), every text is a line of its own.
+    """
+    erase = "\033[K" if sys.stderr.isatty() else ""
+    start, end = ("\r" + erase, "\n" if last else "") if updates(sys.stderr) else ("", "\n")
+    print(start + text, end=end, file=sys.stderr, flush=True)
+
+
+def updates(stream) -> bool:
+    """Whether a carriage return goes back to the line's start: on a terminal, and in Jupyter."""
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel")
 
 
 def clock(seconds: float) -> str:
@@ -93,8 +104,3 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _updates(stream) -> bool:
-    """Whether a carriage return goes back to the start of the line: a terminal, or a notebook."""
-    return stream.isatty() or type(stream).__module__.startswith("ipykernel")
