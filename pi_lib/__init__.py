@@ -26,8 +26,7 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
-# SPARSE
-# TRAIN from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
+from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import coalition_values, log_odds
 
@@ -43,7 +42,6 @@ __all__ = [
     "Trajectory",
     "WordPlayers",
     "and_inverse",
-    "and_or_split",
     "and_transform",
     "bootstrap",
     "coalition_values",

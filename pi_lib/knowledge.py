@@ -6,10 +6,11 @@ Each model's interactions are divided by its mean ``|v(N) - v({})|``, then those
 salient are dropped. Means over samples carry bootstrap confidence intervals.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -40,6 +41,18 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def compared_with(self, threshold: float) -> Literal["above", "below", "undecided"]:
+        """On which side of a threshold the whole interval lies; "undecided" if on neither.
+
+        Examples
+        --------
+        >>> Estimate(0.5, 0.4, 0.6).compared_with(0.5)
+        'undecided'
+        """
+        return (
+            "above" if self.low > threshold else "below" if self.high < threshold else "undecided"
+        )
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".2f"
@@ -73,6 +86,7 @@ def bootstrap(
     >>> print(bootstrap(np.array([1.0, 2.0, 3.0])))
     2.00 [1.00, 3.00]
     """
+    from scipy.stats import DegenerateDataWarning
     from scipy.stats import bootstrap as scipy_bootstrap
 
     arrays = np.stack([np.asarray(s, dtype=np.float64) for s in samples])
@@ -82,16 +96,18 @@ def bootstrap(
     value = float(statistic(*arrays, axis=-1))
     if arrays.shape[1] == 1:
         return Estimate(value, np.nan, np.nan)
-    interval = scipy_bootstrap(
-        tuple(arrays),
-        statistic,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        paired=True,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings():  # where resamples leave it undefined, the NaN says so
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        interval = scipy_bootstrap(
+            tuple(arrays),
+            statistic,
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            paired=True,
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high))
 
 
@@ -172,6 +188,17 @@ class Knowledge:
         strength = self.strength(part)
         weighted = (strength * torch.arange(self.n + 1)).sum(-1)
         return bootstrap(weighted, strength.sum(-1), statistic=ratio_of_sums)
+
+    def order_gap(self, first: str, second: str) -> Estimate:
+        """Mean order of the `first` part minus that of the `second`."""
+        parts = [self.strength(part) for part in (first, second)]
+        weighted = [(strength * torch.arange(self.n + 1)).sum(-1) for strength in parts]
+        totals = [strength.sum(-1) for strength in parts]
+
+        def difference(a, b, c, d, axis=-1):
+            return ratio_of_sums(a, b, axis) - ratio_of_sums(c, d, axis)
+
+        return bootstrap(weighted[0], totals[0], weighted[1], totals[1], statistic=difference)
 
     def _share(self, orders: slice) -> Estimate:
         kept = self.strength("preserved")[:, orders].sum(-1)
@@ -333,9 +360,13 @@ class Trajectory:
             )
         )
 
+    def areas(self) -> np.ndarray:
+        """Area under each sample's similarity curve, over the run as [0, 1]: (B,)."""
+        return np.trapezoid(self.similarity.numpy(), self.progress, axis=0)
+
     def area(self) -> Estimate:
         """Speed: mean over samples of the area under the similarity curve, over [0, 1]."""
-        return bootstrap(np.trapezoid(self.similarity.numpy(), self.progress, axis=0))
+        return bootstrap(self.areas())
 
     def reaches(self, level: float) -> Estimate:
         """Speed: fraction of the run at which the mean similarity first reaches `level`.

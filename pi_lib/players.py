@@ -136,7 +136,9 @@ class PatchPlayers:
         baselines = self._baselines(inputs)
         placements = []
         for image, baseline, sample in zip(inputs, baselines, _ids(inputs, ids), strict=True):
-            chosen = [self.eligible[k] for k in _draw(len(self.eligible), self.n, self.seed, sample)]
+            chosen = [
+                self.eligible[k] for k in _draw(len(self.eligible), self.n, self.seed, sample)
+            ]
             player_of = torch.full((self.grid**2,), self.n + (self.background == "mask"))
             for player, (row, column) in enumerate(chosen):
                 player_of[row * self.grid + column] = player
@@ -334,7 +336,9 @@ class WordPlayers:
                 )
             tokens = encoded["input_ids"]
             special = torch.tensor(
-                self.tokenizer.get_special_tokens_mask(tokens[0].tolist(), already_has_special_tokens=True)
+                self.tokenizer.get_special_tokens_mask(
+                    tokens[0].tolist(), already_has_special_tokens=True
+                )
             ).bool()
             owner = torch.full_like(tokens, self.n + (self.background == "mask"))
             owner[0, special] = self.n
@@ -375,7 +379,9 @@ class WordPlayers:
 
 def _draw(available: int, n: int, seed: int, sample: int) -> list[int]:
     """n of `available` places, ascending, from the seed and the sample's id alone."""
-    return sorted(np.random.default_rng([seed, sample]).choice(available, n, replace=False).tolist())
+    return sorted(
+        np.random.default_rng([seed, sample]).choice(available, n, replace=False).tolist()
+    )
 
 
 def _ids(inputs, ids: Sequence[int] | None) -> list[int]:

@@ -27,7 +27,10 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def home() -> Path:
-    """Folder of results and fetched assets: ``PI_LIB_HOME``, else the checkout, else ``.pi_lib`` here."""
+    """Folder of results and fetched assets.
+
+    ``PI_LIB_HOME``, else the checkout that the package lies in, else ``.pi_lib`` where one is.
+    """
     if named := os.environ.get("PI_LIB_HOME"):
         return Path(named).expanduser()
     checkout = PACKAGE.parent
@@ -85,12 +88,12 @@ class Store:
     def __init__(self, root: str | Path | None = None):
         self.root = Path(root) if root is not None else home() / "results"
 
-    def path(self, step: str, spec: dict, modules: Iterable[str] = ()) -> Path:
+    def path(self, step: str, spec: dict, modules: Iterable[str]) -> Path:
         """Folder where the entry of `step` under `spec` is, or would be."""
         return self.root / step / digest([step, spec, source_digest(modules)])
 
     def get(
-        self, step: str, spec: dict, compute: Callable[[Path], None], modules: Iterable[str] = ()
+        self, step: str, spec: dict, modules: Iterable[str], compute: Callable[[Path], None]
     ) -> Path:
         """Folder of the finished entry, computed first if it is not there.
 
@@ -100,10 +103,10 @@ class Store:
             What is computed, a word: the folder's name.
         spec : dict
             Everything that decides the result, as JSON values.
-        compute : callable
-            Writes the result's files into the folder that it is given.
         modules : iterable of str
             `pi_lib` modules whose code decides the result.
+        compute : callable
+            Writes the result's files into the folder that it is given.
 
         Notes
         -----

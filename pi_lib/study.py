@@ -6,10 +6,16 @@ checkpoint.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from pi_lib import knowledge, models, tasks, training
 from pi_lib.interactions import Interactions, extract
@@ -21,10 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PHASES = ("probe", "finetuned", "scratch")
-TRAINING_MODULES = ("assets", "tasks", "models", "training", "study")
-EXTRACTION_MODULES = (
-    *TRAINING_MODULES, "coalitions", "transforms", "players", "values", "interactions",
-)  # fmt: skip
+_TRAINING = ("assets", "tasks", "models", "training", "study")
+STEPS = {  # and the modules whose code decides a step's result
+    "train": _TRAINING,
+    "extract": (*_TRAINING, "coalitions", "transforms", "players", "values", "interactions"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,11 @@ class Settings:
     grid: int | None = 8
 
 
-# Fine-tuning and scratch training share data, order and schedule; each has the learning rate that
-# suits it, the best of a few tried on a validation split of the training data.
+# Fine-tuning and scratch training share data, order and schedule; each phase has a learning rate
+# that suits it, chosen by hand from a few short runs.
 LEARNING_RATES = {
     "efficientnet-lite0": {"probe": 1e-2, "finetuned": 1e-3, "scratch": 3e-3},
-    "minilm": {"probe": 1e-2, "finetuned": 5e-5, "scratch": 3e-4},
+    "minilm": {"probe": 1e-2, "finetuned": 5e-5, "scratch": 1e-4},
     "resnet20": {"probe": 1e-2, "finetuned": 1e-3, "scratch": 3e-3},
 }
 
@@ -104,15 +111,11 @@ class Cell:
         """The downstream task's data."""
         s = self.settings
         size = {} if s.size is None else {"size": s.size}
-        return tasks.load(
-            self.task, n_train=s.n_train, n_test=s.n_test, seed=self.seed, **size
-        )
+        return tasks.load(self.task, n_train=s.n_train, n_test=s.n_test, seed=self.seed, **size)
 
     def build(self, n_classes: int, phase: str = "finetuned") -> models.Classifier:
         """The network that a phase starts from: pre-trained, or random for "scratch"."""
-        return models.build(
-            self.backbone, n_classes, pretrained=phase != "scratch", seed=self.seed
-        )
+        return models.build(self.backbone, n_classes, pretrained=phase != "scratch", seed=self.seed)
 
     @property
     def tokenizer(self):
@@ -124,9 +127,7 @@ class Cell:
         """Players of this cell, the same under every model and checkpoint."""
         if task.kind == "text":
             return WordPlayers(self.tokenizer, n=self.settings.n, seed=self.seed)
-        return PatchPlayers(
-            self.settings.grid, n=self.settings.n, mean=task.mean, seed=self.seed
-        )
+        return PatchPlayers(self.settings.grid, n=self.settings.n, mean=task.mean, seed=self.seed)
 
     def samples(self, task: tasks.Task) -> tasks.Split:
         """The first test samples that have enough players: where interactions are extracted.
@@ -237,7 +238,7 @@ class Result:
         return knowledge.trajectory([run.interactions[s] for s in run.steps], end, run.steps)
 
     def accuracies(self) -> "pd.DataFrame":
-        """Accuracy and loss at every checkpoint: phase, step, progress, accuracy, low, high, loss."""
+        """Accuracy (value, low, high) and loss at every checkpoint of every phase."""
         import pandas as pd
 
         rows = []
@@ -251,7 +252,7 @@ class Result:
                         "phase": name,
                         "step": at["step"],
                         "progress": at["step"] / last,
-                        "accuracy": estimate.value,
+                        "value": estimate.value,
                         "low": estimate.low,
                         "high": estimate.high,
                         "loss": at["loss"],
@@ -301,8 +302,7 @@ def run(cell: Cell, store: Store | None = None) -> Result:
             log=about["log"],
             settings=about["settings"],
             interactions={
-                int(file.stem): Interactions.load(file)
-                for file in extracted.glob("*.safetensors")
+                int(file.stem): Interactions.load(file) for file in extracted.glob("*.safetensors")
             },
             seconds={
                 "training": about["seconds"],
@@ -310,6 +310,37 @@ def run(cell: Cell, store: Store | None = None) -> Result:
             },
         )
     return Result(cell=cell, entries=entries, **phases)
+
+
+def run_all(
+    cells: Sequence[Cell], store: Store | None = None, workers: int | None = None
+) -> list[Result]:
+    """The results of several cells, computed side by side where they are not stored.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    store : Store, optional
+        Default the store under `pi_lib.store.home`.
+    workers : int, optional
+        Processes; default one per core, no more than there are cells to compute. Each has its
+        share of the cores.
+    """
+    store, cores = store or Store(), os.cpu_count() or 1
+    missing = [cell for cell in cells if not stored(cell, store)]
+    workers = min(workers or cores, len(missing))
+    if workers > 1:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            jobs = [pool.submit(_compute, c, store.root, max(1, cores // workers)) for c in missing]
+            for job in as_completed(jobs):
+                job.result()
+    return [run(cell, store) for cell in cells]
+
+
+def stored(cell: Cell, store: Store) -> bool:
+    """Whether the store has every step of the cell."""
+    steps = [store.path(*_step(cell, phase, name)) for phase in PHASES for name in STEPS]
+    return all((path / "record.json").exists() for path in steps)
 
 
 def trained_model(cell: Cell, phase: str, store: Store | None = None) -> models.Classifier:
@@ -327,12 +358,27 @@ def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
     return Estimate(accuracy, interval.low, interval.high)
 
 
-def _spec(cell: Cell, phase: str) -> dict[str, Any]:
-    return {
-        "cell": asdict(replace(cell, profile="")) | {"settings": asdict(cell.settings)},
+def _compute(cell: Cell, root: Path, threads: int) -> None:
+    """Compute a cell into the store; what a worker process does."""
+    torch.set_num_threads(threads)
+    run(cell, Store(root))
+
+
+def _step(cell: Cell, phase: str, step: str) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Name, specification and deciding modules of a step, as the store wants them."""
+    s = asdict(cell.settings)
+    spec = {
+        "backbone": cell.backbone,
+        "task": cell.task,
+        "seed": cell.seed,
         "phase": phase,
         "learning_rate": LEARNING_RATES[cell.backbone][phase],
+        "epochs": s["probe_epochs" if phase == "probe" else "epochs"],
+        **{name: s[name] for name in ("n_train", "n_test", "size", "batch_size", "checkpoints")},
     }
+    if step == "extract":
+        spec |= {name: s[name] for name in ("samples", "n", "grid")}
+    return step, spec, STEPS[step]
 
 
 def _trained(cell: Cell, phase: str, store: Store) -> Path:
@@ -357,7 +403,7 @@ def _trained(cell: Cell, phase: str, store: Store) -> Path:
             tokenizer=cell.tokenizer,
         ).save(folder)
 
-    return store.get("train", _spec(cell, phase), compute, TRAINING_MODULES)
+    return store.get(*_step(cell, phase, "train"), compute)
 
 
 def _extracted(cell: Cell, phase: str, trained: Path, store: Store) -> Path:
@@ -367,13 +413,13 @@ def _extracted(cell: Cell, phase: str, trained: Path, store: Store) -> Path:
         task = cell.load()
         run = _load_run(cell, phase, trained, len(task.classes))
         samples, players = cell.samples(task), cell.players(task)
+        inputs = tasks.images(samples.inputs) if task.kind == "image" else samples.inputs
         for step in run.steps[-1:] if phase == "probe" else run.steps:
-            extract(
-                run.at(step), tasks.images(samples.inputs) if task.kind == "image" else samples.inputs,
-                samples.labels, players, ids=samples.ids,
-            ).save(folder / f"{step}.safetensors")  # fmt: skip
+            model = run.at(step)
+            result = extract(model, inputs, samples.labels, players, ids=samples.ids)
+            result.save(folder / f"{step}.safetensors")
 
-    return store.get("extract", _spec(cell, phase), compute, EXTRACTION_MODULES)
+    return store.get(*_step(cell, phase, "extract"), compute)
 
 
 def _load_run(cell: Cell, phase: str, trained: Path, n_classes: int | None = None) -> training.Run:

@@ -152,7 +152,7 @@ def load(
         inputs = source.read(at) if task.text else _resized(source.read(at), size or task.size)
         labels = torch.from_numpy(source.labels[at].astype(np.int64))
         splits.append(Split(inputs, labels, source.ids[at].tolist()))
-    mean = None if task.text else splits[0].inputs.double().mean((0, 2, 3)).div(255).float()
+    mean = None if task.text else _mean(splits[0].inputs)
     kind = "text" if task.text else "image"
     return Task(name, kind, task.classes, *splits, source=task.source, mean=mean)
 
@@ -199,6 +199,12 @@ def _resized(pictures: np.ndarray, size: int | None) -> Tensor:
     return out.expand(-1, 3, -1, -1).contiguous()
 
 
+def _mean(pictures: Tensor) -> Tensor:
+    """Mean of each channel in [0, 1]: (N, C, H, W) uint8 to (C,) float32."""
+    means = [part.float().mean((-2, -1)) for part in pictures.split(1024)]  # of each image
+    return torch.cat(means).double().mean(0).div(255).float()
+
+
 def _fashion_mnist(data: str | Path | None) -> _Source:
     folder = assets.fetch("fashion-mnist", data)
 
@@ -232,10 +238,10 @@ def _movie_reviews(data: str | Path | None) -> _Source:
     ids, labels = np.array(list(rows.values())).T
     # One split for good, of which no argument decides: 4 in 5 sentences are for training.
     shuffled = np.random.default_rng(20140601).permutation(len(sentences))
-    halves = np.split(shuffled, [len(sentences) * 4 // 5])
+    parts = np.split(shuffled, [len(sentences) * 4 // 5])
     return _Source(
         classes=("negative", "positive"),
-        splits=tuple(_sentences(sentences, labels, ids, np.sort(half)) for half in halves),
+        splits=tuple(_sentences(sentences, labels, ids, np.sort(part)) for part in parts),
         source="film review sentences of Pang and Lee (2004), rated by 20 people each for VADER "
         "(Hutto and Gilbert 2014), MIT; kept where the mean rating is at most -1 or at least 1",
         text=True,

@@ -287,7 +287,7 @@ def fit(
 
 
 def checkpoint_steps(total: int, count: int) -> list[int]:
-    """Step 0 and then `count` - 1 steps that double up to the end, where training is slow to change.
+    """Step 0, then `count` - 1 steps that double up to the end, where training changes slowly.
 
     Examples
     --------
@@ -351,6 +351,8 @@ class _Collate:
 
 class _WithLoss(nn.Module):
     """A classifier as `Trainer` wants it: keyword arguments in, loss and logits out."""
+
+    accepts_loss_kwargs = False  # the loss is a mean over the batch, whatever the Trainer counts
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -129,9 +129,7 @@ def coalition_values(
     keep = coalition_mask(players.n).to(device)
     values = torch.empty(len(placements), 2**players.n, dtype=torch.float64)
     size = _BatchSize(batch_size, device)
-    precision = (
-        torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
-    )
+    precision = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
     with _on_device(model, device), precision:
         for sample, placement in enumerate(track(placements, "coalition values")):
             run = _MaskedModel(model, placement, labels[sample].to(device), value, keep)

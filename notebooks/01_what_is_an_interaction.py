@@ -1,0 +1,213 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What an interaction is
+#
+# **Key points**
+#
+# - A network's output on one input can be written, exactly, as a sum of effects: one for every
+#   set of input parts that act together. These effects are *Harsanyi dividends*; we call them
+#   {term}`interactions <interaction>`.
+# - They are defined by masking: the output with some parts present and the rest hidden.
+# - An interaction of order 1 is what a part contributes on its own; one of order 3 is what three
+#   parts contribute together beyond all that their subsets contribute.
+#
+# *Needs no other chapter. About ten minutes to read, about a minute to run.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+image = 0
+sentence = 0
+strongest = 8
+
+# %%
+import torch
+from IPython.display import Markdown, display
+
+import pi_lib as pi
+from pi_lib import plots, study, tasks
+from pi_lib.coalitions import label
+from pi_lib.widgets import explore
+
+plots.style()
+
+# %% [markdown]
+# ## A game of three words, by hand
+#
+# Imagine a model that reads the review *not very good* and gives a score: how sure it is that the
+# review is positive, where 0 is undecided. Let the three words be *players*. For every set of
+# words that is left visible (a {term}`coalition`), while the others are hidden, we note the score
+# $v(T)$. These eight numbers are made up, so that the arithmetic can be checked by eye.
+
+# %%
+names = ["not", "very", "good"]
+scores = {
+    "": 0.0,
+    "not": -0.5,
+    "very": 0.0,
+    "good": 2.0,
+    "not very": -0.5,
+    "not good": -1.5,
+    "very good": 3.0,
+    "not very good": -2.5,
+}
+figure = plots.game(scores, names)
+
+# %% [markdown]
+# *Good* alone raises the score by 2. *Not* alone lowers it a little. But *not good* together is far
+# below what the two contribute separately: $-0.5 + 2 = 1.5$, while the score is $-1.5$. The
+# difference, $-3$, belongs to the pair. It is its **interaction**: the part of $v(\{\text{not},
+# \text{good}\})$ that no smaller set explains. In general
+#
+# $$I(S) = \sum_{T \subseteq S} (-1)^{|S| - |T|}\, v(T), \qquad
+#   v(T) = \sum_{S \subseteq T} I(S).$$
+#
+# The first formula is the *Möbius transform* of the game {cite}`harsanyi1963`; the second says that
+# nothing is lost: the output is exactly the sum of the interactions among the visible parts.
+# `pi_lib` computes both for all coalitions at once.
+
+# %%
+v = torch.zeros(8, dtype=torch.float64)
+for words, score in scores.items():
+    v[sum(1 << names.index(word) for word in words.split())] = score
+interactions = pi.and_transform(v)
+for s in range(8):
+    print(f"{label(s, names):18} v = {v[s]:5.1f}   I = {interactions[s]:5.1f}")
+assert torch.equal(pi.and_inverse(interactions), v)
+
+# %% [markdown]
+# Change the numbers above and run the cells again: make *very* neutral, and watch its interactions
+# vanish. A player that never changes the output is in no interaction (the *null player* axiom); the
+# interactions always add up to the full output (*efficiency*); and players that can be swapped get
+# equal interactions (*symmetry*). The tests of this book hold the code to these axioms.
+#
+# The slider moves one value of the game, the score of the whole review, and shows what follows.
+
+
+# %%
+def by_hand(whole):
+    return plots.game(scores | {"not very good": whole}, names)
+
+
+explore(by_hand, whole=[-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
+
+# %% [markdown]
+# ## A real image
+#
+# Now the players are patches of a real photograph of a piece of clothing, and the model is a real
+# one: EfficientNet-Lite0, trained on ImageNet, with a new linear head for the ten classes of
+# Fashion-MNIST ({term}`linear probe`). The value of a masked image is the log-odds of its true
+# class,
+#
+# $$v(x_T) = \log \frac{p(y \mid x_T)}{1 - p(y \mid x_T)},$$
+#
+# in nats: 0 is even odds, and each step of 0.69 doubles the odds. A hidden patch becomes the mean
+# colour of the data set (its {term}`baseline`).
+
+# %%
+images = study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed)
+task = images.load()
+model = study.trained_model(images, "probe")
+samples = images.samples(task)
+players = images.players(task)
+
+picture = tasks.images(samples.inputs)
+placement = players.place(picture, samples.ids)[image]
+seen = pi.extract(model, picture, samples.labels, players, ids=samples.ids)
+true = task.classes[samples.labels[image]]
+display(
+    Markdown(
+        f"This is a *{true}*. With all patches visible the log-odds of that class are "
+        f"{seen.v[image, -1]:+.2f} nats, with its {seen.n} players hidden {seen.v[image, 0]:+.2f}. "
+        f"The {2**seen.n - 1} interactions below add up to the difference."
+    )
+)
+figure = plots.interactions_on_image(placement, seen, image, k=5)
+
+# %% [markdown]
+# Orange interactions speak for the true class, blue ones against it. The same numbers as bars,
+# strongest first; the numbers in braces are the players of the left picture, named by row and
+# column.
+
+# %%
+figure = plots.strongest(seen, image, k=strongest)
+
+
+# %% [markdown]
+# Move the sliders: another image, or more of its interactions.
+
+
+# %%
+def on_image(sample, k):
+    where = players.place(picture, samples.ids)[sample]
+    return plots.interactions_on_image(where, seen, sample, k=k)
+
+
+explore(on_image, sample=list(range(min(4, len(seen)))), k=[2, 4, 6])
+
+# %% [markdown]
+# ## A real sentence
+#
+# Here the players are words, each masked whole by the model's mask token, and the model is MiniLM, a
+# small BERT, with a new linear head that tells positive from negative film reviews.
+
+# %%
+texts = study.Cell("minilm", "movie-reviews", profile=profile, seed=seed)
+reviews = texts.load()
+reader = study.trained_model(texts, "probe")
+chosen = texts.samples(reviews)
+words = texts.players(reviews)
+read = pi.extract(reader, chosen.inputs, chosen.labels, words, ids=chosen.ids)
+display(
+    Markdown(
+        f"> {chosen.inputs[sentence]}\n\nThe review is *{reviews.classes[chosen.labels[sentence]]}*. "
+        f"The players are the words *{', '.join(read.players[sentence])}*; the other words stay "
+        f"visible. Log-odds of the true class: {read.v[sentence, -1]:+.2f} nats with them, "
+        f"{read.v[sentence, 0]:+.2f} without."
+    )
+)
+figure = plots.strongest(read, sentence, k=strongest)
+
+# %% [markdown]
+# ## Few interactions rebuild the output
+#
+# Writing an output as a sum of $2^n$ numbers would be no insight if all of them mattered. Keep only
+# the strongest $k$ interactions of each sample, and compare the output that they add up to with the
+# real one over all $2^n$ masked inputs.
+
+# %%
+figure = plots.rebuild({"images, linear probe": seen, "sentences, linear probe": read})
+
+# %%
+tenth = 2**seen.n // 10
+for name, one in (("images", seen), ("sentences", read)):
+    error = plots.rebuild_error(one, [tenth])[:, 0]
+    print(
+        f"{name}: with the strongest tenth ({tenth} of {2**one.n}), relative error "
+        f"{pi.bootstrap(error)} (mean over {len(one)} samples, 95 % interval)"
+    )
+
+# %% [markdown]
+# An error of 1 is as bad as a constant; 0 is exact. Whether the curve falls early or late is how
+# *sparse* the interactions are on these data. The next chapter calls an interaction *salient* if it
+# is stronger than a twentieth of the strongest one of its sample, and asks which salient
+# interactions survive fine-tuning.
+
+# %% [markdown]
+# ## On a model of your own
+#
+# Everything above is three calls. `model` is any callable that returns logits.
+#
+# ```python
+# import pi_lib as pi
+# players = pi.PatchPlayers(grid=8, n=10)
+# seen = pi.extract(model.eval(), images, labels, players)
+# seen.top(10, sample=0)
+# ```

@@ -1,0 +1,164 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How directly each run gets there
+#
+# **Key points**
+#
+# - Training moves a network from its first {term}`interactions <interaction>` to its last. At each
+#   checkpoint we measure how similar they are to the last ones, by a signed weighted
+#   {term}`Jaccard similarity`.
+# - The paper claims that fine-tuning approaches its target faster and more steadily than scratch
+#   training. Here that becomes three numbers: area under the curve, when it crosses a half, and
+#   directness.
+#
+# *Needs: [What is preserved](02_what_is_preserved), whose results it reads. Five minutes to read,
+# seconds to run.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+
+# %%
+import pandas as pd
+from IPython.display import Markdown, display
+
+import pi_lib as pi
+from pi_lib import plots, study
+from pi_lib.widgets import explore
+
+plots.style()
+cells = {
+    "images": study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed),
+    "sentences": study.Cell("minilm", "movie-reviews", profile=profile, seed=seed),
+}
+results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+
+# %% [markdown]
+# ## Similarity with the end of the run
+#
+# With $I^+ = \max(I, 0)$ and $I^- = \max(-I, 0)$,
+#
+# $$J(I_1, I_2) = \frac{\sum_S \min(I_1^+, I_2^+) + \min(I_1^-, I_2^-)}
+#                      {\sum_S \max(I_1^+, I_2^+) + \max(I_1^-, I_2^-)}.$$
+#
+# It is 1 for equal interactions and 0 for interactions that share nothing. The curve is the mean
+# over samples of $J(I_t, I_{end})$, the band its 95 % bootstrap interval; at the right edge it is 1
+# by definition.
+
+# %%
+figure = plots.trajectories(results)
+
+# %% [markdown]
+# ### Claim: fine-tuning gets there faster
+#
+# Faster means more area under the curve. Each sample has its own curve under both runs, so the test
+# is paired: the mean over samples of the difference of areas.
+
+# %%
+WORDS = {"above": "**confirmed**", "below": "**contradicted**", "undecided": "**undecided**"}
+lines, table = [], {}
+for name, result in results.items():
+    fine, scratch = result.trajectory("finetuned"), result.trajectory("scratch")
+    gain = pi.bootstrap(fine.areas() - scratch.areas())
+    lines.append(
+        f"- {name}: area fine-tuned {fine.area()}, scratch {scratch.area()}, difference {gain}: "
+        f"{WORDS[gain.compared_with(0)]}"
+    )
+    for phase, one in (("fine-tuned", fine), ("scratch", scratch)):
+        table[name, phase] = {
+            "area under the curve": str(one.area()),
+            "progress at which J reaches 0.5": str(one.reaches(0.5)),
+            "progress at which J reaches 0.8": str(one.reaches(0.8)),
+            "directness": str(one.directness()),
+        }
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# ### Claim: fine-tuning gets there more directly
+#
+# *Directness* is the total rise of the mean curve over its total variation: 1 if it never turns
+# back. An interval of `nan` means that some resamples of the samples leave the number undefined.
+
+# %%
+pd.DataFrame(table).T
+
+# %%
+lines = []
+for name, result in results.items():
+    fine = result.trajectory("finetuned").directness()
+    scratch = result.trajectory("scratch").directness()
+    verdict = (
+        "confirmed" if fine.low > scratch.high
+        else "contradicted" if fine.high < scratch.low
+        else "undecided"
+    )  # fmt: skip
+    lines.append(f"- {name}: directness fine-tuned {fine}, scratch {scratch}: **{verdict}**")
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# ## Similarity with the fine-tuned model
+#
+# Each run's own end is a moving standard: a run that learns nothing is close to its own end from
+# the start. So we also measure both runs against one target, the fine-tuned model.
+
+# %%
+figure = plots.trajectories(results, target="finetuned")
+
+# %%
+lines = []
+for name, result in results.items():
+    end = result.trajectory("scratch", "finetuned").similarity[-1]
+    start = result.trajectory("finetuned", "finetuned").similarity[0]
+    lines.append(
+        f"- {name}: scratch training ends at a similarity of {pi.bootstrap(end)} with the fine-tuned "
+        f"model, which itself started at {pi.bootstrap(start)}"
+    )
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# ## Accuracy along the way
+
+# %%
+figure = plots.accuracies(results)
+
+# %% [markdown]
+# ## Through training, frame by frame
+#
+# Strength by order at each checkpoint of both runs: what each model has of the finished fine-tuned
+# model's knowledge (preserved), and what else it has (new). Move the slider over the checkpoints.
+
+
+# %%
+def at_checkpoint(task, checkpoint):
+    result = results[task]
+    frames = {}
+    for phase in ("finetuned", "scratch"):
+        run = getattr(result, phase)
+        step = run.steps[checkpoint]
+        frames[f"{plots.NAMES[phase]}, step {step}"] = pi.compare(
+            result.finetuned.final, run.interactions[step]
+        )
+    return plots.knowledge(frames)
+
+
+explore(
+    at_checkpoint,
+    task=list(results),
+    checkpoint=list(range(min(len(r.scratch.steps) for r in results.values()))),
+)
+
+# %% [markdown]
+# In these frames *preserved* is what the checkpoint shares with the finished fine-tuned model,
+# *discarded* what it lacks of it, and *new* what it has beyond it.
+#
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+pd.concat({name: result.provenance() for name, result in results.items()})

@@ -1,0 +1,323 @@
+"""Every figure of the book, in one style: seaborn's, safe for colour-blind readers.
+
+The same thing has the same colour throughout (`COLOURS`). Functions that compare take one result
+or a dict of them, a panel each, and return the figure. Bands and whiskers are 95 % intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pi_lib.coalitions import coalition, label, members
+from pi_lib.interactions import Interactions
+from pi_lib.knowledge import Knowledge, Learned, Trajectory
+from pi_lib.players import Placement
+from pi_lib.transforms import and_inverse
+
+if TYPE_CHECKING:
+    from pi_lib.study import Result
+
+COLOURS = {  # Okabe and Ito's, as seaborn's "colorblind"
+    "preserved": "#0173B2",
+    "discarded": "#949494",
+    "new": "#DE8F05",
+    "probe": "#56B4E9",
+    "finetuned": "#D55E00",
+    "scratch": "#029E73",
+    "positive": "#D55E00",
+    "negative": "#0173B2",
+}
+NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
+PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
+
+
+def style() -> None:
+    """Set the house style; a notebook calls it once."""
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        palette="colorblind",
+        rc={"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100,
+            "legend.frameon": False, "axes.titlesize": "medium"},
+    )  # fmt: skip
+
+
+def knowledge(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
+    """Mean strength of preserved, discarded and new knowledge by order."""
+    figure, panels = _panels(results)
+    for axis, one in panels:
+        frame = one.by_order()
+        for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
+            _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+        _order_axis(axis, one.n)
+    _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
+    figure.axes[0].legend(title=None)
+    return figure
+
+
+def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
+    """Share of the pre-trained strength that fine-tuning preserved, within each order."""
+    figure, panels = _panels(results)
+    for axis, one in panels:
+        _line(axis, one.preserved_share_by_order(), "order", COLOURS["preserved"], "by order")
+        overall = one.preserved_share()
+        axis.axhline(overall.value, color=COLOURS["preserved"], linestyle="--", label="overall")
+        _order_axis(axis, one.n)
+        axis.set_ylim(0, 1)
+    _label_left(figure, "preserved share of the\npre-trained strength")
+    figure.axes[0].legend()
+    return figure
+
+
+def learned(results: Learned | Mapping[str, Learned]) -> Figure:
+    """Share of the preserved knowledge that scratch training learned, within each order."""
+    figure, panels = _panels(results)
+    for axis, one in panels:
+        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range")
+        _bars(axis, one.by_order(), COLOURS["scratch"], "within the order", width=0.6)
+        axis.axhline(one.ratio().value, color=COLOURS["scratch"], linestyle="--", label="overall")
+        _order_axis(axis, one.found.shape[-1] - 1)
+        axis.set_ylim(0, 1)
+    _label_left(figure, "share of the preserved knowledge\nthat scratch training learned")
+    figure.axes[-1].legend()
+    return figure
+
+
+def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
+    """The same share, over all orders, at every checkpoint of scratch training."""
+    figure, panels = _panels(results)
+    for axis, result in panels:
+        steps, at = zip(*result.learned_over_time().items(), strict=True)
+        ratios = [one.ratio() for one in at]
+        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
+        _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
+        axis.set(xlabel="progress of scratch training (fraction of its steps)", ylim=(0, 1))
+    _label_left(figure, "share of the preserved\nknowledge learned")
+    figure.axes[0].legend()
+    return figure
+
+
+def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") -> Figure:
+    """Jaccard similarity with the target at every checkpoint, fine-tuned beside scratch.
+
+    `target` is "own", each run's own end, or "finetuned", the end of fine-tuning.
+    """
+    figure, panels = _panels(results)
+    for axis, result in panels:
+        for phase in ("finetuned", "scratch"):
+            one: Trajectory = result.trajectory(phase, target)
+            _line(axis, one.to_frame(), "progress", COLOURS[phase], NAMES[phase])
+        axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1.02))
+    whose = "its own final model" if target == "own" else "the fine-tuned model"
+    _label_left(figure, f"Jaccard similarity with\n{whose}")
+    figure.axes[0].legend()
+    return figure
+
+
+def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
+    """Accuracy on the test split at every checkpoint, with the linear probe as a line."""
+    figure, panels = _panels(results)
+    for axis, result in panels:
+        frame = result.accuracies()
+        for phase in ("finetuned", "scratch"):
+            rows = frame[frame["phase"] == phase]
+            _line(axis, rows, "progress", COLOURS[phase], NAMES[phase])
+        probe = result.probe.accuracy
+        axis.axhspan(probe.low, probe.high, color=COLOURS["probe"], alpha=0.25)
+        axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
+        axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1))
+    _label_left(figure, "accuracy on the test split")
+    figure.axes[-1].legend()
+    return figure
+
+
+def strongest(interactions: Interactions, sample: int = 0, k: int = 10) -> Figure:
+    """The k strongest interactions of one sample as signed bars."""
+    frame = interactions.top(k, sample).iloc[::-1]
+    figure, axis = plt.subplots(figsize=(7, 0.36 * len(frame) + 1), layout="constrained")
+    names = frame["players"] + (" (or)" if interactions.kind == "and-or" else "") * (
+        frame["kind"] == "or"
+    )
+    axis.barh(range(len(frame)), frame["value"], color=_signs(frame["value"]))
+    axis.set_yticks(range(len(frame)), names)
+    axis.axvline(0, color="0.3", linewidth=1)
+    axis.set_xlabel("interaction, nats of log-odds of the true class")
+    axis.grid(False, axis="y")
+    return figure
+
+
+def rebuild(interactions: Interactions | Mapping[str, Interactions]) -> Figure:
+    """How well the k strongest interactions of each sample rebuild v over all coalitions.
+
+    Error: root mean square over coalitions, relative to that of v about its mean.
+    """
+    figure, panels = _panels(interactions)
+    for axis, one in panels:
+        if one.kind != "and":
+            raise ValueError(f"expected AND interactions; got kind {one.kind!r}")
+        counts = np.unique(np.geomspace(1, 2**one.n, 25).astype(int))
+        error = rebuild_error(one, counts).numpy()
+        axis.plot(counts, error.T, color="0.7", linewidth=0.8, alpha=0.6)
+        axis.plot(counts, np.median(error, 0), color=COLOURS["preserved"], label="median sample")
+        axis.set(
+            xscale="log", xlabel=f"strongest interactions kept, of {2**one.n:,}", ylim=(0, 1.5)
+        )
+    _label_left(figure, "relative error of the\nrebuilt output")
+    figure.axes[0].legend()
+    return figure
+
+
+def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
+    """Relative RMS error of v from the k strongest AND interactions: (B, len(counts))."""
+    strength = interactions.i_and.abs()
+    strength[..., 0] = torch.inf  # v({}) is always known
+    rank = strength.argsort(-1, descending=True, stable=True).argsort(-1)
+    v = interactions.v
+    spread = (v - v.mean(-1, keepdim=True)).pow(2).mean(-1).sqrt().clamp(min=1e-12)
+    errors = [
+        (and_inverse(interactions.i_and * (rank < count)) - v).pow(2).mean(-1).sqrt() / spread
+        for count in counts
+    ]
+    return torch.stack(errors, -1)
+
+
+def players_on_image(placement: Placement, axis: Axes | None = None) -> Axes:
+    """An image with its players outlined and numbered."""
+    axis = axis or plt.subplots(figsize=(3.6, 3.6), layout="constrained")[1]
+    axis.imshow(_picture(placement))
+    for player in range(len(placement.names)):
+        top, left, height, width = _box(placement, player)
+        axis.add_patch(
+            plt.Rectangle(
+                (left - 0.5, top - 0.5), width, height, fill=False, edgecolor="#FFD700", lw=1.5
+            )
+        )
+        axis.text(
+            left + width / 2 - 0.5, top + height / 2 - 0.5, str(player), color="white", ha="center",
+            va="center", fontsize=8, bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "lw": 0},
+        )  # fmt: skip
+    axis.set_axis_off()
+    return axis
+
+
+def interactions_on_image(
+    placement: Placement, interactions: Interactions, sample: int = 0, k: int = 5
+) -> Figure:
+    """The image with its players, then the patches of each of its k strongest interactions."""
+    frame = interactions.top(k, sample)
+    figure, axes = plt.subplots(
+        1, 1 + len(frame), figsize=(1.9 * (1 + len(frame)), 2.4), layout="constrained"
+    )
+    players_on_image(placement, axes[0]).set_title("players")
+    for axis, row in zip(axes[1:], frame.itertuples(), strict=True):
+        picture = _picture(placement) * 0.35 + 0.65
+        colour = to_rgb(_signs([row.value])[0])
+        axis.imshow(picture)
+        for player in members(row.coalition):
+            top, left, height, width = _box(placement, player)
+            axis.imshow(
+                _picture(placement)[top : top + height, left : left + width],
+                extent=(left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5),
+            )
+            axis.add_patch(
+                plt.Rectangle(
+                    (left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, lw=2
+                )
+            )
+        axis.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
+        axis.set_title(f"{row.value:+.2f}", color=colour)
+        axis.set_axis_off()
+    return figure
+
+
+def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
+    """A small game by hand: the value of every coalition beside its AND interactions.
+
+    `values` gives v by the members' names joined by a space, "" the empty coalition.
+    """
+    from pi_lib.transforms import and_transform
+
+    index = {key: coalition(names.index(name) for name in key.split()) for key in values}
+    v = torch.zeros(2 ** len(names), dtype=torch.float64)
+    for key, value in values.items():
+        v[index[key]] = value
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    ticks = [label(s, names) for s in range(len(v))]
+    for axis, numbers, title in (
+        (axes[0], v, "v(T): output when T is present"),
+        (axes[1], and_transform(v), "I(S): what S adds together"),
+    ):
+        axis.bar(range(len(v)), numbers, color=_signs(numbers))
+        axis.axhline(0, color="0.3", linewidth=1)
+        axis.set_title(title)
+        axis.set_xticks(range(len(v)), ticks, rotation=45, ha="right", fontsize=9)
+        axis.grid(False, axis="x")
+    axes[0].set_ylabel("output")
+    return figure
+
+
+def _panels(results, width: float = 4.6, height: float = 3.6):
+    """A figure with a panel per result, and (axis, result) pairs."""
+    named = results if isinstance(results, Mapping) else {"": results}
+    if not named:
+        raise ValueError("nothing to draw: no results were given")
+    figure, axes = plt.subplots(
+        1, len(named), figsize=(width * len(named), height), layout="constrained", squeeze=False,
+        sharey=True,
+    )  # fmt: skip
+    for axis, name in zip(axes[0], named, strict=True):
+        axis.set_title(name)
+    return figure, list(zip(axes[0], named.values(), strict=True))
+
+
+def _line(axis: Axes, frame, x: str, colour: str, name: str) -> None:
+    axis.plot(frame[x], frame["value"], color=colour, label=name, marker="o", markersize=5)
+    axis.fill_between(frame[x], frame["low"], frame["high"], color=colour, alpha=0.2, linewidth=0)
+
+
+def _band(axis: Axes, x, estimates, colour: str, name: str, marker: str) -> None:
+    axis.plot(x, [e.value for e in estimates], color=colour, label=name, marker=marker)
+    low, high = [e.low for e in estimates], [e.high for e in estimates]
+    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: float = 0.0) -> None:
+    value = frame["value"].to_numpy()
+    reach = np.stack([value - frame["low"], frame["high"] - value]).clip(min=0)
+    axis.bar(frame["order"] + offset, value, width, color=colour, label=name)
+    axis.errorbar(
+        frame["order"] + offset, value, np.nan_to_num(reach), fmt="none", ecolor="0.25", lw=1
+    )
+
+
+def _order_axis(axis: Axes, n: int) -> None:
+    axis.set_xlabel("order (number of players in the interaction)")
+    axis.set_xticks(range(1, n + 1))
+    axis.grid(False, axis="x")
+
+
+def _label_left(figure: Figure, text: str) -> None:
+    figure.axes[0].set_ylabel(text)
+
+
+def _signs(values) -> list[str]:
+    return [COLOURS["positive" if value >= 0 else "negative"] for value in values]
+
+
+def _picture(placement: Placement) -> np.ndarray:
+    return placement.inputs[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+
+
+def _box(placement: Placement, player: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a player's patch in pixels."""
+    rows, columns = torch.nonzero(placement.owner[0, 0] == player, as_tuple=True)
+    top, left = rows.min().item(), columns.min().item()
+    return top, left, rows.max().item() - top + 1, columns.max().item() - left + 1

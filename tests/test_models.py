@@ -1,0 +1,211 @@
+"""Backbones: real weights that do what they were trained for, and seeds that decide the rest."""
+
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pi_lib import models
+from pi_lib.assets import fetch
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return models.build("minilm", 2)
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return models.build("efficientnet-lite0", 10)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    for name in ("minilm", "efficientnet-lite0"):
+        fetch(name)
+
+    def refuse(*_, **__):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+def inputs_for(name):
+    source = models.SOURCES[name]
+    if source.kind == "text":
+        return dict(
+            models.tokenizer(name)(["a film", "a fine film"], padding=True, return_tensors="pt")
+        )
+    return {"images": torch.rand(2, 3, source.size, source.size, generator=torch.Generator())}
+
+
+@pytest.mark.parametrize("name", models.SOURCES)
+def test_shapes_and_table(name, offline):
+    source = models.SOURCES[name]
+    model = models.build(name, 7, pretrained=source.asset is not None)
+    assert not model.training
+    assert sum(p.numel() for p in model.encoder.parameters()) == source.parameters
+    inputs = inputs_for(name)
+    assert model.features(**inputs).shape == (2, source.features)
+    assert model(**inputs).shape == (2, 7)
+    assert torch.equal(model(*inputs.values()), model.head(model.features(**inputs)))
+
+
+@pytest.mark.parametrize("name", models.SOURCES)
+def test_seed_decides_every_weight_and_leaves_the_callers_random_state(name, offline):
+    before = torch.get_rng_state()
+    one = models.build(name, 3, pretrained=False, seed=1).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert same(one, models.build(name, 3, pretrained=False, seed=1).state_dict())
+    other = models.build(name, 3, pretrained=False, seed=2).state_dict()
+    learned = [k for k in one if k.endswith("weight") and "norm" not in k.lower() and "bn" not in k]
+    assert all(not torch.equal(one[k], other[k]) for k in learned)
+
+
+@pytest.mark.parametrize("name", ["minilm", "efficientnet-lite0"])
+def test_arms_share_the_head_and_differ_in_the_encoder(name, offline):
+    pretrained = models.build(name, 3, seed=5)
+    scratch = models.build(name, 3, pretrained=False, seed=5)
+    assert same(pretrained.head.state_dict(), scratch.head.state_dict())
+    pairs = zip(pretrained.encoder.parameters(), scratch.encoder.parameters(), strict=True)
+    assert sum(not torch.equal(a, b) for a, b in pairs) > 50
+    assert same(pretrained.encoder.state_dict(), models.build(name, 9, seed=6).encoder.state_dict())
+
+
+def test_one_batch_norm_rule_for_every_arm(lite0):
+    for model in (lite0, *(models.build(n, 2, pretrained=False) for n in models.SOURCES)):
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert all(norm.momentum == 0.1 for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("photo", "expected"),
+    [
+        ("chelsea", {281, 282, 285}),  # tabby, tiger cat, Egyptian cat
+        ("coffee", {504, 967, 968}),  # coffee mug, espresso, cup
+        ("rocket", {657, 744, 812}),  # missile, projectile, space shuttle
+    ],
+)
+def test_lite0_knows_imagenet(photo, expected):
+    import skimage.data
+
+    model = models.build("efficientnet-lite0", 1000)
+    weights = torch.load(fetch("efficientnet-lite0") / "efficientnet-lite0.pth", weights_only=True)
+    model.head.load_state_dict({key: weights[f"_fc.{key}"] for key in ("weight", "bias")})
+    pixels = torch.from_numpy(np.array(getattr(skimage.data, photo)())).permute(2, 0, 1)[None]
+    side = min(pixels.shape[-2:])
+    top, left = ((extent - side) // 2 for extent in pixels.shape[-2:])
+    square = pixels[..., top : top + side, left : left + side].float() / 255
+    image = F.interpolate(square, size=(224, 224), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        assert model(image).argmax().item() in expected
+
+
+def test_minilm_puts_paraphrases_together(minilm):
+    sentences = [
+        "The film was wonderful.",
+        "I loved this movie.",
+        "The bank raised its interest rates.",
+        "Borrowing money became more expensive.",
+    ]
+    with torch.no_grad():
+        tokens = models.tokenizer()(sentences, padding=True, return_tensors="pt")
+        unit = F.normalize(minilm.features(**tokens), dim=-1)
+    similarity = unit @ unit.T
+    paraphrases = torch.stack([similarity[0, 1], similarity[2, 3]])
+    assert paraphrases.min() > 0.35
+    assert paraphrases.min() > similarity[:2, 2:].max() + 0.2
+
+
+def test_padding_changes_nothing(minilm):
+    tokenizer = models.tokenizer()
+    alone = tokenizer(["a fine film"], return_tensors="pt")
+    padded = tokenizer(["a fine film", "a much longer sentence than that one"], padding=True)
+    with torch.no_grad():
+        padded = minilm(**padded.convert_to_tensors("pt"))[0]
+        torch.testing.assert_close(minilm(**alone)[0], padded, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(minilm(alone["input_ids"])[0], padded, atol=1e-5, rtol=1e-5)
+
+
+def test_tokenizer_is_fast_and_knows_where_its_tokens_are():
+    tokenizer = models.tokenizer()
+    assert tokenizer.is_fast and tokenizer.mask_token == "[MASK]"
+    encoded = tokenizer("Unfathomably good", return_offsets_mapping=True)
+    assert encoded["offset_mapping"][-2] == (13, 17)
+
+
+def test_gradients_reach_every_parameter():
+    for name in models.SOURCES:
+        model = models.build(name, 2, pretrained=False).train()
+        model(**inputs_for(name)).square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        assert all(p.is_contiguous() and p.grad.is_contiguous() for p in model.parameters())
+
+
+def test_resnet20_has_the_shape_of_the_paper():
+    model = models.build("resnet20", 10, pretrained=False)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) + 1 == 20  # and the head
+    total = sum(p.numel() for p in model.parameters())
+    assert round(total / 1e6, 2) == 0.27  # He et al. 2016, table 6
+
+
+def test_transfer_keeps_the_encoder_and_renews_the_head():
+    source = models.build("resnet20", 10, pretrained=False, seed=3)
+    before = {k: v.clone() for k, v in source.state_dict().items()}
+    target = models.transfer(source, 4, seed=8)
+    assert same(source.encoder.state_dict(), target.encoder.state_dict())
+    expected = models.build("resnet20", 4, pretrained=False, seed=8).head
+    assert same(target.head.state_dict(), expected.state_dict())
+    for parameter in target.parameters():
+        nn.init.zeros_(parameter)
+    assert same(source.state_dict(), before)
+
+
+def test_weights_load_without_the_network_and_without_pickled_code(offline, monkeypatch):
+    load, flags = torch.load, []
+
+    def watched(*args, **options):
+        flags.append(options.get("weights_only"))
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    models.tokenizer.cache_clear()
+    models.tokenizer("minilm")
+    models.build("minilm", 2)
+    models.build("efficientnet-lite0", 2)
+    assert flags == [True]
+
+
+def test_import_needs_no_optional_package():
+    code = (
+        "import sys, pi_lib.models; "
+        "print([m for m in ('transformers', 'torchvision', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: models.build("bert", 2), "no backbone named 'bert'; there are efficientnet-lite0"),
+        (lambda: models.build("resnet20", 2), "no pre-trained weights.*pi_lib.pretrain"),
+        (lambda: models.build("resnet20", 0, pretrained=False), "at least 1; got 0"),
+        (lambda: models.tokenizer("resnet20"), "takes images; text backbones: minilm"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
