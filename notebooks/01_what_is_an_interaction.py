@@ -30,11 +30,11 @@ strongest = 8
 # %%
 import torch
 from IPython.display import Markdown, display
+from pi_lib.widgets import explore
 
 import pi_lib as pi
 from pi_lib import plots, study, tasks
 from pi_lib.coalitions import label
-from pi_lib.widgets import explore
 
 plots.style()
 
@@ -155,8 +155,8 @@ explore(on_image, sample=list(range(min(4, len(seen)))), k=[2, 4, 6])
 # %% [markdown]
 # ## A real sentence
 #
-# Here the players are words, each masked whole by the model's mask token, and the model is MiniLM, a
-# small BERT, with a new linear head that tells positive from negative film reviews.
+# Here the players are words, each masked whole by the model's mask token, and the model is MiniLM,
+# a small BERT, with a new linear head that tells positive from negative film reviews.
 
 # %%
 texts = study.Cell("minilm", "movie-reviews", profile=profile, seed=seed)
@@ -167,7 +167,8 @@ words = texts.players(reviews)
 read = pi.extract(reader, chosen.inputs, chosen.labels, words, ids=chosen.ids)
 display(
     Markdown(
-        f"> {chosen.inputs[sentence]}\n\nThe review is *{reviews.classes[chosen.labels[sentence]]}*. "
+        f"> {chosen.inputs[sentence]}\n\n"
+        f"The review is *{reviews.classes[chosen.labels[sentence]]}*. "
         f"The players are the words *{', '.join(read.players[sentence])}*; the other words stay "
         f"visible. Log-odds of the true class: {read.v[sentence, -1]:+.2f} nats with them, "
         f"{read.v[sentence, 0]:+.2f} without."

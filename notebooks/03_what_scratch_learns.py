@@ -63,8 +63,8 @@ for name, result in results.items():
     outside = ratio.high < low or ratio.low > high
     verdict = "confirmed" if inside else "contradicted" if outside else "undecided"
     lines.append(
-        f"- {name}: scratch training learned {ratio} of the preserved strength (ratio of sums; mean "
-        f"of per-sample ratios {mean}). Within {low:.0%} to {high:.0%}: **{verdict}**"
+        f"- {name}: scratch training learned {ratio} of the preserved strength (ratio of sums; "
+        f"mean of per-sample ratios {mean}). Within {low:.0%} to {high:.0%}: **{verdict}**"
     )
     table[name] = {
         f"test accuracy, {plots.NAMES[phase]}": str(getattr(result, phase).accuracy)
@@ -108,7 +108,8 @@ for name, result in results.items():
         "undecided": "no more than chance agreement can be told from these samples",
     }[gain.compared_with(0)]
     lines.append(
-        f"- {name}: random weights {first.ratio()}, trained {last.ratio()}, difference {gain}: {words}"
+        f"- {name}: random weights {first.ratio()}, trained {last.ratio()}, difference {gain}: "
+        f"{words}"
     )
 display(Markdown("\n".join(lines)))
 

@@ -28,10 +28,10 @@ seed = 0
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+from pi_lib.widgets import explore
 
 import pi_lib as pi
 from pi_lib import plots, study
-from pi_lib.widgets import explore
 
 plots.style()
 cells = {
@@ -117,8 +117,8 @@ for name, result in results.items():
     end = result.trajectory("scratch", "finetuned").similarity[-1]
     start = result.trajectory("finetuned", "finetuned").similarity[0]
     lines.append(
-        f"- {name}: scratch training ends at a similarity of {pi.bootstrap(end)} with the fine-tuned "
-        f"model, which itself started at {pi.bootstrap(start)}"
+        f"- {name}: scratch training ends at a similarity of {pi.bootstrap(end)} with the "
+        f"fine-tuned model, which itself started at {pi.bootstrap(start)}"
     )
 display(Markdown("\n".join(lines)))
 

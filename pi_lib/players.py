@@ -230,7 +230,7 @@ class LabelMapPlayers:
 
     @classmethod
     def from_masks(cls, masks: Tensor, baseline: Tensor | float = 0.0, **options):
-        """Players given by one boolean mask each, ``(n, ...)``; they may not overlap or be empty."""
+        """Players given by one boolean mask each, ``(n, ...)``, neither overlapping nor empty."""
         masks = torch.as_tensor(masks).bool()
         if (overlap := masks.sum(0) > 1).any():
             where = tuple(torch.nonzero(overlap)[0].tolist())
@@ -242,7 +242,7 @@ class LabelMapPlayers:
         return cls(owner, baseline, **options)
 
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
-        """Placements of inputs ``(B, *shape)`` or ``(B, C, *shape)``, `shape` that of the label map.
+        """Placements of inputs ``(B, *shape)`` or ``(B, C, *shape)``, as the label map is shaped.
 
         Raises
         ------

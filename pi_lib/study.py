@@ -53,7 +53,7 @@ class Settings:
 # Fine-tuning and scratch training share data, order and schedule; each phase has a learning rate
 # that suits it, chosen by hand from a few short runs.
 LEARNING_RATES = {
-    "efficientnet-lite0": {"probe": 1e-2, "finetuned": 1e-3, "scratch": 3e-3},
+    "efficientnet-lite0": {"probe": 1e-3, "finetuned": 1e-3, "scratch": 3e-3},
     "minilm": {"probe": 1e-2, "finetuned": 5e-5, "scratch": 1e-4},
     "resnet20": {"probe": 1e-2, "finetuned": 1e-3, "scratch": 3e-3},
 }

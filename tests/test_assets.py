@@ -114,6 +114,13 @@ def test_own_archive_with_wrong_checksum_is_never_opened(alone, monkeypatch):
     assert not (alone / "home" / "data" / "toy").exists()
 
 
+def test_own_archive_is_checked_even_if_the_asset_was_fetched_before(alone):
+    fetch("toy", data=alone / "registry")
+    (alone / "registry" / "toy-1.0-py3-none-any.whl").write_bytes(b"another wheel")
+    with pytest.raises(ChecksumError, match=sha256(b"another wheel")):
+        fetch("toy", data=alone / "registry")
+
+
 def test_own_files_come_first_and_are_checked(alone, monkeypatch):
     fetch("toy")
     own = alone / "own" / "toy"

@@ -112,6 +112,15 @@ def test_lite0_knows_imagenet(photo, expected):
         assert model(image).argmax().item() in expected
 
 
+def test_images_reach_lite0_between_minus_one_and_one(lite0):
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator())
+    seen = []
+    handle = lite0.encoder.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    lite0(image)
+    handle.remove()
+    torch.testing.assert_close(seen[0], 2 * image - 1)
+
+
 def test_minilm_puts_paraphrases_together(minilm):
     sentences = [
         "The film was wonderful.",

@@ -1,0 +1,130 @@
+"""The four phases on small real images: scikit-learn's digits."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from pi_lib import finetune, linear_probe, models, pretrain, train_from_scratch
+from pi_lib.tasks import Split
+from pi_lib.training import Run, TrainingDiverged, checkpoint_steps
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    images = torch.from_numpy(data.images).float()[:, None] / 16
+    split = Split(images, torch.from_numpy(data.target), list(range(len(images))))
+    return split.take(range(0, 600)), split.take(range(600, 900))
+
+
+def network(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 32))
+        return models.Classifier(encoder, nn.Linear(32, 10))
+
+
+SHORT = {"epochs": 3, "learning_rate": 3e-3, "batch_size": 32}
+
+
+def same(one, other):
+    return all(torch.equal(x, other[name]) for name, x in one.items())
+
+
+def test_scratch_learns_and_keeps_its_checkpoints(digits):
+    model = network()
+    before = {k: x.clone() for k, x in model.state_dict().items()}
+    run = train_from_scratch(model, *digits, checkpoints=4, **SHORT)
+    assert run.accuracy > 0.7 > run.log[0]["accuracy"]
+    assert run.steps == [0, 14, 28, 57] == [row["step"] for row in run.log]
+    assert same(before, model.state_dict())  # the caller's model is left alone
+    assert same(before, run.at(0).state_dict())
+    assert same(run.model.state_dict(), run.at(57).state_dict()) and not run.model.training
+    assert not same(run.at(14).state_dict(), run.at(28).state_dict())
+    images, labels = digits[1].inputs, digits[1].labels
+    found = (run.model(images).argmax(-1) == labels).float().mean().item()
+    assert found == pytest.approx(run.accuracy)
+    with pytest.raises(KeyError, match="no checkpoint at step 5"):
+        run.at(5)
+
+
+def test_a_probe_changes_the_head_alone(digits):
+    model = network()
+    run = linear_probe(model, *digits, epochs=20, learning_rate=1e-2)
+    assert same(model.encoder.state_dict(), run.model.encoder.state_dict())
+    assert set(run.checkpoints[0]) == {"head.weight", "head.bias"}
+    assert run.accuracy > run.log[0]["accuracy"] + 0.3
+    found = (run.model(digits[1].inputs).argmax(-1) == digits[1].labels).float().mean().item()
+    assert found == pytest.approx(run.accuracy)
+
+
+def test_pretraining_helps_the_other_half_of_the_classes(digits):
+    """Pre-train on digits 0 to 4, transfer to 5 to 9 with few labels."""
+    train, test = digits
+
+    def half(split, wanted, n=None):
+        at = [i for i in range(len(split)) if (split.labels[i] >= 5) == wanted][:n]
+        part = split.take(at)
+        return Split(part.inputs, part.labels % 5, part.ids)
+
+    source = pretrain(network(), half(train, False), half(test, False), **SHORT)
+    few = half(train, True, 40), half(test, True)
+    options = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 8}
+    start = models.transfer(source.model, 5)
+    assert finetune(start, *few, **options).accuracy > (
+        train_from_scratch(models.transfer(network(1), 5), *few, **options).accuracy
+    )
+
+
+def test_a_rerun_gives_the_same_bits_and_spares_the_random_state(digits):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    runs = [finetune(network(), *digits, seed=s, **SHORT) for s in (0, 0, 1)]
+    assert torch.equal(torch.rand(1), expected)
+    assert same(runs[0].model.state_dict(), runs[1].model.state_dict())
+    assert not same(runs[0].model.state_dict(), runs[2].model.state_dict())
+
+
+def test_saved_and_loaded_alike(digits, tmp_path):
+    run = finetune(network(), *digits, checkpoints=[0, 10], **SHORT)
+    again = Run.load(run.save(tmp_path), network(9))
+    assert (again.steps, again.log, again.settings) == (run.steps, run.log, run.settings)
+    assert same(again.model.state_dict(), run.model.state_dict())
+    assert same(again.at(10).state_dict(), run.at(10).state_dict())
+
+
+def test_batchnorm_and_a_last_batch_of_one(digits):
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    train = digits[0].take(range(33))
+    assert finetune(model, train, digits[1], epochs=1, learning_rate=1e-3, batch_size=32).steps
+
+
+def test_sentences_need_and_get_a_tokenizer():
+    texts = Split(["a great film", "a bad film"] * 8, torch.tensor([1, 0] * 8), list(range(16)))
+    model = models.build("minilm", 2)
+    run = linear_probe(
+        model, texts, texts, epochs=10, learning_rate=1e-2, tokenizer=models.tokenizer("minilm")
+    )
+    assert run.accuracy == 1
+    with pytest.raises(ValueError, match="tokenizer="):
+        linear_probe(model, texts, texts, epochs=1, learning_rate=1e-2)
+
+
+def test_checkpoint_steps():
+    assert checkpoint_steps(80, 5) == [0, 10, 20, 40, 80]
+    assert checkpoint_steps(2, 6) == [0, 1, 2]
+    with pytest.raises(ValueError, match="at least 2"):
+        checkpoint_steps(10, 1)
+
+
+def test_bad_training_is_refused_or_named(digits):
+    with pytest.raises(ValueError, match="nothing to train: 0 epochs"):
+        finetune(network(), *digits, epochs=0, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="outside a run of 19 steps"):
+        finetune(network(), *digits, epochs=1, learning_rate=1e-3, checkpoints=[0, 99])
+    broken = network()
+    broken.head.weight.data[:] = torch.nan
+    with pytest.raises(TrainingDiverged, match=r"fine-tune: the loss became nan at step 0 of 19"):
+        finetune(broken, *digits, epochs=1, learning_rate=1e-3)

@@ -1,0 +1,169 @@
+"""The engine against a mask loop written out, on models whose answers are known."""
+
+import pytest
+import torch
+
+from pi_lib import (
+    LabelMapPlayers,
+    PatchPlayers,
+    WordPlayers,
+    coalition_values,
+    extract,
+    log_odds,
+    models,
+)
+from pi_lib.coalitions import coalition, membership
+
+
+def image_model(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.LazyLinear(5)
+    ).eval()
+
+
+def by_loop(model, image, label, placement):
+    """One coalition, one element at a time."""
+    n = len(placement.names)
+    values = []
+    for t in range(2**n):
+        masked = image.clone()
+        for row in range(image.shape[-2]):
+            for column in range(image.shape[-1]):
+                owner = placement.owner[0, 0, row, column].item()
+                if owner > n or (owner < n and not t >> owner & 1):
+                    masked[:, row, column] = placement.baseline[0, :, row, column]
+        logits = model(masked[None])[0].double()
+        others = torch.cat([logits[:label], logits[label + 1 :]])
+        values.append(logits[label] - others.exp().sum().log())
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize("background", ["keep", "mask"])
+def test_equal_to_a_mask_loop(background):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(2, 3, 10, 10, generator=generator)
+    players = PatchPlayers(grid=5, n=4, background=background)
+    model = image_model()
+    with torch.no_grad():
+        model(images)
+        values = coalition_values(model, images, [1, 4], players)
+        for k, (placement, label) in enumerate(zip(players.place(images), [1, 4], strict=True)):
+            expected = by_loop(model, images[k], label, placement)
+            torch.testing.assert_close(values[k], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
+def test_the_batch_size_does_not_matter(batch_size):
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    players, model = PatchPlayers(grid=4, n=4), image_model()
+    model(images)
+    expected = coalition_values(model, images, [0, 1], players)
+    found = coalition_values(model, images, [0, 1], players, batch_size=batch_size)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_planted_and_is_found():
+    """Log-odds 3 if players 0 and 2 are both there, and 1 more with player 1."""
+
+    def model(x):
+        score = 3 * x[:, 0] * x[:, 2] + x[:, 1]
+        return torch.stack([score, torch.zeros_like(score)], -1)
+
+    players = LabelMapPlayers(torch.arange(3), baseline=0.0)
+    found = extract(model, torch.ones(1, 3), [0], players).i_and[0]
+    expected = torch.zeros(8, dtype=torch.float64)
+    expected[coalition([0, 2])], expected[coalition([1])] = 3, 1
+    torch.testing.assert_close(found, expected)
+
+
+def test_masked_words_reach_the_model():
+    tokenizer = models.tokenizer("minilm")
+    seen = []
+
+    class Counter(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            seen.append(input_ids)
+            assert attention_mask.shape == input_ids.shape
+            hidden = (input_ids == tokenizer.mask_token_id).sum(-1).float()
+            logits = torch.stack([-hidden, torch.zeros_like(hidden)], -1)
+            return type("Output", (), {"logits": logits})
+
+    players = WordPlayers(tokenizer, n=3)
+    values = coalition_values(Counter().eval(), ["great unbelievable film"], [0], players)
+    (placement,) = players.place(["great unbelievable film"])
+    sizes = torch.bincount(placement.owner.flatten(), minlength=3)[:3].double()
+    expected = -((~membership(3)).double() @ sizes)
+    torch.testing.assert_close(values[0], expected)
+    assert torch.equal(seen[-1][-1], placement.inputs[0])
+
+
+def test_log_odds():
+    logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    p = logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
+    torch.testing.assert_close(log_odds(logits, labels), (p / (1 - p)).log())
+    assert log_odds(torch.tensor([[200.0, -300.0]]), torch.tensor([0])) == 500  # does not saturate
+    one_logit = log_odds(torch.tensor([[2.0], [2.0]]), torch.tensor([1, 0]))
+    assert one_logit.tolist() == [2, -2]
+
+
+def test_memory_shortage_halves_the_batch():
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("too much")
+        return torch.stack([x.sum(-1), torch.zeros(len(x))], -1)
+
+    players = LabelMapPlayers(torch.arange(4), baseline=0.0)
+    values = coalition_values(model, torch.ones(2, 4), [0, 0], players, batch_size=16)
+    torch.testing.assert_close(values[1], membership(4).double().sum(-1))
+    assert sizes.count(16) == 1 and 2 in sizes  # learned once, for every later sample
+
+
+def test_a_module_goes_back_where_it_was():
+    model = image_model()
+    images = torch.rand(1, 3, 8, 8)
+    model(images)
+    coalition_values(model, images, [0], PatchPlayers(4, 2), device="cpu")
+    assert next(model.parameters()).device.type == "cpu"
+
+
+class Noisy(torch.nn.Module):
+    def forward(self, x):
+        return torch.rand(len(x), 2)
+
+
+def constant(value, classes=2):
+    return lambda x: torch.full((len(x), classes), value)
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "n", "message"),
+    [
+        (torch.nn.Linear(3, 2).train(), [0], 3, "training mode"),
+        (Noisy().eval(), [0], 3, "for the same input"),
+        (constant(0.0), [2], 3, r"labels 2\.\.2 for a model with 2 output"),
+        (constant(0.0), [-1], 3, "labels -1"),
+        (constant(0.0), [0, 1], 3, "2 labels for 1 samples"),
+        (constant(torch.nan), [0], 3, "sample 0|for the same input"),
+        (constant(0.0, 1), [2], 3, r"with 1 output\(s\); expected 0\.\.1"),
+        (constant(0.0), [0], 17, "131,072 forward passes"),
+    ],
+)
+def test_bad_calls_are_refused(model, labels, n, message):
+    players = LabelMapPlayers(torch.arange(n), baseline=0.0)
+    with pytest.raises(ValueError, match=message):
+        coalition_values(model, torch.ones(1, n), labels, players)
+
+
+def test_values_that_are_not_finite_are_named():
+    def model(x):
+        score = torch.where(x[:, 1] == 0, torch.inf, x.sum(-1))
+        return torch.stack([score, torch.zeros_like(score)], -1)
+
+    players = LabelMapPlayers(torch.arange(2), baseline=0.0)
+    with pytest.raises(ValueError, match=r"sample 0, coalition 0 \(players \[\] kept\) is inf"):
+        coalition_values(model, torch.ones(1, 2), [0], players)
