@@ -30,11 +30,11 @@ strongest = 8
 # %%
 import torch
 from IPython.display import Markdown, display
-from pi_lib.widgets import explore
 
 import pi_lib as pi
 from pi_lib import plots, study, tasks
 from pi_lib.coalitions import label
+from pi_lib.widgets import explore
 
 plots.style()
 

@@ -28,10 +28,10 @@ seed = 0
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
-from pi_lib.widgets import explore
 
 import pi_lib as pi
 from pi_lib import plots, study
+from pi_lib.widgets import explore
 
 plots.style()
 cells = {

@@ -172,7 +172,6 @@ def twins(root: Path = ROOT) -> list[Path]:
     from jupytext.cli import jupytext
 
     sources = list(notebooks(root).values())
-    jupytext(["--quiet", "--set-formats", "ipynb,py:percent", *map(str, sources)])
     jupytext(["--quiet", "--sync", *map(str, sources)])
     return [source.with_suffix(".ipynb") for source in sources]
 
@@ -214,7 +213,7 @@ def build(root: Path = ROOT, executed: Path | None = None) -> Path:
 
 
 def clean(root: Path = ROOT, everything: bool = False) -> list[Path]:
-    """Remove what `run`, `build` and `twins` made; `everything` also the stored results and assets."""
+    """Remove what `run`, `build` and `twins` made; `everything`: stored results and assets too."""
     made = [root / "_build", root / "book" / "executed"]
     made += sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if everything:
@@ -366,7 +365,7 @@ def _execute(job: Job) -> None:
 
 
 def _failure(job: Job) -> str:
-    """Why a notebook failed: its cell, the cell's first lines, the error, and where to read more."""
+    """Why a notebook failed: the cell, its first lines, the error, and where to read more."""
     cells = json.loads(job.copy.read_text())["cells"] if job.copy.exists() else []
     cells = [c for c in cells if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -391,11 +390,12 @@ def _watched(futures: Mapping[Future, Job]) -> Iterable[Future]:
         done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
         yield from done
         now = time.monotonic()
-        order = list(futures)
-        running = [f"[{order.index(f) + 1}/{len(order)}] {_position(futures[f])}" for f in order
-                   if f in pending and f.running()]  # fmt: skip
-        text = " | ".join(running)
-        if running and now - said >= pause and (text != shown or progress.updates(sys.stderr)):
+        text = " | ".join(
+            f"[{place}/{len(futures)}] {_position(job)}"
+            for place, (future, job) in enumerate(futures.items(), 1)
+            if future in pending and future.running()
+        )
+        if text and now - said >= pause and (text != shown or progress.updates(sys.stderr)):
             width = shutil.get_terminal_size().columns - 10
             progress.show(f"{text[:width]}  {progress.clock(now - start)}", last=False)
             shown, said = text, now

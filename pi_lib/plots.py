@@ -143,9 +143,7 @@ def strongest(interactions: Interactions, sample: int = 0, k: int = 10) -> Figur
     """The k strongest interactions of one sample as signed bars."""
     frame = interactions.top(k, sample).iloc[::-1]
     figure, axis = plt.subplots(figsize=(7, 0.36 * len(frame) + 1), layout="constrained")
-    names = frame["players"] + (" (or)" if interactions.kind == "and-or" else "") * (
-        frame["kind"] == "or"
-    )
+    names = frame["players"] + frame["kind"].map({"and": "", "or": " (or)"})
     axis.barh(range(len(frame)), frame["value"], color=_signs(frame["value"]))
     axis.set_yticks(range(len(frame)), names)
     axis.axvline(0, color="0.3", linewidth=1)

@@ -15,16 +15,15 @@ what any split could reach. Nothing of size ``2**n x 2**n`` is ever formed: see 
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from math import prod
 
 import torch
 from torch import Tensor
 
 from pi_lib.coalitions import order
-from pi_lib.transforms import _checked
+from pi_lib.transforms import _checked, and_inverse, or_inverse
 
 CHECK_EVERY = 10  # iterations between two looks at progress and certificate
 CHUNK = {"cpu": 2**16, "cuda": 2**24}  # values solved together: what fits the cache, the memory
@@ -109,7 +108,7 @@ def and_or_split(
     """
     v = _checked(v)
     split = _split(v.unsqueeze(-2), 0.0, noise, tol, max_iterations)
-    return Split(split.i_and.squeeze(-2), split.i_or.squeeze(-2), *_numbers(split))
+    return replace(split, i_and=split.i_and.squeeze(-2), i_or=split.i_or.squeeze(-2))
 
 
 def shared_split(
@@ -163,17 +162,6 @@ def shared_split(
     return _split(v, float(alpha), noise, tol, max_iterations)
 
 
-def _numbers(split: Split) -> tuple[Tensor, ...]:
-    return (
-        split.objective,
-        split.bound,
-        split.gap,
-        split.residual,
-        split.converged,
-        split.iterations,
-    )
-
-
 def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: int) -> Split:
     """Both forms: `v` (..., models, 2**n), already checked."""
     for name, value in {"noise": noise, "tol": tol}.items():
@@ -215,10 +203,295 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
             RuntimeWarning,
             stacklevel=3,
         )
-    constraint = _Constraint.of(size.bit_length() - 1, v.device)
-    rebuilt = constraint.values(constraint.fold(i_and, i_or))
-    residual = (constraint.unfold(rebuilt, models) - w).abs().amax((-1, -2))
-    i_and[..., 0] = v[..., 0].reshape(-1, models)
-    shaped = (x.reshape(lead) for x in (objective, bound, gap, residual, converged))
-    return Split(i_and.reshape(v.shape), i_or.reshape(v.shape), *shaped,
-                 iterations.long().reshape(lead))  # fmt: skip
+    i_and, i_or = i_and.reshape(v.shape), i_or.reshape(v.shape)
+    i_and[..., 0] = v[..., 0]
+    residual = (and_inverse(i_and) + or_inverse(i_or) - v).abs().amax((-1, -2)).flatten()
+    numbers = (objective, bound, gap, residual, converged, iterations.long())
+    return Split(i_and, i_or, *(x.reshape(lead) for x in numbers))
+
+
+def _solve(
+    w: Tensor, box: Tensor | None, alpha: float, tol: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """AND, OR and (objective, bound, iterations) of games `w` (games, models, 2**n), unit scale.
+
+    The unknowns a and b and, with noise, the deviation e (``Z a + O b + e = w``) are rows of one
+    tensor `x`. Proximal steps of the penalty and of the constraint alternate, in a metric that
+    each game adapts when it restarts: `step` for a and b, ``step * ratio`` for e.
+    """
+    games, models, size = w.shape
+    con = _Constraint.of(size.bit_length() - 1, w.device)
+    ab = 2 * con.high  # rows of a and b; those of e follow
+    i_and, i_or, numbers = torch.zeros_like(w), torch.zeros_like(w), w.new_zeros(3, games)
+    w = con.fold(w)
+    box = w.new_zeros(0, con.low) if box is None else box.reshape(-1, 1).repeat(1, con.low)
+    noisy = len(box) > 0
+
+    alive = torch.arange(games, device=w.device)
+    bound = w.new_zeros(games)
+    step = w.new_full((games,), 0.01)
+    ratio = w.new_full((games,), 10.0 if noisy else 0.0)
+    x = w.new_zeros(ab + noisy * con.high, *w.shape[1:])
+    anchor, age = x.clone(), w.new_zeros(games)
+    first = previous = w.new_full((games,), torch.inf)
+
+    def wide(per_game: Tensor) -> Tensor:  # shaped to multiply rows
+        return per_game.repeat_interleave(models)[:, None]
+
+    def total(rows: Tensor) -> Tensor:  # per game
+        return rows.sum((0, 2)).reshape(-1, models).sum(1)
+
+    def reflect(x: Tensor) -> Tensor:  # 2 prox(x) - x, of the penalty on a, b and the box on e
+        q = torch.empty_like(x)
+        dual = _dual_part(x[:ab], wide(step).repeat(1, con.low), models, alpha)
+        torch.sub(x[:ab], dual, alpha=2, out=q[:ab])
+        if noisy:
+            torch.sub(x[ab:].clamp(-box, box).mul_(2), x[ab:], out=q[ab:])
+        return q
+
+    def halves(x: Tensor) -> tuple[Tensor, Tensor]:  # x = z + metric * y, z the sparse point
+        z = (x + reflect(x)) / 2
+        y = (x - z) / wide(step)
+        y[ab:] /= wide(ratio)
+        return z, y
+
+    for iteration in range(1, max_iterations + 1):
+        q = reflect(x)
+        missing = con.values(q[:ab]).sub_(w)
+        dual = con.solve(
+            missing.add_(q[ab:]) if noisy else missing, ratio.repeat_interleave(models)
+        )
+        back = con.transpose(dual)
+        if noisy:
+            back = torch.cat([back, wide(ratio) * dual])
+        age += 1
+        new = torch.lerp(anchor, torch.sub(q, back, alpha=2), wide(age / (age + 1)))
+        if iteration % CHECK_EVERY and iteration < max_iterations:
+            x = new
+            continue
+
+        # Certificate. From below: the dual point, shrunk until it is feasible. From above: the
+        # projected point, where it leaves the box brought back by changing a and b.
+        projected = q - back
+        reach = -total(dual * w) - (total(dual.abs() * box) if noisy else 0)
+        bound = torch.maximum(
+            bound, reach / torch.maximum(_dual_norm(back[:ab], models, alpha), step)
+        )
+        answer = projected[:ab]
+        if noisy:
+            excess = projected[ab:] - projected[ab:].clamp(-box, box)
+            answer = answer + con.transpose(con.solve(excess, w.new_zeros(w.shape[1])))
+        objective = total(_penalty(answer, models, alpha))
+        done = (objective - bound <= tol * objective) | (iteration == max_iterations)
+
+        # Restart where much is gained, or some and no more, or nothing for long; with steps that
+        # match how far the unknowns went to how far their duals went.
+        left = (projected - (q + x) / 2).square()
+        left = total(left[:ab]) + (total(left[ab:]) / ratio if noisy else 0)
+        first = torch.where(age <= CHECK_EVERY, left, first)
+        restart = (left <= 0.04 * first) | (age >= 0.36 * iteration)
+        restart |= (left <= 0.64 * first) & (left > previous)
+        previous = torch.where(restart, torch.inf, left)
+        x = new
+        if restart.any():
+            (z, y), (z0, y0) = halves(x), halves(anchor)
+            dz, dy = (z - z0).square_(), (y - y0).square_()
+            new_step = _nearer(step, total(dz[:ab]) / total(dy[:ab]))
+            new_ratio = ratio
+            if noisy:
+                new_ratio = _nearer(step * ratio, total(dz[ab:]) / total(dy[ab:])) / new_step
+            step = torch.where(restart, new_step, step)
+            ratio = torch.where(restart, new_ratio.clamp(1e-3, 1e4), ratio) if noisy else ratio
+            y *= wide(step)
+            y[ab:] *= wide(ratio)
+            x = torch.where(wide(restart), z + y, x)
+            anchor = torch.where(wide(restart), x, anchor)
+            age = torch.where(restart, 0.0, age)
+
+        if done.any():
+            a, b = con.unfold(answer[: con.high], models), con.unfold(answer[con.high :], models)
+            i_and[alive[done]], i_or[alive[done]] = a[done], b[done]
+            count = torch.full_like(bound, iteration)
+            numbers[:, alive[done]] = torch.stack([objective, bound, count])[:, done]
+            rest = torch.nonzero(~done)[:, 0]
+            if not len(rest):
+                break
+            alive, bound, step, ratio, age, first, previous = (
+                t[rest] for t in (alive, bound, step, ratio, age, first, previous)
+            )
+            rows = (rest[:, None] * models + torch.arange(models, device=w.device)).flatten()
+            x, anchor, w = (t[:, rows] for t in (x, anchor, w))
+            box = box[rows] if noisy else box
+
+    alone = order(con.n).to(w.device) == 1
+    i_and[..., alone] += i_or[..., alone]
+    i_or[..., alone] = 0
+    return i_and, i_or, numbers
+
+
+def _nearer(step: Tensor, squared: Tensor) -> Tensor:
+    """The root of `squared`, but at most 4 times away from `step`, and `step` where undefined."""
+    target = squared.sqrt().nan_to_num(nan=0.0, posinf=torch.inf)
+    return torch.where(squared.isnan(), step, target.clamp(step / 4, step * 4))
+
+
+def _by_model(rows: Tensor, models: int) -> Tensor:
+    return rows.unflatten(1, (-1, models))
+
+
+def _penalty(rows: Tensor, models: int, alpha: float) -> Tensor:
+    """``max_m |x_m| + alpha sum_m |x_m|`` of every coalition, laid out on the first model."""
+    size = _by_model(rows.abs(), models)
+    out = alpha * size
+    out[:, :, 0] += size.amax(2)
+    return out.flatten(1, 2)
+
+
+def _dual_norm(rows: Tensor, models: int, alpha: float) -> Tensor:
+    """Largest dual norm of the penalty over coalitions: ``max_k (k largest) / (1 + k alpha)``."""
+    size = _by_model(rows.abs(), models)
+    largest = size.sort(dim=2, descending=True).values.cumsum(2).amax((0, 3))
+    return (largest / (1 + alpha * torch.arange(1, models + 1).to(largest))).amax(1)
+
+
+def _dual_part(rows: Tensor, step: Tensor, models: int, alpha: float) -> Tensor:
+    """``x - prox(x)``: projection on `step` times the dual ball of the penalty."""
+    if models == 1:
+        return rows.clamp(-(1 + alpha) * step, (1 + alpha) * step)
+    each = rows.clamp(-alpha * step, alpha * step)  # the models' own part, then the shared one:
+    size = _by_model((rows - each).abs(), models)  # a projection on the l1 ball over models
+    step = _by_model(step[None], models)[:, :, :1]
+    largest = size.sort(dim=2, descending=True).values.cumsum(2) - step
+    level = (largest / torch.arange(1, models + 1).to(size)[:, None]).amax(2, keepdim=True)
+    shared = (size - level.clamp_(min=0)).clamp_(min=0).flatten(1, 2)
+    return each + torch.copysign(shared, rows)
+
+
+class _Constraint:
+    """The map ``(a, b) -> Z a + O b`` for `n` players, its transpose and its inverse.
+
+    A game is folded into a matrix: rows are the upper half of the players, columns the lower
+    half. `Z` and the disjointness matrix ``[S and T do not meet]`` are Kronecker powers, so each
+    acts as one small matrix on the rows and one on the columns: O(2**(3n/2)), and a matrix
+    product, which beats a butterfly's n passes. ``O b = sum(b) - disjoint b``; the sum goes in
+    through the unused entry of the empty coalition.
+
+    ``Z Z' + O O' + ratio I`` commutes with every permutation of the players. In the basis of
+    `_orbits` of each half it is made of equal blocks, one kind for each pair of orbit types, no
+    larger than ``(n/2 + 1)**2``; these are diagonalised once.
+
+    Tensors are ``(rows, games, columns)``.
+    """
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(n: int, device: torch.device) -> "_Constraint":
+        return _Constraint(n, device)
+
+    def __init__(self, n: int, device: torch.device):
+        self.n, self.low, self.high = n, 2 ** (n // 2), 2 ** (n - n // 2)
+        zeta = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+        apart = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+        self.z_low, self.apart_low = _power(zeta, n // 2, device), _power(apart, n // 2, device)
+        z_high, apart_high = _power(zeta, n - n // 2, device), _power(apart, n - n // 2, device)
+        self.left = torch.cat([z_high, -apart_high], 1)
+        self.left_t = self.left.T.contiguous()
+        orbits_low, self.basis_low = _orbits(n // 2, device)
+        orbits_high, self.basis_high = _orbits(n - n // 2, device)
+        self.blocks = [self._block(*pair) for pair in product(orbits_high, orbits_low)]
+
+    def fold(self, games: Tensor) -> Tensor:
+        """(games, models, 2**n) to (rows, games * models, columns)."""
+        return games.reshape(-1, self.high, self.low).transpose(0, 1).contiguous()
+
+    def unfold(self, rows: Tensor, models: int) -> Tensor:
+        return rows.transpose(0, 1).reshape(-1, models, self.high * self.low)
+
+    def values(self, ab: Tensor) -> Tensor:
+        """``Z a + O b`` from the rows of a, then of b; both 0 at the empty coalition."""
+        a, b = ab.chunk(2)
+        b[0, :, 0] = -b.sum((0, 2))
+        half = torch.empty_like(ab)
+        torch.mm(a.reshape(-1, self.low), self.z_low.T, out=half[: self.high].view(-1, self.low))
+        torch.mm(b.reshape(-1, self.low), self.apart_low, out=half[self.high :].view(-1, self.low))
+        b[0, :, 0] = 0
+        return self._rows(self.left, half)
+
+    def transpose(self, dual: Tensor) -> Tensor:
+        """``(Z' l, O' l)``, 0 at the empty coalition; `dual` is set to 0 there."""
+        dual[0, :, 0] = 0
+        dual[0, :, 0] = -dual.sum((0, 2))
+        half = self._rows(self.left_t, dual)
+        dual[0, :, 0] = 0
+        out = torch.empty_like(half)
+        torch.mm(half[: self.high].view(-1, self.low), self.z_low,
+                 out=out[: self.high].view(-1, self.low))  # fmt: skip
+        torch.mm(half[self.high :].view(-1, self.low), self.apart_low,
+                 out=out[self.high :].view(-1, self.low))  # fmt: skip
+        out[0, :, 0] = 0
+        return out
+
+    def solve(self, values: Tensor, ratio: Tensor) -> Tensor:
+        """``(Z Z' + O O' + ratio I)**-1 values`` with one `ratio` per game."""
+        t = self._rows(self.basis_high.T, values).view(-1, self.low) @ self.basis_low
+        t = t.view(values.shape)
+        ratio = ratio[:, None]
+        for rows, columns, vectors, eigenvalues in self.blocks:
+            part = t[rows, :, columns].unflatten(2, (eigenvalues.shape[1], -1))
+            part = part.unflatten(0, (eigenvalues.shape[0], -1))  # spin, copy, game, spin, copy
+            spread = part.permute(0, 3, 1, 2, 4)
+            inner = vectors.T @ spread.reshape(len(vectors), -1)
+            inner = inner.view(spread.shape)
+            inner /= eigenvalues[:, :, None, None, None] + ratio
+            part.copy_((vectors @ inner.view(len(vectors), -1)).view(spread.shape)
+                       .permute(0, 2, 3, 1, 4))  # fmt: skip
+        return self._rows(self.basis_high, (t.view(-1, self.low) @ self.basis_low.T).view(t.shape))
+
+    def _rows(self, matrix: Tensor, rows: Tensor) -> Tensor:
+        return (matrix @ rows.view(len(rows), -1)).view(-1, *rows.shape[1:])
+
+    def _block(self, high: tuple[slice, int], low: tuple[slice, int]):
+        """One kind of block: where it lies, and its eigenvectors and eigenvalues."""
+        (rows, spins), (columns, spins_low) = high, low
+        u = self.basis_high[:, rows].unflatten(1, (spins, -1))[:, :, 0]
+        v = self.basis_low[:, columns].unflatten(1, (spins_low, -1))[:, :, 0]
+        vectors = torch.einsum("ri,cj->rijc", u, v).flatten(1, 2).contiguous()
+        empty = vectors[0, :, 0].clone()
+        image = self.values(self.transpose(vectors.clone()))
+        block = torch.einsum("rgc,rhc->gh", vectors, image) + torch.outer(empty, empty)
+        eigenvalues, eigenvectors = torch.linalg.eigh((block + block.T) / 2)
+        return rows, columns, eigenvectors, eigenvalues.view(spins, spins_low)
+
+
+def _power(matrix: Tensor, n: int, device: torch.device) -> Tensor:
+    """`n`-fold Kronecker power."""
+    out = torch.ones(1, 1, dtype=torch.float64)
+    for _ in range(n):
+        out = torch.kron(matrix, out)
+    return out.contiguous().to(device)
+
+
+def _orbits(n: int, device: torch.device) -> tuple[list[tuple[slice, int]], Tensor]:
+    """Orthonormal basis of games on `n` players in which all symmetric maps share their blocks.
+
+    For each order k up to n/2, the games on coalitions of order k that vanish when one member is
+    summed out, each followed by its images when members are added one at a time (Schur-Weyl
+    duality: spin ``n/2 - k``). Returns where each type lies and its number of steps; its columns
+    run over steps, then over copies.
+    """
+    member = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1
+    size = member.sum(1)
+    inside = (torch.arange(2**n)[:, None] & torch.arange(2**n)) == torch.arange(2**n)
+    add_one = (inside & (size[:, None] == size + 1)).double()  # from S to S with one more
+    types, columns = [], []
+    for k in range(n // 2 + 1):
+        level, below = torch.nonzero(size == k)[:, 0], torch.nonzero(size == k - 1)[:, 0]
+        null = torch.linalg.svd(add_one[level][:, below].T)[2][len(below) :]
+        game = add_one.new_zeros(2**n, len(null))
+        game[level] = null.T
+        start = sum(c.shape[1] for c in columns)
+        for _ in range(n - 2 * k + 1):
+            columns.append(game / game.norm(dim=0))
+            game = add_one @ columns[-1]
+        types.append((slice(start, start + len(null) * (n - 2 * k + 1)), n - 2 * k + 1))
+    return types, torch.cat(columns, 1).to(device)

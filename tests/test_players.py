@@ -76,7 +76,9 @@ def test_words_are_masked_whole(tokenizer):
     assert placement.names == ["unbelievably", "drab", "film", "isn't"] or len(placement.names) == 4
     tokens = tokenizer.convert_ids_to_tokens(placement.inputs[0].tolist())
     for player, name in enumerate(placement.names):
-        pieces = [t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == player]
+        pieces = [
+            t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == player
+        ]
         assert "".join(p.removeprefix("##") for p in pieces) == name.lower()
     kept = [t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == 4]
     assert kept[0] == "[CLS]" and kept[-1] == "[SEP]" and "the" in kept
@@ -101,7 +103,10 @@ def test_stop_words_and_cut_words_are_no_players(tokenizer):
     ("make", "message"),
     [
         (lambda: PatchPlayers(grid=8, n=37), "n=37 players cannot be drawn from the 36 patches"),
-        (lambda: PatchPlayers(region="middle"), "region='middle'; expected one of 'central', 'all'"),
+        (
+            lambda: PatchPlayers(region="middle"),
+            "region='middle'; expected one of 'central', 'all'",
+        ),
         (lambda: PatchPlayers(baseline="grey"), "baseline='grey'"),
         (lambda: PatchPlayers().place(torch.rand(1, 3, 6, 6)), "6x6 pixels are smaller"),
         (lambda: PatchPlayers().place(torch.zeros(1, 3, 9, 9, dtype=torch.uint8)), "float"),
@@ -111,9 +116,15 @@ def test_stop_words_and_cut_words_are_no_players(tokenizer):
         (lambda: LabelMapPlayers(torch.tensor([0, 2])), r"players \[1\] own no element"),
         (lambda: LabelMapPlayers(torch.tensor([-1, -1])), "holds no player"),
         (lambda: LabelMapPlayers(torch.tensor([0.0])), "integer labels"),
-        (lambda: LabelMapPlayers(torch.tensor([0, 1])).place(torch.rand(2, 3)), "outside the input"),
+        (
+            lambda: LabelMapPlayers(torch.tensor([0, 1])).place(torch.rand(2, 3)),
+            "outside the input",
+        ),
         (lambda: LabelMapPlayers.from_masks(torch.ones(2, 3)), r"players \[0, 1\] overlap"),
-        (lambda: LabelMapPlayers.from_masks(torch.tensor([[1, 0], [0, 0]])), r"players \[1\] own no"),
+        (
+            lambda: LabelMapPlayers.from_masks(torch.tensor([[1, 0], [0, 0]])),
+            r"players \[1\] own no",
+        ),
     ],
 )
 def test_bad_players_are_refused(make, message):

@@ -18,7 +18,10 @@ from pi_lib.coalitions import coalition, membership
 def image_model(seed=0):
     torch.manual_seed(seed)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.LazyLinear(5)
+        torch.nn.Conv2d(3, 4, 3, stride=2),
+        torch.nn.Tanh(),
+        torch.nn.Flatten(),
+        torch.nn.LazyLinear(5),
     ).eval()
 
 
