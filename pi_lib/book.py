@@ -201,8 +201,9 @@ def build(root: Path = ROOT, executed: Path | None = None) -> Path:
     (folder / "record.md").write_text(_record_page(records), encoding="utf-8")
 
     progress.show("building the pages", last=False)
-    command = ["-m", "jupyter_book", "build", "-q", "-n", "-W", "--keep-going", str(root)]
-    made = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    command = Path(sys.executable).with_name("jupyter-book")
+    options = ["build", "-q", "-n", "-W", "--keep-going", str(root)]
+    made = subprocess.run([command, *options], capture_output=True, text=True)
     if made.returncode:
         # Sphinx repeats no warning about a page that it has already read: begin afresh next time.
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
@@ -324,11 +325,11 @@ def _execute(job: Job) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     notebook = _read(Path(job.source))
-    total = sum(cell.cell_type == "code" for cell in notebook.cells) + 1  # and the injected one
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
     started = iter(range(1, total + 1))
 
     def on_cell_start(cell, cell_index):
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and not _injected(cell):
             with job.lines.open("a", encoding="utf-8") as file:
                 file.write(f"cell {next(started)}/{total}\n")
 
@@ -349,7 +350,7 @@ def _execute(job: Job) -> None:
     notebook.metadata.pop("papermill", None)  # holds this machine's paths
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
+        if _injected(cell):
             cell.metadata.tags.append("hide-input")
     notebook.metadata["pi_lib"] = {
         "profile": job.parameters["profile"],
@@ -364,11 +365,15 @@ def _execute(job: Job) -> None:
     os.replace(aside, job.published)
 
 
+def _injected(cell: Mapping[str, Any]) -> bool:
+    """Whether papermill put this cell in: the one that sets the parameters."""
+    return "injected-parameters" in cell["metadata"].get("tags", [])
+
+
 def _failure(job: Job) -> str:
     """Why a notebook failed: the cell, its first lines, the error, and where to read more."""
     cells = json.loads(job.copy.read_text())["cells"] if job.copy.exists() else []
-    cells = [c for c in cells if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and not _injected(cell)]
     begun = [line for line in job.lines.read_text().splitlines() if line.startswith("cell ")]
     more = f"  log: {job.log}\n  notebook as far as it came: {job.copy}"
     if not begun or not code:

@@ -177,7 +177,7 @@ def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
     """Relative RMS error of v from the k strongest AND interactions: (B, len(counts))."""
     strength = interactions.i_and.abs()
     strength[..., 0] = torch.inf  # v({}) is always known
-    rank = strength.argsort(-1, descending=True, stable=True).argsort(-1)
+    rank = strength.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     v = interactions.v
     spread = (v - v.mean(-1, keepdim=True)).pow(2).mean(-1).sqrt().clamp(min=1e-12)
     errors = [

@@ -246,7 +246,8 @@ def _solve(
         dual = _dual_part(x[:ab], wide(step).repeat(1, con.low), models, alpha)
         torch.sub(x[:ab], dual, alpha=2, out=q[:ab])
         if noisy:
-            torch.sub(x[ab:].clamp(-box, box).mul_(2), x[ab:], out=q[ab:])
+            torch.clamp(x[ab:], -box, box, out=q[ab:])
+            q[ab:].mul_(2).sub_(x[ab:])
         return q
 
     def halves(x: Tensor) -> tuple[Tensor, Tensor]:  # x = z + metric * y, z the sparse point
@@ -256,23 +257,26 @@ def _solve(
         return z, y
 
     for iteration in range(1, max_iterations + 1):
-        q = reflect(x)
+        q, back = reflect(x), torch.empty_like(x)
         missing = con.values(q[:ab]).sub_(w)
         dual = con.solve(
             missing.add_(q[ab:]) if noisy else missing, ratio.repeat_interleave(models)
         )
-        back = con.transpose(dual)
+        con.transpose(dual, out=back[:ab])
         if noisy:
-            back = torch.cat([back, wide(ratio) * dual])
+            torch.mul(dual, wide(ratio), out=back[ab:])
         age += 1
-        new = torch.lerp(anchor, torch.sub(q, back, alpha=2), wide(age / (age + 1)))
-        if iteration % CHECK_EVERY and iteration < max_iterations:
-            x = new
+        check = iteration % CHECK_EVERY == 0 or iteration == max_iterations
+        if check:
+            projected = q - back
+            left = (projected - (q + x).div_(2)).square_()  # from the sparse point, squared
+            left = total(left[:ab]) + (total(left[ab:]) / ratio if noisy else 0)
+        torch.lerp(anchor, q.sub_(back, alpha=2), wide(age / (age + 1)), out=x)
+        if not check:
             continue
 
         # Certificate. From below: the dual point, shrunk until it is feasible. From above: the
         # projected point, where it leaves the box brought back by changing a and b.
-        projected = q - back
         reach = -total(dual * w) - (total(dual.abs() * box) if noisy else 0)
         bound = torch.maximum(
             bound, reach / torch.maximum(_dual_norm(back[:ab], models, alpha), step)
@@ -286,13 +290,10 @@ def _solve(
 
         # Restart where much is gained, or some and no more, or nothing for long; with steps that
         # match how far the unknowns went to how far their duals went.
-        left = (projected - (q + x) / 2).square()
-        left = total(left[:ab]) + (total(left[ab:]) / ratio if noisy else 0)
         first = torch.where(age <= CHECK_EVERY, left, first)
         restart = (left <= 0.04 * first) | (age >= 0.36 * iteration)
         restart |= (left <= 0.64 * first) & (left > previous)
         previous = torch.where(restart, torch.inf, left)
-        x = new
         if restart.any():
             (z, y), (z0, y0) = halves(x), halves(anchor)
             dz, dy = (z - z0).square_(), (y - y0).square_()
@@ -350,7 +351,9 @@ def _penalty(rows: Tensor, models: int, alpha: float) -> Tensor:
 def _dual_norm(rows: Tensor, models: int, alpha: float) -> Tensor:
     """Largest dual norm of the penalty over coalitions: ``max_k (k largest) / (1 + k alpha)``."""
     size = _by_model(rows.abs(), models)
-    largest = size.sort(dim=2, descending=True).values.cumsum(2).amax((0, 3))
+    if models > 1:
+        size = size.sort(dim=2, descending=True).values.cumsum(2)
+    largest = size.amax((0, 3))
     return (largest / (1 + alpha * torch.arange(1, models + 1).to(largest))).amax(1)
 
 
@@ -417,13 +420,13 @@ class _Constraint:
         b[0, :, 0] = 0
         return self._rows(self.left, half)
 
-    def transpose(self, dual: Tensor) -> Tensor:
+    def transpose(self, dual: Tensor, out: Tensor | None = None) -> Tensor:
         """``(Z' l, O' l)``, 0 at the empty coalition; `dual` is set to 0 there."""
         dual[0, :, 0] = 0
         dual[0, :, 0] = -dual.sum((0, 2))
         half = self._rows(self.left_t, dual)
         dual[0, :, 0] = 0
-        out = torch.empty_like(half)
+        out = torch.empty_like(half) if out is None else out
         torch.mm(half[: self.high].view(-1, self.low), self.z_low,
                  out=out[: self.high].view(-1, self.low))  # fmt: skip
         torch.mm(half[self.high :].view(-1, self.low), self.apart_low,

@@ -65,7 +65,7 @@ PROFILES = {
     },
     "quick": {
         "image": Settings(1000, 1000, 64, 32, 30, 6, 5, 16, 8, 8),
-        "text": Settings(1000, 500, None, 32, 30, 5, 5, 16, 8, None),
+        "text": Settings(1000, 500, None, 32, 30, 4, 5, 12, 8, None),
     },
     "full": {
         "image": Settings(1000, 2000, 64, 32, 30, 20, 10, 50, 10, 8),
