@@ -46,7 +46,7 @@ plots.style()
 # words that is left visible (a {term}`coalition`), while the others are hidden, we note the score
 # $v(T)$. These eight numbers are made up, so that the arithmetic can be checked by eye.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-game", "caption": "The game by hand: the score of every coalition (left) and its interactions (right)."}, "image": {"alt": "Two bar charts over the eight coalitions of the words not, very and good."}}
 names = ["not", "very", "good"]
 scores = {
     "": 0.0,
@@ -126,17 +126,21 @@ display(
     Markdown(
         f"This is a *{true}*. With all patches visible the log-odds of that class are "
         f"{seen.v[image, -1]:+.2f} nats, with its {seen.n} players hidden {seen.v[image, 0]:+.2f}. "
-        f"The {2**seen.n - 1} interactions below add up to the difference."
+        f"Its {2**seen.n - 1} interactions add up to the difference."
     )
 )
-figure = plots.interactions_on_image(placement, seen, image, k=5)
+
+# %% mystnb={"figure": {"name": "fig-patches", "caption": "The players: patches named by row and column, drawn at random from the central part of the image."}, "image": {"alt": "An image of clothing with the patches that are players outlined and named."}}
+figure = plots.players_on_image(placement)
 
 # %% [markdown]
-# Orange interactions speak for the true class, blue ones against it. The same numbers as bars,
-# strongest first; the numbers in braces are the players of the left picture, named by row and
-# column.
+# {numref}`fig-on-image` shows the strongest of its interactions. Orange ones speak for the true
+# class, blue ones against it; {numref}`fig-image-bars` shows the same numbers as bars.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-on-image", "caption": "The strongest interactions of the image, in nats; each outlines the patches that act together."}, "image": {"alt": "Copies of the image, each with the patches of one interaction outlined, its value above."}}
+figure = plots.interactions_on_image(placement, seen, image, k=5)
+
+# %% mystnb={"figure": {"name": "fig-image-bars", "caption": "The strongest interactions of the image as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its patches."}}
 figure = plots.strongest(seen, image, k=strongest)
 
 
@@ -174,19 +178,21 @@ display(
         f"{read.v[sentence, 0]:+.2f} without."
     )
 )
+
+# %% mystnb={"figure": {"name": "fig-sentence-bars", "caption": "The strongest interactions of the sentence as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its words."}}
 figure = plots.strongest(read, sentence, k=strongest)
 
 # %% [markdown]
 # ## Few interactions rebuild the output
 #
 # Writing an output as a sum of $2^n$ numbers would be no insight if all of them mattered. Keep only
-# the strongest $k$ interactions of each sample, and compare the output that they add up to with the
-# real one over all $2^n$ masked inputs.
+# the strongest $k$ interactions of each sample ($v(\emptyset)$, which is always known, counts as the
+# first), and compare the output that they add up to with the real one over all $2^n$ masked inputs.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-rebuild", "caption": "Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
 figure = plots.rebuild({"images, linear probe": seen, "sentences, linear probe": read})
 
-# %%
+# %% tags=["hide-input"]
 tenth = 2**seen.n // 10
 for name, one in (("images", seen), ("sentences", read)):
     error = plots.rebuild_error(one, [tenth])[:, 0]

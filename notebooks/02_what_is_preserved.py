@@ -49,6 +49,8 @@ cells = {
 
 # %%
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+
+# %% tags=["hide-input"]
 pd.DataFrame(
     {
         name: {"samples for interactions": len(result.probe.final), "players": result.probe.final.n}
@@ -80,7 +82,7 @@ pd.DataFrame(
 # and 0 elsewhere; $K_{discard} = I_{pre} - K_{preserve}$ and $K_{new} = I_{ft} - K_{preserve}$
 # {cite}`jiang2024`.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-knowledge", "caption": "Preserved, discarded and new knowledge by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars per order in two panels, images and sentences."}}
 knowledge = {
     name: pi.compare(result.probe.final, result.finetuned.final, tau=tau)
     for name, result in results.items()
@@ -88,8 +90,8 @@ knowledge = {
 figure = plots.knowledge(knowledge)
 
 # %% [markdown]
-# Strength by {term}`order`: mean over samples of $\sum_{|S|=m} |K(S)|$, with 95 % bootstrap
-# intervals over samples. The grey and blue bars together are the probe's strength, the orange and
+# {numref}`fig-knowledge` shows the strength by {term}`order`, the mean over samples of
+# $\sum_{|S|=m} |K(S)|$. The grey and blue bars together are the probe's strength, the orange and
 # blue bars together the fine-tuned model's.
 #
 # ### Claim 1: only a small part is preserved
@@ -97,7 +99,7 @@ figure = plots.knowledge(knowledge)
 # The paper's sentence is qualitative. We read "a small part" as less than half of the pre-trained
 # strength, and say what the interval allows.
 
-# %%
+# %% tags=["hide-input"]
 WORDS = {"below": "**confirmed**", "above": "**contradicted**", "undecided": "**undecided**"}
 lines = []
 for name, one in knowledge.items():
@@ -112,14 +114,14 @@ display(Markdown("\n".join(lines)))
 #
 # If so, the preserved share falls with the order.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-share", "caption": "Share of the pre-trained strength that fine-tuning preserved, within each order. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts of the preserved share against the order, in two panels."}}
 figure = plots.preserved_share(knowledge)
 
 # %% [markdown]
 # In one number: the difference between the mean order of what is discarded and of what is preserved
 # (weighted by strength). The claim says that it is positive.
 
-# %%
+# %% tags=["hide-input"]
 FLIPPED = {"above": "**confirmed**", "below": "**contradicted**", "undecided": "**undecided**"}
 lines = []
 for name, one in knowledge.items():
@@ -136,7 +138,7 @@ display(Markdown("\n".join(lines)))
 # Two numbers: the share of the fine-tuned model's strength that is new ("much" read as more than
 # half), and whether what is new is of higher order than what is preserved.
 
-# %%
+# %% tags=["hide-input"]
 lines = []
 for name, one in knowledge.items():
     share, gap = one.new_share(), one.order_gap("new", "preserved")
@@ -152,7 +154,7 @@ display(Markdown("\n".join(lines)))
 # The paper does not state its threshold of salience. Here is the preserved share for others; 0
 # keeps every interaction. The choice is one of those listed in [Choices](../choices).
 
-# %%
+# %% tags=["hide-input"]
 pd.DataFrame(
     {
         name: {

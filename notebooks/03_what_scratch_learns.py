@@ -46,15 +46,15 @@ results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 # $$\text{learned} = \frac{\sum_S [K_{preserve}(S)\, I_{scr}(S) > 0]\;
 #   \min(|K_{preserve}(S)|, |I_{scr}(S)|)}{\sum_S |K_{preserve}(S)|}.$$
 
-# %%
+# %% mystnb={"figure": {"name": "fig-learned", "caption": "Share of the preserved knowledge that scratch training learned, within each order, beside the paper's range."}, "image": {"alt": "Bars per order in two panels with a grey band for the paper's range."}}
 figure = plots.learned({name: result.learned for name, result in results.items()})
 
 # %% [markdown]
-# The grey band is the paper's range {cite}`jiang2024`. Whiskers are 95 % bootstrap intervals over
+# The grey band of {numref}`fig-learned` is the paper's range {cite}`jiang2024`. Whiskers are 95 % bootstrap intervals over
 # samples; the dashed line is the share over all orders. A share within an order can only be
 # measured where something of that order was preserved.
 
-# %%
+# %% tags=["hide-input"]
 low, high = plots.PAPER_LEARNED
 lines, table = [], {}
 for name, result in results.items():
@@ -77,7 +77,7 @@ display(Markdown("\n".join(lines)))
 #
 # Beside the accuracies:
 
-# %%
+# %% tags=["hide-input"]
 pd.DataFrame(table)
 
 # %% [markdown]
@@ -86,14 +86,14 @@ pd.DataFrame(table)
 # Does scratch training pick the preserved knowledge up early, late, or never? The share at each
 # checkpoint, for the preserved knowledge of the *finished* fine-tuned model:
 
-# %%
+# %% mystnb={"figure": {"name": "fig-learned-time", "caption": "The learned share at every checkpoint of scratch training. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts of the learned share against training progress, in two panels."}}
 figure = plots.learned_over_time(results)
 
 # %% [markdown]
 # At step 0 the scratch model has random weights, so what it "knows" of the preserved interactions
 # there is chance agreement. The rise above that first point is what training added.
 
-# %%
+# %% tags=["hide-input"]
 lines = []
 for name, result in results.items():
     first, *_, last = result.learned_over_time().values()

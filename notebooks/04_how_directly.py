@@ -52,7 +52,7 @@ results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 # over samples of $J(I_t, I_{end})$, the band its 95 % bootstrap interval; at the right edge it is 1
 # by definition.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-own", "caption": "Similarity of each run's interactions with those of its own end. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts for fine-tuning and scratch training, rising to one, in two panels."}}
 figure = plots.trajectories(results)
 
 # %% [markdown]
@@ -61,7 +61,7 @@ figure = plots.trajectories(results)
 # Faster means more area under the curve. Each sample has its own curve under both runs, so the test
 # is paired: the mean over samples of the difference of areas.
 
-# %%
+# %% tags=["hide-input"]
 WORDS = {"above": "**confirmed**", "below": "**contradicted**", "undecided": "**undecided**"}
 lines, table = [], {}
 for name, result in results.items():
@@ -86,10 +86,10 @@ display(Markdown("\n".join(lines)))
 # *Directness* is the total rise of the mean curve over its total variation: 1 if it never turns
 # back. An interval of `nan` means that some resamples of the samples leave the number undefined.
 
-# %%
+# %% tags=["hide-input"]
 pd.DataFrame(table).T
 
-# %%
+# %% tags=["hide-input"]
 lines = []
 for name, result in results.items():
     fine = result.trajectory("finetuned").directness()
@@ -108,10 +108,10 @@ display(Markdown("\n".join(lines)))
 # Each run's own end is a moving standard: a run that learns nothing is close to its own end from
 # the start. So we also measure both runs against one target, the fine-tuned model.
 
-# %%
+# %% mystnb={"figure": {"name": "fig-target", "caption": "Similarity of both runs with the fine-tuned model. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts in two panels; only the fine-tuned run rises to one."}}
 figure = plots.trajectories(results, target="finetuned")
 
-# %%
+# %% tags=["hide-input"]
 lines = []
 for name, result in results.items():
     end = result.trajectory("scratch", "finetuned").similarity[-1]
@@ -125,7 +125,7 @@ display(Markdown("\n".join(lines)))
 # %% [markdown]
 # ## Accuracy along the way
 
-# %%
+# %% mystnb={"figure": {"name": "fig-accuracy", "caption": "Accuracy on the test split along both runs, with 95 % Wilson intervals; dashed: the linear probe."}, "image": {"alt": "Line charts of accuracy against training progress, in two panels."}}
 figure = plots.accuracies(results)
 
 # %% [markdown]

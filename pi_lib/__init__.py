@@ -26,6 +26,7 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
+from pi_lib.sparse import and_or_split
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import coalition_values, log_odds
@@ -42,6 +43,7 @@ __all__ = [
     "Trajectory",
     "WordPlayers",
     "and_inverse",
+    "and_or_split",
     "and_transform",
     "bootstrap",
     "coalition_values",

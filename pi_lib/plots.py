@@ -12,7 +12,6 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -187,23 +186,24 @@ def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
     return torch.stack(errors, -1)
 
 
-def players_on_image(placement: Placement, axis: Axes | None = None) -> Axes:
-    """An image with its players outlined and numbered."""
-    axis = axis or plt.subplots(figsize=(3.6, 3.6), layout="constrained")[1]
+def players_on_image(placement: Placement) -> Figure:
+    """An image with its players outlined and named."""
+    figure, axis = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
     axis.imshow(_picture(placement))
-    for player in range(len(placement.names)):
-        top, left, height, width = _box(placement, player)
-        axis.add_patch(
-            plt.Rectangle(
-                (left - 0.5, top - 0.5), width, height, fill=False, edgecolor="#FFD700", lw=1.5
-            )
-        )
+    for player, name in enumerate(placement.names):
+        left, top, width, height = _outline(axis, placement, player, "#FFD700")
         axis.text(
-            left + width / 2 - 0.5, top + height / 2 - 0.5, str(player), color="white", ha="center",
-            va="center", fontsize=8, bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "lw": 0},
-        )  # fmt: skip
+            left + width / 2,
+            top + height / 2,
+            name,
+            color="white",
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "lw": 0},
+        )
     axis.set_axis_off()
-    return axis
+    return figure
 
 
 def interactions_on_image(
@@ -214,24 +214,19 @@ def interactions_on_image(
     figure, axes = plt.subplots(
         1, 1 + len(frame), figsize=(1.9 * (1 + len(frame)), 2.4), layout="constrained"
     )
-    players_on_image(placement, axes[0]).set_title("players")
+    picture = _picture(placement)
+    axes[0].imshow(picture)
+    axes[0].set_title("players")
+    for player in range(len(placement.names)):
+        _outline(axes[0], placement, player, "#FFD700")
     for axis, row in zip(axes[1:], frame.itertuples(), strict=True):
-        picture = _picture(placement) * 0.35 + 0.65
-        colour = to_rgb(_signs([row.value])[0])
-        axis.imshow(picture)
+        colour = _signs([row.value])[0]
+        inside = sum((placement.owner[0, 0] == i).int() for i in members(row.coalition)).numpy()
+        axis.imshow(np.where(inside[..., None] > 0, picture, picture * 0.35 + 0.65))
         for player in members(row.coalition):
-            top, left, height, width = _box(placement, player)
-            axis.imshow(
-                _picture(placement)[top : top + height, left : left + width],
-                extent=(left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5),
-            )
-            axis.add_patch(
-                plt.Rectangle(
-                    (left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, lw=2
-                )
-            )
-        axis.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
+            _outline(axis, placement, player, colour)
         axis.set_title(f"{row.value:+.2f}", color=colour)
+    for axis in axes:
         axis.set_axis_off()
     return figure
 
@@ -314,8 +309,10 @@ def _picture(placement: Placement) -> np.ndarray:
     return placement.inputs[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
 
 
-def _box(placement: Placement, player: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a player's patch in pixels."""
+def _outline(axis: Axes, placement: Placement, player: int, colour: str):
+    """Outline a player's patch; its left, top, width and height in pixels of the image."""
     rows, columns = torch.nonzero(placement.owner[0, 0] == player, as_tuple=True)
-    top, left = rows.min().item(), columns.min().item()
-    return top, left, rows.max().item() - top + 1, columns.max().item() - left + 1
+    top, left = rows.min().item() - 0.5, columns.min().item() - 0.5
+    height, width = rows.max().item() + 0.5 - top, columns.max().item() + 0.5 - left
+    axis.add_patch(plt.Rectangle((left, top), width, height, fill=False, edgecolor=colour, lw=1.8))
+    return left, top, width, height
