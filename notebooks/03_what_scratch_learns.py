@@ -50,8 +50,8 @@ results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 figure = plots.learned({name: result.learned for name, result in results.items()})
 
 # %% [markdown]
-# The grey band of {numref}`fig-learned` is the paper's range {cite}`jiang2024`. Whiskers are 95 % bootstrap intervals over
-# samples; the dashed line is the share over all orders. A share within an order can only be
+# The grey band of {numref}`fig-learned` is the paper's range {cite}`jiang2024`. Whiskers are 95 %
+# bootstrap intervals over samples; the dashed line is the share over all orders. A share within an order can only be
 # measured where something of that order was preserved.
 
 # %% tags=["hide-input"]

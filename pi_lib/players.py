@@ -308,12 +308,8 @@ class WordPlayers:
 
     def content_words(self, text: str) -> list[re.Match]:
         """Words of `text` that may be players, as regular-expression matches with their spans."""
-        words = re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", text)
-        return [
-            w
-            for w in words
-            if len(w[0]) > 1 and w[0].lower().replace("’", "'") not in self.stop_words
-        ]
+        words = re.finditer(r"[^\W_]{2,}(?:['’-][^\W_]+)*", text)
+        return [w for w in words if w[0].lower().replace("’", "'") not in self.stop_words]
 
     def fits(self, text: str) -> bool:
         """Whether `text` has at least n content words within `max_length` tokens."""
