@@ -96,6 +96,9 @@ def and_or_split(
 
     Notes
     -----
+    An interaction is settled only up to ``gap * objective``: smaller ones may be remnants of the
+    iteration rather than zeros of the optimum; ask for a smaller `tol` to see those vanish.
+
     The answer scales with `v` and does not depend on the other games of a batch. Where several
     splits are optimal, the one returned is that reached from zero: there is no random start,
     and players, and AND and OR, are treated alike, so that equal players get equal interactions.
@@ -103,8 +106,8 @@ def and_or_split(
     Examples
     --------
     >>> split = and_or_split(torch.tensor([0.0, 1.0, 1.0, 1.0]))  # 1 as soon as anyone is there
-    >>> split.i_or.round(decimals=2).tolist()
-    [0.0, 0.0, 0.0, 1.0]
+    >>> split.i_or.round(decimals=2).tolist(), bool(split.converged)
+    ([0.0, 0.0, 0.0, 1.0], True)
     """
     v = _checked(v)
     split = _split(v.unsqueeze(-2), 0.0, noise, tol, max_iterations)
@@ -175,7 +178,7 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
     box = noise * w[..., -1].abs() if noise else None
     games = w.shape[0]
     i_and, i_or = torch.zeros_like(w), torch.zeros_like(w)
-    numbers = w.new_zeros(3, games)  # objective, bound, iterations
+    numbers = w.new_zeros(2, games)  # bound, iterations
 
     # Where zero is within the box there is nothing to do; the rest is solved in unit scale.
     scale = w.abs().amax((-1, -2))
@@ -190,10 +193,12 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
         )  # fmt: skip
         i_and[part] *= unit
         i_or[part] *= unit
-        numbers[:2, part] *= scale[part]
+        numbers[0, part] *= scale[part]
 
-    objective, bound, iterations = numbers
-    gap = torch.where(objective > 0, (objective - bound) / objective, 0.0)
+    bound, iterations = numbers
+    strength = torch.stack([i_and, i_or]).abs()
+    objective = (strength.amax(2) + alpha * strength.sum(2)).sum((0, 2))
+    gap = torch.where(objective > 0, 1 - bound / objective, 0.0).clamp(min=0)
     converged = gap <= tol
     if not converged.all():
         warnings.warn(
@@ -213,7 +218,7 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
 def _solve(
     w: Tensor, box: Tensor | None, alpha: float, tol: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """AND, OR and (objective, bound, iterations) of games `w` (games, models, 2**n), unit scale.
+    """AND, OR and (bound, iterations) of games `w` (games, models, 2**n), unit scale.
 
     The unknowns a and b and, with noise, the deviation e (``Z a + O b + e = w``) are rows of one
     tensor `x`. Proximal steps of the penalty and of the constraint alternate, in a metric that
@@ -222,7 +227,7 @@ def _solve(
     games, models, size = w.shape
     con = _Constraint.of(size.bit_length() - 1, w.device)
     ab = 2 * con.high  # rows of a and b; those of e follow
-    i_and, i_or, numbers = torch.zeros_like(w), torch.zeros_like(w), w.new_zeros(3, games)
+    i_and, i_or, numbers = torch.zeros_like(w), torch.zeros_like(w), w.new_zeros(2, games)
     w = con.fold(w)
     box = w.new_zeros(0, con.low) if box is None else box.reshape(-1, 1).repeat(1, con.low)
     noisy = len(box) > 0
@@ -313,7 +318,7 @@ def _solve(
             a, b = con.unfold(answer[: con.high], models), con.unfold(answer[con.high :], models)
             i_and[alive[done]], i_or[alive[done]] = a[done], b[done]
             count = torch.full_like(bound, iteration)
-            numbers[:, alive[done]] = torch.stack([objective, bound, count])[:, done]
+            numbers[:, alive[done]] = torch.stack([bound, count])[:, done]
             rest = torch.nonzero(~done)[:, 0]
             if not len(rest):
                 break
@@ -431,7 +436,7 @@ class _Constraint:
                  out=out[: self.high].view(-1, self.low))  # fmt: skip
         torch.mm(half[self.high :].view(-1, self.low), self.apart_low,
                  out=out[self.high :].view(-1, self.low))  # fmt: skip
-        out[0, :, 0] = 0
+        out[0, :, 0] = out[self.high, :, 0] = 0
         return out
 
     def solve(self, values: Tensor, ratio: Tensor) -> Tensor:

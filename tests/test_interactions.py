@@ -92,3 +92,37 @@ def test_shapes_are_checked():
         Interactions(v=torch.zeros(2, 8), i_and=torch.zeros(2, 4))
     with pytest.raises(ValueError, match="2 samples of 3 players"):
         Interactions(v=torch.zeros(2, 8), i_and=torch.zeros(2, 8), labels=[1])
+
+
+def test_shapley_values_from_ours_equal_shapiqs():
+    from shapiq import ExactComputer, Game
+    from shapiq.game_theory.moebius_converter import MoebiusConverter
+
+    one = some(samples=1, n=5)
+
+    class Lookup(Game):
+        def value_function(self, coalitions):
+            return one.v[0].numpy()[coalitions.astype(int) @ (1 << np.arange(5))]
+
+    direct, ours = ExactComputer(Lookup(n_players=5, normalize=False)), one.to_shapiq()
+    for index, largest in (("SV", 1), ("k-SII", 2)):
+        expected, found = direct(index, largest), MoebiusConverter(ours)(index, largest)
+        for players in [(i,) for i in range(5)] + ([(0, 3), (2, 4)] if largest == 2 else []):
+            assert found[players] == pytest.approx(expected[players], abs=1e-10)
+
+
+def test_there_and_back_through_shapiq():
+    one = some()
+    back = Interactions.from_shapiq([one.to_shapiq(i) for i in range(3)])
+    torch.testing.assert_close(back.v, one.v)
+    torch.testing.assert_close(back.i_and, one.i_and)
+
+
+def test_other_indices_of_shapiq_are_refused():
+    from shapiq import InteractionValues
+
+    shapley = InteractionValues(
+        np.zeros(3), index="SV", n_players=2, min_order=0, max_order=1, estimated=False
+    )
+    with pytest.raises(ValueError, match="index 'Moebius'; got 'SV'"):
+        Interactions.from_shapiq([shapley])

@@ -1,0 +1,23 @@
+"""What the tests share: the book, executed at the smoke profile and built once a session."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pi_lib import book
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """HTML of the real book: a copy of the checkout's sources, its notebooks run at `smoke`."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
+        shutil.copy(book.ROOT / name, root)
+    for name in ("book", "notebooks"):
+        shutil.copytree(
+            book.ROOT / name, root / name, ignore=shutil.ignore_patterns("executed", "*.ipynb")
+        )
+    executed = book.run(profile="smoke", root=root)
+    assert executed == list(book.notebooks(root))
+    return book.build(root).parent
