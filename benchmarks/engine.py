@@ -1,4 +1,4 @@
-"""The engine against the plain forward pass of the same model and batch, and against a mask loop."""
+"""The engine against the plain forward of the same model and batch, and against a mask loop."""
 
 import time
 from collections.abc import Callable

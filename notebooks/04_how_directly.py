@@ -145,7 +145,7 @@ def at_checkpoint(task, checkpoint):
         frames[f"{plots.NAMES[phase]}, step {step}"] = pi.compare(
             result.finetuned.final, run.interactions[step]
         )
-    return plots.knowledge(frames)
+    return plots.knowledge(frames, one_scale=True)
 
 
 explore(

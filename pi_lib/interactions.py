@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from pi_lib.coalitions import label, order, players_in_game
-from pi_lib.transforms import and_transform
+from pi_lib.coalitions import coalition, label, members, order, players_in_game
+from pi_lib.transforms import and_inverse, and_transform
 from pi_lib.values import coalition_values
 
 if TYPE_CHECKING:
@@ -180,8 +180,6 @@ class Interactions:
         except ImportError as error:
             raise ImportError("to_shapiq needs shapiq: pip install shapiq") from error
 
-        from pi_lib.coalitions import members
-
         return InteractionValues(
             values=self.i_and[sample].cpu().numpy(),
             index="Moebius",
@@ -192,6 +190,34 @@ class Interactions:
             estimated=False,
             baseline_value=self.v[sample, 0].item(),
         )
+
+    @classmethod
+    def from_shapiq(cls, values: Sequence, **fields) -> "Interactions":
+        """AND interactions from `shapiq.InteractionValues` of index "Moebius", one per sample.
+
+        Parameters
+        ----------
+        values : sequence of shapiq.InteractionValues
+            Of the same number of players. Interactions that they leave out are 0.
+        **fields
+            `players`, `labels`, `ids` and `meta` of the result.
+
+        Raises
+        ------
+        ValueError
+            If an index is not "Moebius", or the numbers of players differ.
+        """
+        if wrong := sorted({one.index for one in values} - {"Moebius"}):
+            raise ValueError(f"expected values of index 'Moebius'; got {wrong[0]!r}")
+        sizes = {one.n_players for one in values}
+        if len(sizes) != 1:
+            raise ValueError(f"expected samples of one number of players; got {sorted(sizes)}")
+        i_and = torch.zeros(len(values), 2 ** sizes.pop(), dtype=torch.float64)
+        for row, one in zip(i_and, values, strict=True):
+            for players, position in one.interaction_lookup.items():
+                row[coalition(players)] = float(one.values[position])
+            row[0] = one.baseline_value
+        return cls(v=and_inverse(i_and), i_and=i_and, **fields)
 
     def save(self, path: str | Path) -> Path:
         """Write to one safetensors file: float32 arrays beside a JSON header. Returns the path."""

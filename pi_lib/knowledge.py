@@ -232,7 +232,8 @@ def compare(pretrained: Interactions, finetuned: Interactions, tau: float = 0.05
 
     Examples
     --------
-    >>> before = Interactions(v=torch.tensor([[0., 1.]]), i_and=torch.tensor([[0., 1.]]))
+    >>> game = torch.tensor([[0., 1.]], dtype=torch.float64)
+    >>> before = Interactions(v=game, i_and=game)
     >>> compare(before, before).preserved
     tensor([[0., 1.]], dtype=torch.float64)
     """

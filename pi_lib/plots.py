@@ -49,9 +49,12 @@ def style() -> None:
     )  # fmt: skip
 
 
-def knowledge(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
-    """Mean strength of preserved, discarded and new knowledge by order."""
-    figure, panels = _panels(results)
+def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool = False) -> Figure:
+    """Mean strength of preserved, discarded and new knowledge by order.
+
+    Panels have the same vertical scale only if `one_scale`.
+    """
+    figure, panels = _panels(results, one_scale=one_scale)
     for axis, one in panels:
         frame = one.by_order()
         for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
@@ -257,14 +260,14 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _panels(results, width: float = 4.6, height: float = 3.6):
+def _panels(results, width: float = 4.6, height: float = 3.6, one_scale: bool = True):
     """A figure with a panel per result, and (axis, result) pairs."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
         raise ValueError("nothing to draw: no results were given")
     figure, axes = plt.subplots(
         1, len(named), figsize=(width * len(named), height), layout="constrained", squeeze=False,
-        sharey=True,
+        sharey=one_scale,
     )  # fmt: skip
     for axis, name in zip(axes[0], named, strict=True):
         axis.set_title(name)

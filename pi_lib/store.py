@@ -24,6 +24,8 @@ from typing import Any
 from filelock import FileLock
 
 PACKAGE = Path(__file__).resolve().parent
+# As they were when the package was loaded: an edit during a run is not what the run computes with.
+_SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py")}
 
 
 def home() -> Path:
@@ -50,8 +52,7 @@ def digest(value: Any) -> str:
 
 def source_digest(modules: Iterable[str]) -> str:
     """16 hex digits naming what the code of these `pi_lib` modules does; comments do not count."""
-    trees = {m: ast.dump(ast.parse((PACKAGE / f"{m}.py").read_text())) for m in sorted(modules)}
-    return digest(trees)
+    return digest({module: ast.dump(ast.parse(_SOURCES[module])) for module in sorted(modules)})
 
 
 def environment() -> dict[str, Any]:

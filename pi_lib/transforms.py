@@ -75,7 +75,8 @@ def or_transform(v: Tensor) -> Tensor:
     [0.0, 0.0, 0.0, 1.0]
     """
     v = _checked(v)
-    interactions = -_butterfly(v.flip(-1), -1)  # the complement of T has the mirrored index
+    # the complement of T has the mirrored index; 0 - x, unlike -x, has no negative zeros
+    interactions = 0 - _butterfly(v.flip(-1), -1)
     interactions[..., 0] = v[..., 0]
     return interactions
 

@@ -89,7 +89,11 @@ def planted_games(count: int, n: int, terms: int, sd: float, seed: int = 0):
 
 
 def structured(n: int) -> torch.Tensor:
-    games = [random_games(2, n), network_games(3, n), planted_games(2, n, min(6, 2**n - 1 - n), 0.01)[0]]
+    games = [
+        random_games(2, n),
+        network_games(3, n),
+        planted_games(2, n, min(6, 2**n - 1 - n), 0.01)[0],
+    ]
     return torch.cat(games)
 
 
@@ -196,12 +200,8 @@ def test_the_dual_game_swaps_and_with_or():
     split, swapped = and_or_split(v, tol=1e-7), and_or_split(dual, tol=1e-7)
     higher = order(6) > 1
     torch.testing.assert_close(split.objective, swapped.objective, rtol=1e-6, atol=0)
-    torch.testing.assert_close(
-        swapped.i_and[:, higher], split.i_or[:, higher], rtol=0, atol=1e-5
-    )
-    torch.testing.assert_close(
-        swapped.i_or[:, higher], split.i_and[:, higher], rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(swapped.i_and[:, higher], split.i_or[:, higher], rtol=0, atol=1e-5)
+    torch.testing.assert_close(swapped.i_or[:, higher], split.i_and[:, higher], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("noise", NOISES)
