@@ -181,7 +181,7 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
     numbers = w.new_zeros(2, games)  # bound, iterations
 
     # Where zero is within the box there is nothing to do; the rest is solved in unit scale.
-    scale = w.abs().amax((-1, -2))
+    scale = (w.amax(-1) - w.amin(-1)).amax(-1)
     allowed = torch.zeros_like(w[..., -1]) if box is None else box
     todo = torch.nonzero((w.abs().amax(-1) > allowed).any(-1))[:, 0]
     chunk = max(1, CHUNK.get(v.device.type, CHUNK["cuda"]) // (models * size))

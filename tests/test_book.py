@@ -52,7 +52,7 @@ def visit(browser, server, page, width=1200):
     tab.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     tab.on("requestfailed", lambda r: wrong.append(f"failed {r.url}"))
     tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    tab.on("console", lambda m: wrong.append(str(m.location)) if m.type == "error" else None)
     tab.goto(f"{server}/{page}", wait_until="networkidle")
     return tab, wrong
 

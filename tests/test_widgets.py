@@ -42,6 +42,7 @@ def test_live_draws_a_point_once(monkeypatch):
 
 def test_frames_are_drawn_beforehand_for_the_static_page(tmp_path, monkeypatch):
     monkeypatch.setenv(progress.VARIABLE, str(tmp_path / "lines"))
+    plt.close("all")
     box = explore(line, slope=[1, 2], shift=[0, 1, 2])
     frames = [w for w in tree(box) if isinstance(w, ipywidgets.HTML) and "<img" in w.value]
     assert len(frames) == 6 and all(" alt=" in f.value for f in frames)
