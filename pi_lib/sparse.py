@@ -100,8 +100,10 @@ def and_or_split(
     iteration rather than zeros of the optimum; ask for a smaller `tol` to see those vanish.
 
     The answer scales with `v` and does not depend on the other games of a batch. Where several
-    splits are optimal, the one returned is that reached from zero: there is no random start,
-    and players, and AND and OR, are treated alike, so that equal players get equal interactions.
+    splits are optimal, it is the one that the iteration reaches from zero: nothing is random, a
+    smaller `tol` goes further along the same path, and players, and AND and OR, are treated
+    alike, so that equal players get equal interactions, and without noise the dual game swaps
+    `i_and` and `i_or` (above order 1).
 
     Examples
     --------

@@ -323,15 +323,16 @@ def run_all(
     store : Store, optional
         Default the store under `pi_lib.store.home`.
     workers : int, optional
-        Processes; default one per core, no more than there are cells to compute. Each has its
+        Processes; default one per core, no more than there are phases to compute. Each has its
         share of the cores.
     """
     store, cores = store or Store(), os.cpu_count() or 1
-    missing = [cell for cell in cells if not stored(cell, store)]
+    missing = [(c, phase) for c in cells for phase in PHASES if not _stored(c, phase, store)]
     workers = min(workers or cores, len(missing))
     if workers > 1:
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            jobs = [pool.submit(_compute, c, store.root, max(1, cores // workers)) for c in missing]
+            threads = max(1, cores // workers)
+            jobs = [pool.submit(_compute, *phase, store.root, threads) for phase in missing]
             for job in as_completed(jobs):
                 job.result()
     return [run(cell, store) for cell in cells]
@@ -339,8 +340,7 @@ def run_all(
 
 def stored(cell: Cell, store: Store) -> bool:
     """Whether the store has every step of the cell."""
-    steps = [store.path(*_step(cell, phase, name)) for phase in PHASES for name in STEPS]
-    return all((path / "record.json").exists() for path in steps)
+    return all(_stored(cell, phase, store) for phase in PHASES)
 
 
 def trained_model(cell: Cell, phase: str, store: Store | None = None) -> models.Classifier:
@@ -358,10 +358,16 @@ def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
     return Estimate(accuracy, interval.low, interval.high)
 
 
-def _compute(cell: Cell, root: Path, threads: int) -> None:
-    """Compute a cell into the store; what a worker process does."""
+def _stored(cell: Cell, phase: str, store: Store) -> bool:
+    steps = [store.path(*_step(cell, phase, name)) for name in STEPS]
+    return all((path / "record.json").exists() for path in steps)
+
+
+def _compute(cell: Cell, phase: str, root: Path, threads: int) -> None:
+    """Compute a phase of a cell into the store; what a worker process does."""
     torch.set_num_threads(threads)
-    run(cell, Store(root))
+    store = Store(root)
+    _extracted(cell, phase, _trained(cell, phase, store), store)
 
 
 def _step(cell: Cell, phase: str, step: str) -> tuple[str, dict[str, Any], tuple[str, ...]]:
