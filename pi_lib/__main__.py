@@ -12,6 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status.
 
     0: done. 1: a notebook, the book or an asset failed. 2: refused before any work.
+    130: interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except book.Failed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        return 130
     return 0
 
 

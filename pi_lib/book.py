@@ -302,6 +302,7 @@ def _in_own_process(job: Job) -> float:
     job.lines.write_text("")
     environment = os.environ | {
         "OMP_NUM_THREADS": str(job.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # on a busy machine, threads that spin starve those that work
         progress.VARIABLE: str(job.lines.resolve()),
     }
     start = time.monotonic()
@@ -401,7 +402,7 @@ def _watched(futures: Mapping[Future, Job]) -> Iterable[Future]:
             if future in pending and future.running()
         )
         if text and now - said >= pause and (text != shown or progress.updates(sys.stderr)):
-            width = shutil.get_terminal_size().columns - 10
+            width = shutil.get_terminal_size().columns - 10 if sys.stderr.isatty() else None
             progress.show(f"{text[:width]}  {progress.clock(now - start)}", last=False)
             shown, said = text, now
 
