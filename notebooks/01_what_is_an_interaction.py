@@ -96,7 +96,11 @@ def by_hand(whole):
     return plots.game(scores | {"not very good": whole}, names)
 
 
-explore(by_hand, whole=[-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
+explore(
+    by_hand,
+    alt="Values and interactions of the game as bars, for another score of the whole review",
+    whole=[-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5],
+)
 
 # %% [markdown]
 # ## A real image
@@ -154,7 +158,12 @@ def on_image(sample, k):
     return plots.interactions_on_image(where, seen, sample, k=k)
 
 
-explore(on_image, sample=list(range(min(4, len(seen)))), k=[2, 4, 6])
+explore(
+    on_image,
+    alt="An image and the patches of its strongest interactions",
+    sample=list(range(min(4, len(seen)))),
+    k=[2, 4, 6],
+)
 
 # %% [markdown]
 # ## A real sentence

@@ -150,6 +150,7 @@ def at_checkpoint(task, checkpoint):
 
 explore(
     at_checkpoint,
+    alt="Preserved, discarded and new knowledge by order, fine-tuned beside scratch",
     task=list(results),
     checkpoint=list(range(min(len(r.scratch.steps) for r in results.values()))),
 )
