@@ -4,7 +4,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from pi_lib.coalitions import membership, order
 RECIPE_STEPS = 10_000
 
 
-def rows(steps: int = 200) -> list[dict]:
-    """One row a comparison; CPU seconds are those of the process, all its threads together.
+def rows(steps: int = 200) -> Iterator[dict]:
+    """One row a comparison, as each is done; CPU seconds add up all threads of the process.
 
     Parameters
     ----------
@@ -27,15 +27,15 @@ def rows(steps: int = 200) -> list[dict]:
         extrapolated from these, which the row says. With ``steps=10_000`` nothing is, and the
         rows also hold the objective that the recipe reaches.
     """
-    found = []
     for n, batch in ((10, 64), (12, 16)):
         v = network_games(batch, n)
         for noise in (0.04, 0.0):
-            found.append(_against_recipe(v, noise, steps))
-    found += [_against_linear_program(), _planted()]
-    found += [_growth(n, batch) for n, batch in ((10, 1), (10, 16), (10, 256), (8, 64), (14, 2))]
-    found.append(_largest())
-    return found
+            yield _against_recipe(v, noise, steps)
+    yield _against_linear_program()
+    yield _planted()
+    for n, batch in ((10, 1), (10, 16), (10, 256), (8, 64), (14, 2)):
+        yield _growth(n, batch)
+    yield _largest()
 
 
 def network_games(count: int, n: int, seed: int = 0) -> Tensor:

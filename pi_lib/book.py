@@ -429,7 +429,7 @@ def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
         [
             "# How this copy was made",
             "",
-            "Every notebook of this book was executed by papermill; nothing in it was typed in.",
+            "Every notebook of this book was executed by papermill; no result in it was typed in.",
             "",
             "| notebook | profile | minutes | date | device | machine |",
             "|---|---|---|---|---|---|",

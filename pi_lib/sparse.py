@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from pi_lib.coalitions import order
-from pi_lib.transforms import _checked, and_inverse, or_inverse
+from pi_lib.transforms import and_inverse, checked, or_inverse
 
 CHECK_EVERY = 10  # iterations between two looks at progress and certificate
 CHUNK = {"cpu": 2**16, "cuda": 2**24}  # values solved together: what fits the cache, the memory
 
 
 @dataclass(frozen=True)
-class Split:
+class AndOrSplit:
     """A game as AND plus OR interactions, and how good the answer is.
 
     Attributes
@@ -64,7 +64,7 @@ class Split:
 
 def and_or_split(
     v: Tensor, noise: float = 0.0, tol: float = 1e-3, *, max_iterations: int = 10_000
-) -> Split:
+) -> AndOrSplit:
     """Split games into the AND and OR interactions of least total strength.
 
     Parameters
@@ -80,7 +80,7 @@ def and_or_split(
 
     Returns
     -------
-    Split
+    AndOrSplit
         On the device of `v`; objective, bound, gap and residual per game (leading shape of `v`).
 
     Raises
@@ -111,7 +111,7 @@ def and_or_split(
     >>> split.i_or.round(decimals=2).tolist(), bool(split.converged)
     ([0.0, 0.0, 0.0, 1.0], True)
     """
-    v = _checked(v)
+    v = checked(v)
     split = _split(v.unsqueeze(-2), 0.0, noise, tol, max_iterations)
     return replace(split, i_and=split.i_and.squeeze(-2), i_or=split.i_or.squeeze(-2))
 
@@ -123,8 +123,8 @@ def shared_split(
     tol: float = 1e-3,
     *,
     max_iterations: int = 10_000,
-) -> Split:
-    """Split the games of several models of one sample together, so that they share interactions.
+) -> AndOrSplit:
+    """Split games of several models of one sample together, so that they share interactions.
 
     Minimises ``sum_S max_m |I_m(S)| + alpha sum_S sum_m |I_m(S)|`` over AND and OR interactions
     (arXiv 2401.16318): an interaction that one model has costs the others less.
@@ -141,7 +141,7 @@ def shared_split(
 
     Returns
     -------
-    Split
+    AndOrSplit
         Interactions of the shape of `v`; objective, bound, gap and residual per sample (shape of
         `v` without its last two axes).
 
@@ -156,7 +156,7 @@ def shared_split(
     >>> shared_split(v).objective.round(decimals=1).item()  # max(1, 2) + 1 * (1 + 2)
     5.0
     """
-    v = _checked(v)
+    v = checked(v)
     if v.ndim < 2 or not v.shape[-2]:
         raise ValueError(
             f"expected values of shape (..., models, 2**n); got {tuple(v.shape)}. "
@@ -167,7 +167,7 @@ def shared_split(
     return _split(v, float(alpha), noise, tol, max_iterations)
 
 
-def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: int) -> Split:
+def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: int) -> AndOrSplit:
     """Both forms: `v` (..., models, 2**n), already checked."""
     for name, value in {"noise": noise, "tol": tol}.items():
         if not 0 <= value < float("inf"):
@@ -214,7 +214,7 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
     i_and[..., 0] = v[..., 0]
     residual = (and_inverse(i_and) + or_inverse(i_or) - v).abs().amax((-1, -2)).flatten()
     numbers = (objective, bound, gap, residual, converged, iterations.long())
-    return Split(i_and, i_or, *(x.reshape(lead) for x in numbers))
+    return AndOrSplit(i_and, i_or, *(x.reshape(lead) for x in numbers))
 
 
 def _solve(

@@ -37,7 +37,7 @@ def and_transform(v: Tensor) -> Tensor:
     >>> and_transform(torch.tensor([0., 1., 2., 5.])).tolist()
     [0.0, 1.0, 2.0, 2.0]
     """
-    return _butterfly(_checked(v), -1)
+    return _butterfly(checked(v), -1)
 
 
 def and_inverse(interactions: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def and_inverse(interactions: Tensor) -> Tensor:
     >>> and_inverse(torch.tensor([0., 1., 2., 2.])).tolist()
     [0.0, 1.0, 2.0, 5.0]
     """
-    return _butterfly(_checked(interactions), +1)
+    return _butterfly(checked(interactions), +1)
 
 
 def or_transform(v: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def or_transform(v: Tensor) -> Tensor:
     >>> or_transform(torch.tensor([0., 1., 1., 1.])).tolist()
     [0.0, 0.0, 0.0, 1.0]
     """
-    v = _checked(v)
+    v = checked(v)
     # the complement of T has the mirrored index; 0 - x, unlike -x, has no negative zeros
     interactions = 0 - _butterfly(v.flip(-1), -1)
     interactions[..., 0] = v[..., 0]
@@ -89,7 +89,7 @@ def or_inverse(interactions: Tensor) -> Tensor:
     >>> or_inverse(torch.tensor([0., 0., 0., 1.])).tolist()
     [0.0, 1.0, 1.0, 1.0]
     """
-    interactions = _checked(interactions)
+    interactions = checked(interactions)
     empty = interactions[..., :1].clone()
     inside = interactions.clone()
     inside[..., 0] = 0
@@ -106,7 +106,7 @@ def _butterfly(game: Tensor, sign: int) -> Tensor:
     return game
 
 
-def _checked(game: Tensor) -> Tensor:
+def checked(game: Tensor) -> Tensor:
     """`game` as float64, refused if it is no game or holds a value that is not finite."""
     game = torch.as_tensor(game)
     if game.is_complex():
