@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import engine, split, transforms
+from pi_lib.progress import track
 from pi_lib.store import environment, home
 
 PARTS = {"split": split, "transforms": transforms, "engine": engine}
@@ -21,9 +22,11 @@ def main() -> None:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     found = {"environment": environment()}
     for part in named:
-        found[part] = PARTS[part].rows()
-        print(f"\n{PARTS[part].__doc__}\n")
-        print(pd.DataFrame(found[part]).to_string(index=False, float_format="{:.4g}".format))
+        print(f"\n{PARTS[part].__doc__}", flush=True)
+        found[part] = list(track(PARTS[part].rows(), part))
+        for _, rows in pd.DataFrame(found[part]).groupby("what", sort=False):
+            shown = rows.dropna(axis=1)
+            print(shown.to_string(index=False, float_format="{:.4g}".format), flush=True)
     path = Path(home()) / "results" / "benchmarks.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
