@@ -17,7 +17,12 @@ from pi_lib.coalitions import membership, order
 RECIPE_STEPS = 10_000
 
 
-def rows(steps: int = 200) -> Iterator[dict]:
+def rows(steps: int = 200) -> list[dict]:
+    """All that `compare` yields."""
+    return list(compare(steps))
+
+
+def compare(steps: int = 200) -> Iterator[dict]:
     """One row a comparison, as each is done; CPU seconds add up all threads of the process.
 
     Parameters
@@ -131,7 +136,7 @@ def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
     return row
 
 
-def _against_linear_program(n: int = 10, games: int = 2) -> dict:
+def _against_linear_program(n: int = 10, games: int = 1) -> dict:
     v = network_games(games, n)
     seconds, found = _cpu_seconds(lambda: [_highs(game) for game in v])
     ours, split = _cpu_seconds(lambda: pi.and_or_split(v))
@@ -235,5 +240,5 @@ def _cpu_seconds(run: Callable[[], object]) -> tuple[float, object]:
 
 
 if __name__ == "__main__":
-    for row in rows():
+    for row in compare():
         print(row, flush=True)

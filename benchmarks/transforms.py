@@ -8,8 +8,15 @@ import torch
 
 import pi_lib as pi
 
+SIZES = (10, 12, 14, 16)
 
-def rows(sizes: tuple[int, ...] = (10, 12, 14, 16)) -> Iterator[dict]:
+
+def rows(sizes: tuple[int, ...] = SIZES) -> list[dict]:
+    """All that `compare` yields."""
+    return list(compare(sizes))
+
+
+def compare(sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
     """Seconds for all AND interactions of one game, and how far the two answers differ."""
     from shapiq import ExactComputer, Game
 
@@ -50,5 +57,5 @@ def rows(sizes: tuple[int, ...] = (10, 12, 14, 16)) -> Iterator[dict]:
 
 
 if __name__ == "__main__":
-    for row in rows():
+    for row in compare():
         print(row, flush=True)

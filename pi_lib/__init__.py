@@ -26,12 +26,13 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
-from pi_lib.sparse import and_or_split
+from pi_lib.sparse import AndOrSplit, and_or_split, shared_split
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import coalition_values, log_odds
 
 __all__ = [
+    "AndOrSplit",
     "Estimate",
     "Interactions",
     "Knowledge",
@@ -57,6 +58,7 @@ __all__ = [
     "or_inverse",
     "or_transform",
     "pretrain",
+    "shared_split",
     "train_from_scratch",
     "trajectory",
 ]
