@@ -14,6 +14,13 @@ def server(built):
     """Address of a plain web server, on this machine only, that serves the book."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/favicon.ico":  # the browser's own wish: no page of the book names it
+                self.send_response(204)
+                self.end_headers()
+            else:
+                super().do_GET()
+
         def log_message(self, *_):
             pass
 
