@@ -73,7 +73,9 @@ def tokenizer():
 def test_words_are_masked_whole(tokenizer):
     text = "The unbelievably drab film isn't good."
     (placement,) = WordPlayers(tokenizer, n=4).place([text])
-    assert placement.names == ["unbelievably", "drab", "film", "isn't"] or len(placement.names) == 4
+    content = ["unbelievably", "drab", "film", "isn't", "good"]
+    assert len(placement.names) == 4
+    assert placement.names == [word for word in content if word in placement.names]
     tokens = tokenizer.convert_ids_to_tokens(placement.inputs[0].tolist())
     for player, name in enumerate(placement.names):
         pieces = [

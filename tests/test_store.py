@@ -35,7 +35,8 @@ def test_another_spec_step_or_code_is_another_entry(tmp_path):
     }
     assert len(entries) == 4
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert source_digest(["a"] and ["coalitions"]) == source_digest(["coalitions"])
+    assert source_digest(["coalitions", "store"]) == source_digest(["store", "coalitions"])
+    assert source_digest(["coalitions"]) != source_digest(["store"])
 
 
 def test_a_failure_leaves_nothing(tmp_path):
