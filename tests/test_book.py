@@ -119,7 +119,7 @@ def test_the_front_page_needs_no_scripts(browser, server):
 def test_published_notebooks_tell_nothing_of_this_machine(built):
     """The copies offered for download hold no path of the machine that made them."""
     sources = list((built / "_sources").rglob("*.ipynb"))
-    assert len(sources) == 4
+    assert len(sources) == 5
     for source in sources:
         text = source.read_text()
         assert str(built.parents[1]) not in text and '"papermill"' not in text
