@@ -276,7 +276,7 @@ def supplied(name: str, files: list[str], data: str | Path | None = None) -> lis
     MissingAsset
         If no folder is named, or a file is not in it.
     """
-    own = _own_folder(data)
+    own = own_folder(data)
     if own is None:
         why = "not set"
     else:
@@ -299,7 +299,7 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
     if name not in ASSETS:
         raise ValueError(f"no asset named {name!r}; there are {', '.join(NAMES)}")
     asset = ASSETS[name]
-    own, stored = _own_folder(data), home() / "data" / name
+    own, stored = own_folder(data), home() / "data" / name
     sources = [
         ("present", f"your own folder ({OWN_FOLDER})", partial(_from_own, asset, own, stored)),
         ("present", "what was fetched before", partial(_from_stored, asset, stored)),
@@ -330,7 +330,14 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
     )
 
 
-def _own_folder(data: str | Path | None) -> Path | None:
+def own_folder(data: str | Path | None = None) -> Path | None:
+    """The reader's own folder, `data` or ``PI_LIB_DATA``; None if neither names one.
+
+    Raises
+    ------
+    MissingAsset
+        If it does not exist.
+    """
     named = data if data is not None else os.environ.get(OWN_FOLDER) or None
     if named is None:
         return None

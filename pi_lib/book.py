@@ -22,7 +22,7 @@ from typing import Any
 from pi_lib import progress, store
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = ("smoke", "quick", "full")
+PROFILES = ("smoke", "quick", "reduced", "full")
 RUNNER = {"book", "__main__", "assets", "progress"}  # modules that change no result
 
 

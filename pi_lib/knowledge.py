@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pi_lib.interactions import Interactions, sum_by_order
+from pi_lib.transforms import and_inverse, or_inverse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -312,6 +313,44 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
         found=sum_by_order(found, knowledge.orders, knowledge.n),
         preserved=knowledge.strength("preserved"),
     )
+
+
+def only_scratch(
+    finetuned: Interactions, scratch: Interactions, tau: float = 0.05
+) -> tuple[Tensor, Tensor]:
+    """What the model trained from scratch has and the fine-tuned model has not.
+
+    Returns
+    -------
+    only, total : (B, n + 1) float64
+        Strength by sample and order of the scratch model's interactions that the fine-tuned model
+        does not share, and of all its interactions. As ever normalised and salient.
+
+    Raises
+    ------
+    ValueError
+        If the two are not of the same samples, players and kind.
+    """
+    check_comparable(finetuned, scratch)
+    own = normalised(scratch, tau)
+    only = own - shared(normalised(finetuned, tau), own)
+    return tuple(sum_by_order(x.abs(), scratch.orders, scratch.n) for x in (only, own))
+
+
+def salient_error(interactions: Interactions, tau: float = 0.05) -> tuple[Tensor, Tensor]:
+    """How far the salient interactions alone are from rebuilding v.
+
+    Returns
+    -------
+    residual, total : (B,) float64
+        Sums over coalitions of the squared error and of the squared distance of v from its mean;
+        their ratio is the part of v's variance that the salient set leaves out (1 - R2).
+    """
+    kept = interactions.salient(tau) | (interactions.orders == 0)
+    terms = interactions.terms.where(kept, 0).split(2**interactions.n, -1)
+    rebuilt = and_inverse(terms[0]) + (or_inverse(terms[1]) if len(terms) == 2 else 0)
+    v = interactions.v
+    return (v - rebuilt).square().sum(-1), (v - v.mean(-1, keepdim=True)).square().sum(-1)
 
 
 def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Tensor:

@@ -339,3 +339,6 @@ _LOADERS: dict[str, Callable[[str | Path | None], _Source]] = {
     "sst2": _sst2,
 }
 NAMES = tuple(_LOADERS)
+TEXT = ("movie-reviews", "sst2")  # the others are images
+# Of the same pictures or sentences: a network pre-trained on one has seen the other.
+SAME_DATA = ({"cifar10", "cifar10-jpeg"}, {"movie-reviews", "sst2"})

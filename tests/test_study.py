@@ -74,7 +74,7 @@ def test_trajectories_end_at_their_target(result):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="profile='long'; expected one of smoke, quick, full"):
+    with pytest.raises(ValueError, match="profile='long'; expected one of smoke, quick"):
         study.Cell(profile="long")
     with pytest.raises(ValueError, match="backbone='vgg'"):
         study.Cell(backbone="vgg")
