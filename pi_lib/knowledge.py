@@ -417,7 +417,7 @@ class Trajectory:
 
     def directness(self) -> Estimate:
         """Total rise of the mean similarity over its total variation; 1 is monotone."""
-        return self._of_mean(_rise_over_variation)
+        return self._of_mean(rise_over_variation)
 
     def _of_mean(self, number: Callable[[np.ndarray], float]) -> Estimate:
         """A number read off the mean curve; the bootstrap resamples the samples behind it."""
@@ -497,7 +497,7 @@ def _first_crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float
     return times[k - 1] + fraction * (times[k] - times[k - 1])
 
 
-def _rise_over_variation(curve: np.ndarray) -> float:
+def rise_over_variation(curve: np.ndarray) -> float:
     variation = np.abs(np.diff(curve)).sum()
     return (curve[-1] - curve[0]) / variation if variation > 0 else np.nan
 

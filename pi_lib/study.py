@@ -101,12 +101,12 @@ PROFILES = {
     },
     "reduced": {  # several seeds and backbones on two cores in an evening
         "image": Settings(
-            n_train=500, n_val=200, trials=2, n_test=500, probe_epochs=30, epochs=8,
-            checkpoints=5, samples=12, n=8, n_source=8000, source_epochs=4,
+            n_train=500, n_val=200, trials=2, n_test=500, probe_epochs=30, epochs=6,
+            checkpoints=4, samples=12, n=8, n_source=8000, source_epochs=4,
         ),
         "text": Settings(
-            n_train=500, n_val=200, trials=2, n_test=500, probe_epochs=30, epochs=4,
-            checkpoints=5, samples=12, n=8, n_source=5000, source_epochs=3,
+            n_train=500, n_val=200, trials=2, n_test=500, probe_epochs=30, epochs=3,
+            checkpoints=4, samples=12, n=8, n_source=5000, source_epochs=3,
         ),
     },
     "full": {  # for a GPU
