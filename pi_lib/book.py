@@ -5,6 +5,7 @@ in a process of its own and publishes the copy in ``book/executed``; `build` tur
 and executed copies into HTML. A copy records what it was made from, so nothing runs twice.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -255,7 +256,11 @@ def _key(source: Path, values: Mapping[str, Any]) -> str:
     cells = [[c.cell_type, c.source, c.metadata.get("tags", [])] for c in _read(source).cells]
     modules = {path.stem for path in store.PACKAGE.glob("*.py")} - RUNNER
     versions = store.environment()["versions"]
-    return store.digest([cells, dict(values), store.source_digest(modules), versions])
+    recorded = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted((source.parent / "recorded").glob("*"))
+    }
+    return store.digest([cells, dict(values), store.source_digest(modules), versions, recorded])
 
 
 def _plan(names, profile, values, jobs, root, executed) -> list[Job]:

@@ -100,6 +100,27 @@ def table(results: Sequence[Result]) -> "pd.DataFrame":
     return pd.concat([result.table() for result in results], ignore_index=True)
 
 
+def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
+    """What `record` wrote: the table, and where it comes from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such record; the message says how to make one.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.with_suffix(".parquet").is_file():
+        raise FileNotFoundError(
+            f"no record at {path.with_suffix('.parquet')}; make one by "
+            f"python -m pi_lib study --grid FILE --record {path}"
+        )
+    return pd.read_parquet(path.with_suffix(".parquet")), json.loads(
+        path.with_suffix(".json").read_text()
+    )
+
+
 def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
     """Write the table of the computed cells to ``path.parquet``, where they come from to ``.json``.
 

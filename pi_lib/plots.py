@@ -22,6 +22,8 @@ from pi_lib.players import Placement
 from pi_lib.transforms import and_inverse
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pi_lib.study import Result
 
 COLOURS = {  # Okabe and Ito's, as seaborn's "colorblind"
@@ -34,6 +36,12 @@ COLOURS = {  # Okabe and Ito's, as seaborn's "colorblind"
     "positive": "#D55E00",
     "negative": "#0173B2",
 }
+VERDICT_COLOURS = {  # of the same palette
+    "confirmed": "#029E73",
+    "undecided": "#949494",
+    "contradicted": "#D55E00",
+}
+MARKERS = "osD^vP*X<>"
 NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
 PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
 
@@ -138,6 +146,69 @@ def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
         axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1))
     _label_left(figure, "accuracy on the test split")
     figure.axes[-1].legend()
+    return figure
+
+
+def findings(frame: "pd.DataFrame") -> Figure:
+    """Every claim in every cell: its number with interval, and the region in which it holds.
+
+    `frame` as `pi_lib.findings.findings` gives it. Small ticks: the range over seeds.
+    """
+    claims = list(frame.groupby("claim", sort=False))
+    cells = frame["cell"].unique()
+    columns = 2
+    rows = -(-len(claims) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10.5, rows * (0.28 * len(cells) + 1.1)), layout="constrained",
+        squeeze=False, sharey=True,
+    )  # fmt: skip
+    for axis, (claim, part) in zip(axes.flat, claims, strict=False):
+        at = np.arange(len(part))
+        for verdict, colour in VERDICT_COLOURS.items():
+            chosen = (part["verdict"] == verdict).to_numpy()
+            some = part[chosen]
+            reach = np.stack([some["value"] - some["low"], some["high"] - some["value"]])
+            axis.errorbar(
+                some["value"], at[chosen], xerr=np.nan_to_num(reach).clip(min=0), fmt="o",
+                color=colour, markersize=5, lw=1.6, label=verdict,
+            )  # fmt: skip
+        for end in ("least", "most"):
+            axis.plot(part[end], at, "|", color="0.25", markersize=9, markeredgewidth=1)
+        left, right = axis.get_xlim()
+        low, high = part["from"].iloc[0], part["to"].iloc[0]
+        borders = [border for border in (low, high) if np.isfinite(border)]
+        left, right = min([left, *borders]), max([right, *borders])
+        margin = 0.04 * (right - left)
+        left, right = left - margin, right + margin
+        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
+        axis.set(xlim=(left, right), xlabel=part["number"].iloc[0])
+        axis.set_title(claim, loc="left")
+    axes[0, 0].set_yticks(range(len(cells)), cells)
+    axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    for axis in list(axes.flat)[len(claims) :]:
+        axis.set_axis_off()
+    handles = [
+        plt.Line2D([], [], marker="o", color=colour, label=verdict)
+        for verdict, colour in VERDICT_COLOURS.items()
+    ] + [
+        plt.Line2D([], [], marker="|", ls="", color="0.25", label="range over seeds"),
+        plt.Rectangle((0, 0), 1, 1, color="0.92", label="where the claim holds"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def over_cells(frame: "pd.DataFrame", x: str, ys: Sequence[str]) -> Figure:
+    """Numbers of every cell against each other; `frame` as `pi_lib.findings.summary` gives it."""
+    figure, axes = plt.subplots(
+        1, len(ys), figsize=(5.2 * len(ys), 4), layout="constrained", squeeze=False
+    )
+    for axis, y in zip(axes[0], ys, strict=True):
+        for k, (name, row) in enumerate(frame.iterrows()):
+            axis.plot(row[x], row[y], MARKERS[k % len(MARKERS)], markersize=8, label=name)
+        axis.set(xlabel=f"{x} share", ylabel=y)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -539,7 +541,7 @@ def compute_all(
     threads, failed = max(1, cores // workers), {}
     if not jobs:
         return []
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         futures = {pool.submit(_compute, *job, store.root, threads): job for job in jobs}
         try:
             for done in track(as_completed(futures), "study", len(futures)):
@@ -585,6 +587,16 @@ def _stored(cell: Cell, phase: str, store: Store) -> bool:
         return False
     rate = json.loads((choice / "choice.json").read_text())["rate"] if choice else rates[0]
     return all(there(*_step(cell, phase, name, rate)) for name in ("train", "extract"))
+
+
+def _end_with_parent() -> None:
+    """Let this worker process end when the process that started it is killed."""
+
+    def watch() -> None:
+        wait([parent_process().sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _compute(cell: Cell, phase: str, root: Path, threads: int) -> None:
