@@ -8,9 +8,14 @@ Five lines on a model of your own::
     after = pi.extract(finetuned, images, labels, players)
     pi.compare(before, after).plot()
 
+and one callback for a run that goes on::
+
+    Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
+
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `sparse`, `players`, `values`, `interactions`, `knowledge`, then
-`tasks`, `models`, `training`, `study`, and what shows the results, `plots` and `widgets`.
+`tasks`, `models`, `training`, `tracker`, `study`, and what shows the results, `plots` and
+`widgets`.
 """
 
 from pi_lib.interactions import Interactions, extract
@@ -36,6 +41,7 @@ __all__ = [
     "Estimate",
     "Interactions",
     "Knowledge",
+    "KnowledgeTracker",
     "LabelMapPlayers",
     "Learned",
     "PatchPlayers",
@@ -62,3 +68,11 @@ __all__ = [
     "train_from_scratch",
     "trajectory",
 ]
+
+
+def __getattr__(name: str):
+    if name == "KnowledgeTracker":  # a callback of transformers, which the rest does not need
+        from pi_lib.tracker import KnowledgeTracker
+
+        return KnowledgeTracker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

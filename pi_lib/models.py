@@ -456,20 +456,25 @@ class _Torchvision(nn.Module):
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
     from torchvision.models import get_weight
 
-    from pi_lib.assets import MissingAsset, own_folder
+    from pi_lib.assets import NAMING, OWN, Unavailable, first, own_paths
 
     weights = get_weight(name)
     file = weights.url.rsplit("/", 1)[1]
-    own = own_folder()
-    if own is not None and (own / file).is_file():
-        return torch.load(own / file, map_location="cpu", weights_only=True)
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:  # no network, or no disk
-        raise MissingAsset(
-            f"{name} could not be downloaded ({error}). To supply it, put {file} into a folder "
-            f"and name that folder in PI_LIB_DATA"
-        ) from error
+
+    def own() -> dict[str, Tensor]:
+        return torch.load(own_paths([file])[0], map_location="cpu", weights_only=True)
+
+    def download() -> dict[str, Tensor]:
+        try:
+            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except OSError as error:  # no network, or no disk
+            raise Unavailable(str(error)) from error
+
+    return first(
+        name,
+        [(OWN, own), ("torchvision's own download", download)],
+        f"To supply it, put {file} into a folder and name that folder: {NAMING}.",
+    )
 
 
 class _FirstToken(nn.Module):
@@ -479,25 +484,11 @@ class _FirstToken(nn.Module):
         super().__init__()
         from transformers import AutoModel
 
-        from pi_lib.assets import MissingAsset, own_folder
-
         config = config()
         pooler = {} if config.model_type == "distilbert" else {"add_pooling_layer": False}
-        if pretrained:
-            own = own_folder()
-            local = own is not None and (own / name).is_dir()
-            try:
-                self.net = AutoModel.from_pretrained(
-                    own / name if local else SOURCES[name].hub, use_safetensors=True, **pooler
-                )
-            except OSError as error:
-                raise MissingAsset(
-                    f"{SOURCES[name].hub} could not be loaded ({str(error).splitlines()[0]}). To "
-                    f"supply it, put its config.json and model.safetensors into FOLDER/{name} and "
-                    f"set PI_LIB_DATA=FOLDER"
-                ) from error
-        else:
-            self.net = AutoModel.from_config(config, **pooler)
+        self.net = (
+            _hub_model(name, **pooler) if pretrained else AutoModel.from_config(config, **pooler)
+        )
         self.image = config.model_type == "vit"
 
     def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -506,6 +497,27 @@ class _FirstToken(nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones_like(inputs)
         return self.net(input_ids=inputs, attention_mask=attention_mask).last_hidden_state[:, 0]
+
+
+def _hub_model(name: str, **options) -> nn.Module:
+    from transformers import AutoModel
+
+    from pi_lib.assets import NAMING, OWN, Unavailable, first, own_paths
+
+    hub = SOURCES[name].hub
+
+    def load(where: str | Path) -> nn.Module:
+        try:
+            return AutoModel.from_pretrained(where, use_safetensors=True, **options)
+        except OSError as error:
+            raise Unavailable(str(error).splitlines()[0]) from error
+
+    return first(
+        hub,
+        [(OWN, lambda: load(own_paths([name])[0])), ("the Hugging Face hub", lambda: load(hub))],
+        f"To supply it, put its config.json and model.safetensors into a folder {name}/ within "
+        f"another, and name that one: {NAMING}.",
+    )
 
 
 def _vit_small():

@@ -43,6 +43,11 @@ VERDICT_COLOURS = {  # of the same palette
 }
 MARKERS = "osD^vP*X<>"
 NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
+SIMILARITIES = {  # colour and name of what a run in training is compared with
+    "before": (COLOURS["probe"], "to the model before"),
+    "end": (COLOURS["finetuned"], "to the run's end"),
+    "target": (COLOURS["scratch"], "to the target"),
+}
 PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
 
 
@@ -129,6 +134,22 @@ def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") 
     whose = "its own final model" if target == "own" else "the fine-tuned model"
     _label_left(figure, f"Jaccard similarity with\n{whose}")
     figure.axes[0].legend()
+    return figure
+
+
+def tracked(frame: "pd.DataFrame") -> Figure:
+    """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
+    for measure, rows in frame.groupby("measure", sort=False):
+        what, _, reference = measure.partition("_")
+        if what == "jaccard":
+            _line(axes[1], rows, "step", *SIMILARITIES[reference])
+        else:
+            _line(axes[0], rows, "step", COLOURS[measure], measure)
+    for axis, title in zip(axes, ("share of strength", "Jaccard similarity"), strict=True):
+        axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
+        if axis.lines:
+            axis.legend()
     return figure
 
 
