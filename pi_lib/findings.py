@@ -57,7 +57,7 @@ class Claim:
         >>> CLAIMS[0].verdict(Estimate(0.3, 0.2, 0.4)), CLAIMS[0].verdict(Estimate(0.5, 0.4, 0.6))
         ('confirmed', 'undecided')
         """
-        if self.low <= estimate.low and estimate.high <= self.high:
+        if self.low < estimate.low and estimate.high < self.high:
             return "confirmed"
         if estimate.high < self.low or estimate.low > self.high:
             return "contradicted"
@@ -103,7 +103,7 @@ def directness_gain(table: "pd.DataFrame") -> Estimate:
             np.apply_along_axis(rise_over_variation, -1, part)
             for part in (means[..., :split], means[..., split:])
         )
-        return fine - scratch
+        return (fine - scratch).round(12)  # two monotone curves differ by nothing
 
     return bootstrap(*curves[0], *curves[1], statistic=statistic)
 

@@ -202,8 +202,9 @@ def findings(frame: "pd.DataFrame") -> Figure:
         margin = 0.04 * (right - left)
         left, right = left - margin, right + margin
         axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
-        axis.set(xlim=(left, right), xlabel=part["number"].iloc[0])
-        axis.set_title(claim, loc="left")
+        axis.set(xlim=(left, right))
+        axis.set_xlabel(part["number"].iloc[0], fontsize="small")
+        axis.set_title(claim, loc="left", fontsize="small")
     axes[0, 0].set_yticks(range(len(cells)), cells)
     axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
     for axis in list(axes.flat)[len(claims) :]:
