@@ -1,36 +1,94 @@
-"""``python -m benchmarks``: every comparison in one run, as a table here and as JSON on disk."""
+"""Every comparison in one run: a table here, and a record on disk that the book draws from.
+
+All parts together take about ten minutes on two cores. A part that is run again replaces its
+rows in the record; the other parts keep theirs, each with its own date and environment.
+"""
 
 import argparse
 import json
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
-from benchmarks import engine, split, transforms
+from benchmarks import engine, growth, split, transforms
+from benchmarks.targets import judge
 from pi_lib.progress import track
-from pi_lib.store import environment, home
+from pi_lib.store import environment
 
-PARTS = {"split": split, "transforms": transforms, "engine": engine}
+PARTS = {"split": split, "transforms": transforms, "growth": growth, "engine": engine}
+RECORD = Path(__file__).with_name("recorded.json")
 
 
-def main() -> None:
-    """Run the parts that were named, all by default, and write ``results/benchmarks.json``."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    named = parser.parse_args().parts or list(PARTS)
-    if unknown := set(named) - set(PARTS):
-        parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    found = {"environment": environment()}
-    for part in named:
-        print(f"\n{PARTS[part].__doc__}", flush=True)
-        found[part] = list(track(PARTS[part].rows(), part))
-        for _, rows in pd.DataFrame(found[part]).groupby("what", sort=False):
-            shown = rows.dropna(axis=1)
-            print(shown.to_string(index=False, float_format="{:.4g}".format), flush=True)
-    path = Path(home()) / "results" / "benchmarks.json"
+def main(arguments: list[str] | None = None, parts: dict[str, ModuleType] = PARTS) -> None:
+    """Run the parts that were named, all by default, and put their rows into the record."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    listed = "\n".join(f"{name}: {part.__doc__.splitlines()[0]}" for name, part in parts.items())
+    parser.epilog = f"parts:\n{listed}"
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
+    parser.add_argument(
+        "--record", type=Path, default=RECORD, help="the JSON file; default the book's own"
+    )
+    given = parser.parse_args(arguments)
+    if unknown := set(given.parts) - set(parts):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+
+    for name in given.parts or parts:
+        print(f"\n{parts[name].__doc__}", flush=True)
+        start = time.perf_counter()
+        found = list(track(parts[name].rows(), name))
+        keep(given.record, name, found, time.perf_counter() - start)
+        for _, rows in pd.DataFrame(found).groupby("what", sort=False):
+            _show(rows.dropna(axis=1))
+    print("\nTargets", flush=True)
+    judged = pd.DataFrame(json.loads(given.record.read_text())["targets"])
+    _show(judged[["target", "relation", "wanted", "found", "met"]])
+    print(f"\nwritten to {given.record}")
+
+
+def keep(path: Path, part: str, rows: list[dict], seconds: float) -> None:
+    """Replace one part of the record and judge the targets anew; the file is written whole."""
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    record[part] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "environment": machine(),
+        "rows": rows,
+    }
+    record["targets"] = judge(record)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"\nwritten to {path}")
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(aside, path)
+
+
+def machine() -> dict[str, Any]:
+    """What a stored result says of its environment, with the processor and the peers' versions."""
+    found = environment()
+    found["versions"] |= {peer: version(peer) for peer in ("shapiq", "scipy")}
+    return found | {"processor": _processor(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
+    listed = Path("/proc/cpuinfo")
+    for line in listed.read_text().splitlines() if listed.exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _show(rows: pd.DataFrame) -> None:
+    print(rows.to_string(index=False, float_format="{:.4g}".format), flush=True)
 
 
 if __name__ == "__main__":

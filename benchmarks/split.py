@@ -1,10 +1,8 @@
 """The AND-OR split against the literature's SGD recipe and a linear-programming solver."""
 
-import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,19 +15,14 @@ from pi_lib.coalitions import membership, order
 RECIPE_STEPS = 10_000
 
 
-def rows(steps: int = 200) -> list[dict]:
-    """All that `compare` yields."""
-    return list(compare(steps))
-
-
-def compare(steps: int = 200) -> Iterator[dict]:
+def rows(steps: int = 200) -> Iterator[dict]:
     """One row a comparison, as each is done; CPU seconds add up all threads of the process.
 
     Parameters
     ----------
     steps : int, default 200
         Steps of the SGD recipe that are timed; its full length is 10,000 and its time is
-        extrapolated from these, which the row says. With ``steps=10_000`` nothing is, and the
+        extrapolated from these; the row says both. With ``steps=10_000`` nothing is, and the
         rows also hold the objective that the recipe reaches.
     """
     for n, batch in ((10, 64), (12, 16)):
@@ -38,9 +31,6 @@ def compare(steps: int = 200) -> Iterator[dict]:
             yield _against_recipe(v, noise, steps)
     yield _against_linear_program()
     yield _planted()
-    for n, batch in ((10, 1), (10, 16), (10, 256), (8, 64), (14, 2)):
-        yield _growth(n, batch)
-    yield _largest()
 
 
 def network_games(count: int, n: int, seed: int = 0) -> Tensor:
@@ -48,6 +38,25 @@ def network_games(count: int, n: int, seed: int = 0) -> Tensor:
 
     Players are `n` of the 16 patches of 2x2 pixels, drawn anew for each image; the others stay.
     """
+    net, images, labels, train = _network(seed)
+    baseline, present, games = images[:train].mean(0), membership(n), []
+    for i in range(count):
+        drawn = torch.randperm(16, generator=torch.Generator().manual_seed(i))[:n]
+        sample = train + i % (len(images) - train)
+        shown = torch.ones(2**n, 16, dtype=torch.bool)
+        shown[:, drawn] = present
+        shown = shown.view(-1, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        with torch.no_grad():
+            logits = torch.cat(
+                [net(torch.where(s, images[sample], baseline)) for s in shown.split(4096)]
+            )
+        games.append(pi.log_odds(logits, labels[sample].expand(2**n)))
+    return torch.stack(games).double()
+
+
+@lru_cache(maxsize=1)
+def _network(seed: int):
+    """The trained network, all images and labels, and how many of them it was trained on."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -67,19 +76,7 @@ def network_games(count: int, n: int, seed: int = 0) -> Tensor:
                 optimiser.zero_grad()
                 functional.cross_entropy(net(images[batch]), labels[batch]).backward()
                 optimiser.step()
-    baseline, present, games = images[:train].mean(0), membership(n), []
-    for i in range(count):
-        drawn = torch.randperm(16, generator=torch.Generator().manual_seed(i))[:n]
-        sample = train + i % (len(images) - train)
-        shown = torch.ones(2**n, 16, dtype=torch.bool)
-        shown[:, drawn] = present
-        shown = shown.view(-1, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        with torch.no_grad():
-            logits = torch.cat(
-                [net(torch.where(s, images[sample], baseline)) for s in shown.split(4096)]
-            )
-        games.append(pi.log_odds(logits, labels[sample].expand(2**n)))
-    return torch.stack(games).double()
+    return net, images, labels, train
 
 
 def sgd_recipe(v: Tensor, noise: float, steps: int, lr: float = 1e-5) -> Tensor:
@@ -116,20 +113,25 @@ def sgd_recipe(v: Tensor, noise: float, steps: int, lr: float = 1e-5) -> Tensor:
 def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
     games, n = len(v), v.shape[-1].bit_length() - 1
     pi.and_or_split(v[:1], noise)  # prepares what depends on n alone
-    ours, split = _cpu_seconds(lambda: pi.and_or_split(v, noise))
-    alone, reached = _cpu_seconds(lambda: sgd_recipe(v[:1], noise, steps))
-    batched, _ = _cpu_seconds(lambda: sgd_recipe(v, noise, steps))
+    ours, ours_wall, split = _timed(lambda: pi.and_or_split(v, noise))
+    alone, alone_wall, reached = _timed(lambda: sgd_recipe(v[:1], noise, steps))
+    batched, _, _ = _timed(lambda: sgd_recipe(v, noise, steps))
     longer = RECIPE_STEPS / steps
     row = {
         "what": f"split, n = {n}, batch {games}, noise {noise}",
+        "peer": "SGD recipe",
+        **_where(n, games, noise),
         "ours_cpu_s_per_game": ours / games,
         "sgd_cpu_s_per_game": alone * longer,
         "sgd_batched_cpu_s_per_game": batched * longer / games,
+        "ours_s_per_game": ours_wall / games,
+        "peer_s_per_game": alone_wall * longer,
         "times_less": alone * longer / (ours / games),
         "times_less_than_batched": batched * longer / ours,
         "worst_gap": split.gap.max().item(),
         "median_iterations": split.iterations.median().item(),
-        "sgd_time": f"extrapolated from {steps} steps" if longer > 1 else "measured",
+        "sgd_steps_timed": steps,
+        "sgd_steps": RECIPE_STEPS,
     }
     if longer == 1:
         row["sgd_objective_over_ours"] = (reached[0] / split.objective[0]).item()
@@ -138,20 +140,24 @@ def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
 
 def _against_linear_program(n: int = 10, games: int = 1) -> dict:
     v = network_games(games, n)
-    seconds, found = _cpu_seconds(lambda: [_highs(game) for game in v])
-    ours, split = _cpu_seconds(lambda: pi.and_or_split(v))
+    theirs, theirs_wall, found = _timed(lambda: [_highs(game) for game in v])
+    ours, ours_wall, split = _timed(lambda: pi.and_or_split(v))
     optimum = torch.tensor([np.abs(x).sum() for x in found])
     return {
-        "what": f"split, n = {n}, no noise, against HiGHS",
+        "what": f"split, n = {n}, batch {games}, noise 0.0",
+        "peer": "HiGHS",
+        **_where(n, games, 0.0),
         "ours_cpu_s_per_game": ours / games,
-        "highs_cpu_s_per_game": seconds / games,
-        "times_less": seconds / ours,
+        "highs_cpu_s_per_game": theirs / games,
+        "ours_s_per_game": ours_wall / games,
+        "peer_s_per_game": theirs_wall / games,
+        "times_less": theirs / ours,
         "worst_objective_over_optimum": (split.objective / optimum).max().item(),
     }
 
 
 def _planted(n: int = 10, games: int = 2, terms: int = 20, sd: float = 0.01) -> dict:
-    """How many of the planted terms are among the `terms` strongest: ours, HiGHS, the recipe."""
+    """How many of the planted terms are among the `terms` strongest, ours and HiGHS's."""
     generator = torch.Generator().manual_seed(0)
     higher = torch.nonzero(order(n) > 1)[:, 0]
     truth = torch.zeros(games, 2, 2**n, dtype=torch.float64)
@@ -168,12 +174,15 @@ def _planted(n: int = 10, games: int = 2, terms: int = 20, sd: float = 0.01) -> 
         return int(planted.gather(1, interactions.abs().topk(terms).indices).sum())
 
     split = pi.and_or_split(v)
-    ours = torch.cat([split.i_and[:, 1:], split.i_or[:, 1:]], 1)
+    found = recovered(torch.cat([split.i_and[:, 1:], split.i_or[:, 1:]], 1))
+    theirs = recovered(torch.tensor(np.array([_highs(game) for game in v])))
     return {
         "what": f"{terms} planted terms, n = {n}, noise sd {sd}, {games} games",
+        **_where(n, games, 0.0),
         "planted": games * terms,
-        "ours": recovered(ours),
-        "highs": recovered(torch.tensor(np.array([_highs(game) for game in v]))),
+        "ours": found,
+        "highs": theirs,
+        "ours_over_highs": found / theirs,
     }
 
 
@@ -190,55 +199,21 @@ def _highs(v: Tensor) -> np.ndarray:
     return plus - minus
 
 
-def _growth(n: int, batch: int, noise: float = 0.04) -> dict:
-    v = network_games(batch, n)
-    pi.and_or_split(v[:1], noise)
-    seconds, split = _cpu_seconds(lambda: pi.and_or_split(v, noise))
+def _where(n: int, batch: int, noise: float) -> dict:
+    """What every row says of its problem and of where it ran."""
     return {
-        "what": f"split, growth, n = {n}, batch {batch}, noise {noise}",
-        "ours_cpu_s_per_game": seconds / batch,
-        "worst_gap": split.gap.max().item(),
-        "median_iterations": split.iterations.median().item(),
-    }
+        "n": n, "batch": batch, "noise": noise, "device": "cpu",
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
 
 
-def _largest() -> dict:
-    """16 players in a process of its own, whose peak memory is then the split's."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_sixteen, args=(send,))
-    process.start()
-    row = receive.recv()
-    process.join()
-    return row
-
-
-def _sixteen(send) -> None:
-    v = network_games(1, 16)
-    before = _peak_gb()
-    seconds, split = _cpu_seconds(lambda: pi.and_or_split(v))
-    send.send(
-        {
-            "what": "split, n = 16, no noise",
-            "ours_cpu_s_per_game": seconds,
-            "worst_gap": split.gap.max().item(),
-            "peak_gb": _peak_gb(),
-            "peak_gb_before": before,
-        }
-    )
-
-
-def _peak_gb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
-
-
-def _cpu_seconds(run: Callable[[], object]) -> tuple[float, object]:
-    start = time.process_time()
+def _timed(run: Callable[[], object]) -> tuple[float, float, object]:
+    """CPU seconds of all threads, seconds on the clock, and the result."""
+    cpu, wall = time.process_time(), time.perf_counter()
     result = run()
-    return time.process_time() - start, result
+    return time.process_time() - cpu, time.perf_counter() - wall, result
 
 
 if __name__ == "__main__":
-    for row in compare():
+    for row in rows():
         print(row, flush=True)

@@ -11,12 +11,7 @@ import pi_lib as pi
 SIZES = (10, 12, 14, 16)
 
 
-def rows(sizes: tuple[int, ...] = SIZES) -> list[dict]:
-    """All that `compare` yields."""
-    return list(compare(sizes))
-
-
-def compare(sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
+def rows(sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
     """Seconds for all AND interactions of one game, and how far the two answers differ."""
     from shapiq import ExactComputer, Game
 
@@ -49,13 +44,18 @@ def compare(sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
         )
         yield {
             "what": f"AND transform, n = {n}",
-            "ours_s": ours_s,
-            "shapiq_s": shapiq_s,
+            "peer": "shapiq",
+            "n": n,
+            "batch": 1,
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "ours_s_per_game": ours_s,
+            "peer_s_per_game": shapiq_s,
             "times_less": shapiq_s / ours_s,
             "largest_difference": float(apart),
         }
 
 
 if __name__ == "__main__":
-    for row in compare():
+    for row in rows():
         print(row, flush=True)

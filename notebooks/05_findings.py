@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile = "quick"
-record = "paper"
+record = "recorded/paper.parquet"
 
 # %%
 import pandas as pd
@@ -33,7 +33,7 @@ from IPython.display import Markdown, display
 from pi_lib import findings, grid, plots
 
 plots.style()
-table, about = grid.recorded(f"recorded/{record}")
+table, about = grid.recorded(record)
 claims = findings.findings(table)
 
 # %% tags=["hide-input"]

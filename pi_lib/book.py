@@ -252,15 +252,21 @@ def _record(published: Path) -> dict[str, Any] | None:
 
 
 def _key(source: Path, values: Mapping[str, Any]) -> str:
-    """Digest of everything that decides what a notebook shows."""
+    """Digest of everything that decides what a notebook shows.
+
+    A parameter that names a file, as seen from the notebook, counts with what the file holds.
+    """
     cells = [[c.cell_type, c.source, c.metadata.get("tags", [])] for c in _read(source).cells]
     modules = {path.stem for path in store.PACKAGE.glob("*.py")} - RUNNER
     versions = store.environment()["versions"]
-    recorded = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted((source.parent / "recorded").glob("*"))
+    named = {name: default.strip("\"'") for name, default in parameters(source).items()}
+    files = {name: source.parent / str(value) for name, value in (named | dict(values)).items()}
+    read = {
+        name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in files.items()
+        if file.is_file()
     }
-    return store.digest([cells, dict(values), store.source_digest(modules), versions, recorded])
+    return store.digest([cells, dict(values), read, store.source_digest(modules), versions])
 
 
 def _plan(names, profile, values, jobs, root, executed) -> list[Job]:

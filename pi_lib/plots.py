@@ -5,6 +5,7 @@ or a dict of them, a panel each, and return the figure. Bands and whiskers are 9
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -350,6 +351,53 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
         axis.set_xticks(range(len(v)), ticks, rotation=45, ha="right", fontsize=9)
         axis.grid(False, axis="x")
     axes[0].set_ylabel("output")
+    return figure
+
+
+def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
+    """How many times less than its peers something takes, a row each, on a logarithmic axis.
+
+    `frame` has columns ``what``, ``times`` and ``target`` (NaN where none was set).
+    """
+    frame = frame.iloc[::-1].reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(9, 0.42 * len(frame) + 1.5), layout="constrained")
+    axis.hlines(frame.index, 1, frame["times"], color=COLOURS["preserved"], linewidth=3)
+    axis.plot(frame["times"], frame.index, "o", color=COLOURS["preserved"], label="measured")
+    axis.plot(
+        frame["target"], frame.index, "|", color=COLOURS["finetuned"], markersize=18,
+        markeredgewidth=3, label="target: at least",
+    )  # fmt: skip
+    for row in frame.itertuples():
+        furthest = np.nanmax([row.times, row.target])
+        axis.annotate(
+            f"{row.times:,.3g}" if row.times < 100 else f"{row.times:,.0f}",
+            (furthest, row.Index), (10, 0), textcoords="offset points", va="center",
+        )  # fmt: skip
+    axis.axvline(1, color="0.3", linewidth=1)
+    axis.set(xscale="log", xlabel=unit, yticks=frame.index, yticklabels=frame["what"])
+    axis.set_xlim(right=4 * np.nanmax(frame[["times", "target"]]))
+    axis.grid(False, axis="y")
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+def growth(
+    frame: "pd.DataFrame", x: str, y: str, xlabel: str, ylabel: str, log_x: bool = False
+) -> Figure:
+    """How `y` grows with `x`, a line per ``method`` of the frame; peers (``peer``) are dashed.
+
+    `y` is on a logarithmic axis, and so is `x` if `log_x`.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    for (method, rows), marker in zip(frame.groupby("method", sort=False), cycle("os^DvPX*")):
+        dashed = "--" if rows["peer"].any() else "-"
+        axis.plot(rows[x], rows[y], dashed, marker=marker, label=method)
+    axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
+    if log_x:
+        axis.set_xscale("log", base=2)
+    ticks = sorted(set(frame[x]))
+    axis.set_xticks(ticks, map(str, ticks))
+    figure.legend(loc="outside right center")
     return figure
 
 

@@ -22,6 +22,8 @@ def built(tmp_path_factory) -> Path:
         shutil.copytree(
             book.ROOT / name, root / name, ignore=shutil.ignore_patterns("executed", "*.ipynb")
         )
+    (root / "benchmarks").mkdir()
+    shutil.copy(book.ROOT / "benchmarks" / "recorded.json", root / "benchmarks")
     executed = book.run(profile="smoke", root=root)
     assert executed == list(book.notebooks(root))
     return book.build(root).parent

@@ -1,0 +1,210 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How fast
+#
+# **Key points**
+#
+# - `pi_lib` was measured against what else computes the same: the literature's recipe for the
+#   AND-OR split, a linear-programming solver, shapiq's exact transform, and masking in a loop.
+# - Each comparison ran side by side, on the same games or images and on the same machine.
+# - What was promised before the code was written stands beside what was measured.
+#
+# *Needs no other chapter; for the terms, [What an interaction is](01_what_is_an_interaction). Five
+# minutes to read, seconds to run: it only reads what `make bench` recorded.*
+
+# %% tags=["parameters"]
+profile = "quick"  # the same page at every profile
+record = "../benchmarks/recorded.json"
+
+# %%
+import json
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+from pi_lib import plots
+from pi_lib.progress import clock
+
+plots.style()
+recorded = json.loads(Path(record).read_text())
+targets = recorded.pop("targets")
+rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
+
+# %% [markdown]
+# ## What was promised
+#
+# The targets were set before the first measurement. Where several rows answer to one, over models
+# or devices, the worst of them is the number found.
+
+# %% tags=["hide-input"]
+lines = ["| target | wanted | found | |", "|---|---|---|---|"]
+for one in targets:
+    verdict = {True: "**met**", False: "**missed**", None: "not measured"}[one["met"]]
+    found = "" if one["found"] is None else f"{one['found']:,.4g}"
+    lines.append(f"| {one['target']} | {one['relation']} {one['wanted']:,} | {found} | {verdict} |")
+met = sum(one["met"] is True for one in targets)
+display(Markdown(f"Of {len(targets)} targets {met} are met.\n\n" + "\n".join(lines)))
+
+# %% [markdown]
+# ## Against what else there is
+#
+# The literature's recipe minimises the objective of the AND-OR split by gradient descent through
+# dense matrices, for a fixed number of steps, and does not say how close it came; ours stops when
+# its gap is certified. The literature runs the recipe one sample at a time; *batched* gives it a
+# whole batch at once, which is the harder comparison. HiGHS is SciPy's solver of linear programs.
+# shapiq computes the same AND interactions, and the *mask loop* masks player by player on the host,
+# as public implementations do.
+
+# %% tags=["hide-input"]
+PEERS = {  # part and number -> the peer that it is against; None: the row says
+    ("split", "times_less"): None,
+    ("split", "times_less_than_batched"): "SGD recipe, batched",
+    ("transforms", "times_less"): None,
+    ("engine", "times_less_than_loop"): "mask loop",
+}
+
+
+def wanted(part, key, row):
+    """The target that was set for this number of this row, if one was."""
+    for one in targets:
+        if (one["part"], one["key"]) == (part, key) and one["row"].items() <= row.items():
+            return one["wanted"]
+
+
+if "engine" in rows:
+    rows["engine"]["times_less_than_loop"] = rows["engine"].mask_loop_s / rows["engine"].engine_s
+against = pd.DataFrame(
+    {
+        "what": f"{row['what']}\nagainst {peer or row['peer']}",
+        "times": row[key],
+        "target": wanted(part, key, row),
+    }
+    for (part, key), peer in PEERS.items()
+    if part in rows
+    for row in rows[part].dropna(subset=key).to_dict("records")
+).astype({"target": float})
+
+# %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time a sample for the split, time on the clock for the transforms and the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
+figure = plots.times_less(against, "times less than the peer takes")
+
+# %% tags=["hide-input"]
+split = rows["split"]
+timed, full = split[["sgd_steps_timed", "sgd_steps"]].dropna().astype(int).iloc[0]
+display(
+    Markdown(
+        f"The recipe's full length is {full:,} steps; "
+        + (
+            f"{timed:,} were timed, and the rest is extrapolated from them. "
+            if timed < full
+            else ""
+        )
+        + f"The split's worst gap in these rows is {split['worst_gap'].max():.2%}. Ours and shapiq's "
+        f"interactions differ by {rows['transforms']['largest_difference'].max():.0e} at most."
+    )
+)
+
+# %% [markdown]
+# ## The engine and the plain forward
+#
+# The engine computes what a network says of every masked copy of a sample. The *plain forward* is
+# the same network on as many inputs, in batches of the same size, with nothing masked: with this
+# network, nothing can be faster.
+
+# %% tags=["hide-input"]
+NAMES = {
+    "what": "what",
+    "device": "device",
+    "engine_s": "engine, s",
+    "plain_forward_s": "plain forward, s",
+    "mask_loop_s": "mask loop, s",
+    "throughput_of_plain": "share of the plain throughput",
+}
+if "engine" in rows:
+    shown = rows["engine"][list(NAMES)].rename(columns=NAMES).set_index("what").round(3)
+else:
+    shown = Markdown("*Not measured in this record.*")
+shown
+
+# %% [markdown]
+# ## Growth with the number of players
+#
+# A game of $n$ players has $2^n$ values, so each further player at least doubles the work. Here one
+# game is computed at a time. Dashed: the peers, as far as they were measured.
+
+# %% tags=["hide-input"]
+growth = rows["growth"].assign(peer=False)
+if growth["device"].nunique() > 1:
+    growth["method"] += ", " + growth["device"]
+recipe = split[(split["peer"] == "SGD recipe") & (split["noise"] > 0)]
+peers = [
+    recipe.assign(method="SGD recipe, noise " + recipe["noise"].astype(str)),
+    rows["transforms"].assign(method="shapiq"),
+]
+peers = [one.assign(peer=True, s_per_game=one["peer_s_per_game"]) for one in peers]
+against_n = growth[growth["what"].str.startswith("against n")]
+against_batch = growth[growth["what"].str.startswith("against batch")]
+
+# %% mystnb={"figure": {"name": "fig-seconds", "caption": "Time for one game, on a logarithmic axis, against its number of players. Dashed: peers."}, "image": {"alt": "Lines of seconds a game rising with the number of players, one for each method, the peers' dashed and far above."}}
+figure = plots.growth(
+    pd.concat([against_n, *peers]), "n", "s_per_game", "players n", "seconds a game"
+)
+
+# %% mystnb={"figure": {"name": "fig-memory", "caption": "Peak memory of a process of its own for each measurement, Python and torch with it, against the number of players."}, "image": {"alt": "Lines of peak memory in gigabytes against the number of players, one for each method."}}
+figure = plots.growth(against_n, "n", "peak_gb", "players n", "peak memory, GB")
+
+# %% [markdown]
+# ## Growth with the batch
+#
+# Games are solved together. A line that rises says that a batch is faster than its games one by
+# one; where it is flat, the machine is busy with a single game already.
+
+# %% mystnb={"figure": {"name": "fig-batch", "caption": "Games a second against the number of games in one call; both axes are logarithmic."}, "image": {"alt": "Lines of games a second against the size of the batch, one for each method."}}
+(n,) = against_batch["n"].unique()
+figure = plots.growth(
+    against_batch, "batch", "games_per_s", f"games in one call (n = {n})", "games a second",
+    log_x=True,
+)  # fmt: skip
+
+# %% mystnb={"figure": {"name": "fig-batch-memory", "caption": "Peak memory against the number of games in one call, measured as above."}, "image": {"alt": "Lines of peak memory in gigabytes against the size of the batch, one for each method."}}
+figure = plots.growth(
+    against_batch, "batch", "peak_gb", f"games in one call (n = {n})", "peak memory, GB",
+    log_x=True,
+)  # fmt: skip
+
+# %% [markdown]
+# ## Where, when, and how to do it again
+#
+# Each part of the record says when and where it was made.
+
+# %% tags=["hide-input"]
+pd.DataFrame(
+    {
+        part: {
+            "date": one["date"],
+            "took": clock(one["seconds"]),
+            "processor": one["environment"]["processor"],
+            "cores": one["environment"]["cores"],
+            "machine": one["environment"]["machine"],
+            "device": one["environment"]["device"],
+            "commit": (one["environment"]["commit"] or "")[:10],
+        }
+        | one["environment"]["versions"]
+        for part, one in recorded.items()
+    }
+)
+
+# %% [markdown]
+# On your own machine, with a GPU or without:
+#
+#     make bench                                   # all parts; replaces what this page reads
+#     python -m benchmarks transforms growth       # these parts anew, the others as they were
+#     python -m benchmarks --record results/mine.json
+#     python -m pi_lib run --only 06 -p record=../results/mine.json
