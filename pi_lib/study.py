@@ -241,6 +241,9 @@ class Cell:
     def samples(self, task: tasks.Task) -> tasks.Split:
         """The first test samples that have enough players: where interactions are extracted.
 
+        Those that have too few (a sentence with fewer than n content words) are skipped; how many
+        they are is in the ``meta`` of the interactions.
+
         Raises
         ------
         ValueError
@@ -724,9 +727,11 @@ def _extracted(cell: Cell, phase: str, trained: Path, store: Store, rate: float)
         run = _load_run(cell, phase, trained, store, len(task.classes))
         samples, players = cell.samples(task), cell.players(task)
         inputs = tasks.images(samples.inputs) if task.kind == "image" else samples.inputs
+        skipped = task.test.ids.index(samples.ids[-1]) + 1 - len(samples)  # had too few players
         for step in run.steps[-1:] if phase == "probe" else run.steps:
             model = run.at(step)
             result = extract(model, inputs, samples.labels, players, ids=samples.ids)
+            result.meta["skipped"] = skipped
             result.save(folder / f"{step}.safetensors")
 
     return store.get(*_step(cell, phase, "extract", rate), compute)

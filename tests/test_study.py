@@ -73,6 +73,28 @@ def test_a_second_run_computes_nothing(result, store, monkeypatch):
     assert not study.stored(study.Cell(profile="smoke", seed=1), store)
 
 
+def test_interrupted_and_side_by_side_give_the_same_bits(result, store, tmp_path):
+    """Half of the cell is there already, as after an interruption; the rest in two processes."""
+    for entry in (result.entries["train probe"], result.entries["extract finetuned"]):
+        shutil.copytree(entry, tmp_path / entry.relative_to(store.root))
+    again = study.run_all([CELL], Store(tmp_path), workers=2)[0]
+    for phase in study.PHASES:
+        one, other = getattr(result, phase), getattr(again, phase)
+        assert one.steps == other.steps and one.log == other.log
+        assert all(torch.equal(one.interactions[s].v, other.interactions[s].v) for s in one.steps)
+
+
+def test_what_is_skipped_is_said(store):
+    """Short sentences have too few players; how many were passed over stands with the result."""
+    cell = study.Cell("minilm", "movie-reviews", "smoke")
+    task = cell.load()
+    chosen = cell.samples(task)
+    last = task.test.ids.index(chosen.ids[-1])
+    fits = [cell.players(task).fits(sentence) for sentence in task.test.inputs[: last + 1]]
+    found = study.run(cell, store).scratch.final
+    assert found.meta["skipped"] == fits.count(False) and found.ids == chosen.ids
+
+
 def test_trajectories_end_at_their_target(result):
     assert result.trajectory("scratch").similarity[-1].min() == 1
     assert result.trajectory("finetuned", "finetuned").similarity[-1].min() == 1
