@@ -9,8 +9,9 @@ Five lines on a model of your own::
     pi.compare(before, after).plot()
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `sparse`, `players`, `values`, `interactions`, `knowledge`, then
-`tasks`, `models`, `training`, `study`, and what shows the results, `plots` and `widgets`.
+`coalitions`, `transforms`, `sparse`, `players`, `values`, `interactions`, `spex` for many players,
+`knowledge`, then `tasks`, `models`, `training`, `study`, and what shows the results, `plots` and
+`widgets`.
 """
 
 from pi_lib.interactions import Interactions, extract
@@ -27,6 +28,7 @@ from pi_lib.knowledge import (
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
 from pi_lib.sparse import AndOrSplit, and_or_split, shared_split
+from pi_lib.spex import SparseInteractions
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import coalition_values, log_odds
@@ -41,6 +43,7 @@ __all__ = [
     "PatchPlayers",
     "Placement",
     "Run",
+    "SparseInteractions",
     "Trajectory",
     "WordPlayers",
     "and_inverse",
