@@ -150,8 +150,11 @@ class SparseInteractions(Selection):
         except ImportError as error:
             raise ImportError("to_shapiq needs shapiq: pip install shapiq") from error
 
+        found = self._found(sample)
         return InteractionValues(
-            values={tuple(members(s)): value for s, value in self._found(sample).items()},
+            values=np.array(list(found.values())),
+            # without it shapiq lists all 2**n coalitions
+            interaction_lookup={tuple(members(s)): k for k, s in enumerate(found)},
             index="Moebius",
             n_players=self.n,
             min_order=0,
