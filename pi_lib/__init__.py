@@ -13,8 +13,9 @@ and one callback for a run that goes on::
     Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `sparse`, `players`, `values`, `interactions`, `knowledge`, then
-`tasks`, `models`, `training`, `tracker`, `study`, and what shows the results, `plots` and
+`coalitions`, `transforms`, `sparse`, `players`, `values` (with `shared`), `interactions`, `spex` for
+many players, `knowledge`, then `tasks`, `models`, `training`, `tracker`, `study`, `grid`,
+`findings`, and what shows the results, `plots` and
 `widgets`.
 """
 
@@ -32,6 +33,7 @@ from pi_lib.knowledge import (
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
 from pi_lib.sparse import AndOrSplit, and_or_split, shared_split
+from pi_lib.spex import SparseInteractions
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import coalition_values, log_odds
@@ -47,6 +49,7 @@ __all__ = [
     "PatchPlayers",
     "Placement",
     "Run",
+    "SparseInteractions",
     "Trajectory",
     "WordPlayers",
     "and_inverse",

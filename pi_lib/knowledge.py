@@ -476,7 +476,13 @@ def shared(first: Tensor, second: Tensor) -> Tensor:
 
 
 def check_comparable(first: Interactions, second: Interactions) -> None:
-    """Refuse two results that are not of the same samples, players and kind."""
+    """Refuse two results that are not exact, or not of the same samples, players and kind."""
+    for one in (first, second):
+        if not isinstance(one, Interactions):
+            raise TypeError(
+                f"got {type(one).__name__}; only Interactions of method 'exact' are compared: what "
+                "a sparse estimate lacks in one model it may only have missed"
+            )
     for what in ("n", "kind", "ids", "players"):
         one, other = getattr(first, what), getattr(second, what)
         if one != other:

@@ -1,16 +1,17 @@
-"""v(x_T) for every coalition of a batch of samples: the engine that runs the model.
+"""v(x_T) for coalitions, every one or some, of a batch of samples: the engine that runs the model.
 
 The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
 (arXiv 2410.08455, section 3), computed from logits and never through p, which saturates.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pi_lib.coalitions import members, membership
+from pi_lib.coalitions import coalition, membership
 from pi_lib.players import Placement
 from pi_lib.progress import track
 
@@ -63,7 +64,6 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return logits[true].view(labels.shape) - others
 
 
-@torch.no_grad()
 def coalition_values(
     model: Callable,
     inputs,
@@ -112,44 +112,87 @@ def coalition_values(
         differently, labels out of range, or a value that is not finite (sample and coalition
         are named).
     """
-    labels = torch.as_tensor(labels)
-    if len(labels) != len(inputs):
-        raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
     if players.n > MOST_PLAYERS:
         forwards = 2**players.n * len(inputs)
         raise ValueError(
             f"{players.n} players mean {forwards:,} forward passes and {8 * forwards / 2**30:.3g} "
             f"GiB of values for {len(inputs)} samples; enumeration stops at n={MOST_PLAYERS}. "
-            "Use fewer, larger players (a coarser grid, n=10 to 12)"
+            "Use fewer, larger players (a coarser grid, n=10 to 12), or, up to 64 players, "
+            'extract(..., method="sparse")'
         )
+    values = torch.empty(len(inputs), 2**players.n, dtype=torch.float64)
+    with games(
+        model, inputs, labels, players, ids=ids, value=value, device=device,
+        batch_size=batch_size, autocast=autocast,
+    ) as samples:  # fmt: skip
+        for row, game in zip(values, samples, strict=True):
+            row[:] = game(membership(players.n))
+    return values
+
+
+@contextmanager
+def games(
+    model: Callable,
+    inputs,
+    labels: Sequence[int] | Tensor,
+    players,
+    *,
+    ids: Sequence[int] | None = None,
+    value: Callable[[Tensor, Tensor], Tensor] = log_odds,
+    device: str | torch.device = "auto",
+    batch_size: int | str = "auto",
+    autocast: torch.dtype | None = None,
+) -> Iterator[Iterator[Callable[[Tensor], Tensor]]]:
+    """Each sample's game: a function from coalitions, bool (m, n), to values, float64 (m,).
+
+    Arguments and errors as `coalition_values`, but for any number of players. The model is on
+    the device for the length of the ``with`` block; take the games one after the other.
+
+    Examples
+    --------
+    >>> from pi_lib import LabelMapPlayers
+    >>> model = lambda x: torch.stack([x.sum(-1), torch.zeros(len(x))], -1)
+    >>> players = LabelMapPlayers(torch.arange(3), baseline=0.0)
+    >>> with games(model, torch.ones(1, 3), [0], players) as samples:
+    ...     [game(torch.tensor([[True, False, True]])).tolist() for game in samples]
+    [[2.0]]
+    """
+    labels = torch.as_tensor(labels)
+    if len(labels) != len(inputs):
+        raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, so its answers are random: model.eval()")
     placements = players.place(inputs, ids)
     device = choose_device(device)
-    keep = coalition_mask(players.n).to(device)
-    values = torch.empty(len(placements), 2**players.n, dtype=torch.float64)
     size = _BatchSize(batch_size, device)
     precision = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
-    with _on_device(model, device), precision:
-        for sample, placement in enumerate(track(placements, "coalition values")):
-            run = _MaskedModel(model, placement, labels[sample].to(device), value, keep)
-            if sample == 0:
-                run.check_repeatable()
-            values[sample] = size.run(run, len(keep)).cpu()
-    if not torch.isfinite(values).all():
-        sample, coalition = torch.nonzero(~torch.isfinite(values))[0].tolist()
-        raise ValueError(
-            f"the model's value of sample {sample}, coalition {coalition} (players "
-            f"{members(coalition)} kept) is {values[sample, coalition].item()}: look for infinite "
-            "weights, or use a wider precision"
+
+    def game(sample: int, coalitions: Tensor) -> Tensor:
+        keep = coalition_mask(coalitions).to(device)
+        run = _MaskedModel(model, placements[sample], labels[sample].to(device), value, keep)
+        if sample == 0:
+            run.check_repeatable()
+        values = size.run(run, len(keep)).cpu()
+        if not (finite := torch.isfinite(values)).all():
+            wrong = int((~finite).nonzero()[0])
+            kept = coalitions[wrong].nonzero()[:, 0].tolist()
+            raise ValueError(
+                f"the model's value of sample {sample}, coalition {coalition(kept)} (players "
+                f"{kept} kept) is {values[wrong].item()}: look for infinite "
+                "weights, or use a wider precision"
+            )
+        return values
+
+    with torch.no_grad(), _on_device(model, device), precision:
+        yield (
+            partial(game, sample) for sample in track(range(len(placements)), "coalition values")
         )
-    return values
 
 
-def coalition_mask(n: int) -> Tensor:
-    """Which owners each coalition keeps: bool ``(2**n, n + 2)``, columns as `Placement.owner`."""
-    always = torch.tensor([True, False]).expand(2**n, 2)
-    return torch.cat([membership(n), always], 1)
+def coalition_mask(coalitions: Tensor) -> Tensor:
+    """Which owners coalitions (m, n) keep: bool ``(m, n + 2)``, columns as `Placement.owner`."""
+    always = torch.tensor([True, False]).expand(len(coalitions), 2)
+    return torch.cat([coalitions, always], 1)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
