@@ -105,9 +105,11 @@ class _Clocked(nn.Module):
         self.model, self.device, self.seconds = model, device, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        output = []
-        self.seconds += _timed(lambda: output.append(self.model(x)), self.device)
-        return output[0]
+        start = _now(self.device)
+        try:
+            return self.model(x)
+        finally:  # the engine ends some passes before they are over
+            self.seconds += _now(self.device) - start
 
 
 def _model(name: str) -> nn.Module:
@@ -140,15 +142,16 @@ def _loop(model, placement: Placement, n: int, batch: int, device, batches: int)
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> float:
-    if device.type != "cuda":
-        start = time.process_time()
-        run()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = _now(device)
     run()
+    return _now(device) - start
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cuda":
+        return time.process_time()
     torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter()
 
 
 def _peak(device: torch.device) -> float:

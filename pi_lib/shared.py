@@ -67,6 +67,8 @@ class SharedLayers:
         self.layers, self.last = [], None
         for layer in self._chain():
             layer.table = self._table(layer)
+            if self.last is not None:
+                self.last.table = None  # memory for one layer's output at a time
             self.layers.append(layer.module)
             self.last = layer
 
@@ -89,13 +91,16 @@ class SharedLayers:
         found: dict[nn.Module, _Layer] = {}
 
         def look(module, _, output):
-            if not isinstance(output, Tensor) or output.ndim < 3 or module in found:
+            if not isinstance(output, Tensor) or output.ndim < 3 or len(output) != self.n:
+                return
+            if module in found:
                 return
             sees = output.isnan().any(1).flatten(1)
             colour = _colour(sees)
             if 2 ** (max(colour) + 1) > self.rows:
                 raise _Done
-            found[module] = _Layer(module, list(found.values()), colour, sees, output[:0])
+            code = sees * 2.0 ** sees.new_tensor(colour, dtype=torch.float64)[:, None]
+            found[module] = _Layer(module, list(found.values()), colour, code, output[:0])
 
         with _hooked(self.model.modules(), look):
             self.forward(self.without_one)
@@ -126,7 +131,7 @@ class SharedLayers:
                 if x is layer:
                     reached.append(x)
                     return output
-                return x.like.new_tensor(torch.nan).expand(size, *x.like.shape[1:])
+                return x.like.new_full((), torch.nan).expand(size, *x.like.shape[1:])
 
             return standing
 
@@ -153,7 +158,7 @@ class _Layer:
     module: nn.Module
     before: list["_Layer"]  # those that finish before it
     colour: list[int]  # of each player
-    sees: Tensor  # (n, positions) bool
+    code: Tensor  # (n, positions) float64: 2**colour, where the position sees the player
     like: Tensor  # (0, channels, ...): shape and type of the output
     table: Tensor | None = None
 
@@ -167,9 +172,8 @@ class _Layer:
 
     def gather(self, coalitions: Tensor) -> Tensor:
         """The output for coalitions (batch, n), channels last: (batch, channels, ...)."""
-        bit = 2.0 ** torch.tensor(self.colour, dtype=torch.float64, device=self.sees.device)
-        view = (coalitions * bit) @ self.sees.double()  # the table's coalition, at each position
-        positions = self.sees.shape[1]
+        view = coalitions.double() @ self.code  # the table's coalition, at each position
+        positions = self.code.shape[1]
         row = view.long() * positions + torch.arange(positions, device=view.device)
         output = self.table.index_select(0, row.flatten()).unflatten(0, row.shape)
         return output.transpose(1, 2).unflatten(2, self.like.shape[2:])
@@ -204,13 +208,13 @@ def _hooked(modules: Iterable[nn.Module], hook: Callable):
 @contextmanager
 def _replaced(forwards: dict[nn.Module, Callable]):
     """Other forwards for some modules, for the length of a block."""
-    own = {module: module.__dict__.get("forward") for module in forwards}
+    own = {module: vars(module).get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():
             module.forward = forward
         yield
     finally:
         for module, forward in own.items():
-            del module.forward
+            vars(module).pop("forward", None)
             if forward is not None:
                 module.forward = forward

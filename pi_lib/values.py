@@ -104,7 +104,7 @@ def coalition_values(
     share : bool, optional
         Whether a module's first layers run once for what masked inputs have in common
         (`pi_lib.shared`), where that changes no value by more than 1e-4. Switch it off for a
-        model that records what passes through it.
+        model that records what passes through it, or that another thread uses meanwhile.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def coalition_values(
     coalitions = membership(players.n).to(device)
     values = torch.empty(len(placements), 2**players.n, dtype=torch.float64)
     size = _BatchSize(batch_size, device)
-    bottlenecks = {} if share and isinstance(model, torch.nn.Module) else None
+    bottlenecks = {} if share and _is_eager(model) else None
     precision = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
     with _on_device(model, device), precision:
         for sample, placement in enumerate(track(placements, "coalition values")):
@@ -264,6 +264,16 @@ class _BatchSize:
                 continue
             done = stop
         return torch.cat(parts)
+
+
+def _is_eager(model) -> bool:
+    """Whether a model is a module whose parts Python calls one by one."""
+    return isinstance(model, torch.nn.Module) and not any(
+        isinstance(x, torch.jit.ScriptModule)
+        or hasattr(x, "_orig_mod")  # compiled, as in the next line
+        or x._compiled_call_impl is not None
+        for x in model.modules()
+    )
 
 
 def _versions(model: torch.nn.Module) -> list[tuple[int, int]]:

@@ -65,7 +65,7 @@ def made(model, example=None):
 
 def both(model, x, players=PLAYERS, **options):
     shared = coalition_values(model, x, [0] * len(x), players, **options)
-    rows = model.stem.rows if hasattr(model, "stem") else None
+    rows = getattr(getattr(model, "stem", None), "rows", None)
     plain = coalition_values(model, x, [0] * len(x), players, share=False, **options)
     return shared, plain, rows
 
@@ -155,6 +155,13 @@ def test_vectors_and_functions_have_nothing_to_share():
     shared, plain, _ = both(model, x, players)
     assert torch.equal(shared, plain)
     assert torch.equal(coalition_values(lambda x: model(x), x, [0, 0], players), plain)
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and warns of the counter
+def test_a_traced_model_is_run_as_it_is():
+    model = torch.jit.trace(made(Net), images())
+    shared, plain, _ = both(model, images(count=1))
+    assert torch.equal(shared, plain)
 
 
 def test_the_model_is_left_as_it_was():
