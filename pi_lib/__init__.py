@@ -13,10 +13,9 @@ and one callback for a run that goes on::
     Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `sparse`, `players`, `values` (with `shared`), `interactions`, `spex` for
-many players, `knowledge`, then `tasks`, `models`, `training`, `tracker`, `study`, `grid`,
-`findings`, and what shows the results, `plots` and
-`widgets`.
+`coalitions`, `transforms`, `sparse`, `players`, `values` (with `shared`), `interactions`, `spex`
+for many players, `knowledge`, then `tasks`, `models`, `training`, `tracker`, `study`, `grid`,
+`findings`, and what shows the results, `plots` and `widgets`.
 """
 
 from pi_lib.interactions import Interactions, extract

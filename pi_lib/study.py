@@ -35,7 +35,15 @@ STEPS = {  # and the modules whose code decides a step's result
     "pretrain": _TRAINING,
     "train": _TRAINING,
     "choose": _TRAINING,
-    "extract": (*_TRAINING, "coalitions", "transforms", "players", "values", "interactions"),
+    "extract": (
+        *_TRAINING,
+        "coalitions",
+        "transforms",
+        "players",
+        "shared",
+        "values",
+        "interactions",
+    ),
 }
 
 
