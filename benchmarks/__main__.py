@@ -5,6 +5,7 @@ rows in the record; the other parts keep theirs, each with its own date and envi
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -48,8 +49,8 @@ def main(arguments: list[str] | None = None, parts: dict[str, ModuleType] = PART
         start = time.perf_counter()
         found = list(track(parts[name].rows(), name))
         keep(given.record, name, found, time.perf_counter() - start)
-        for _, rows in pd.DataFrame(found).groupby("what", sort=False):
-            _show(rows.dropna(axis=1))
+        for _, rows in itertools.groupby(found, key=tuple):  # those with the same columns
+            _show(pd.DataFrame(rows))
     print("\nTargets", flush=True)
     judged = pd.DataFrame(json.loads(given.record.read_text())["targets"])
     _show(judged[["target", "relation", "wanted", "found", "met"]])

@@ -113,17 +113,17 @@ def sgd_recipe(v: Tensor, noise: float, steps: int, lr: float = 1e-5) -> Tensor:
 def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
     games, n = len(v), v.shape[-1].bit_length() - 1
     pi.and_or_split(v[:1], noise)  # prepares what depends on n alone
-    ours, ours_wall, split = _timed(lambda: pi.and_or_split(v, noise))
-    alone, alone_wall, reached = _timed(lambda: sgd_recipe(v[:1], noise, steps))
-    batched, _, _ = _timed(lambda: sgd_recipe(v, noise, steps))
+    ours, ours_wall, split = timed(lambda: pi.and_or_split(v, noise))
+    alone, alone_wall, reached = timed(lambda: sgd_recipe(v[:1], noise, steps))
+    batched, _, _ = timed(lambda: sgd_recipe(v, noise, steps))
     longer = RECIPE_STEPS / steps
     row = {
         "what": f"split, n = {n}, batch {games}, noise {noise}",
         "peer": "SGD recipe",
         **_where(n, games, noise),
         "ours_cpu_s_per_game": ours / games,
-        "sgd_cpu_s_per_game": alone * longer,
-        "sgd_batched_cpu_s_per_game": batched * longer / games,
+        "peer_cpu_s_per_game": alone * longer,
+        "peer_batched_cpu_s_per_game": batched * longer / games,
         "ours_s_per_game": ours_wall / games,
         "peer_s_per_game": alone_wall * longer,
         "times_less": alone * longer / (ours / games),
@@ -140,15 +140,15 @@ def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
 
 def _against_linear_program(n: int = 10, games: int = 1) -> dict:
     v = network_games(games, n)
-    theirs, theirs_wall, found = _timed(lambda: [_highs(game) for game in v])
-    ours, ours_wall, split = _timed(lambda: pi.and_or_split(v))
+    theirs, theirs_wall, found = timed(lambda: [_highs(game) for game in v])
+    ours, ours_wall, split = timed(lambda: pi.and_or_split(v))
     optimum = torch.tensor([np.abs(x).sum() for x in found])
     return {
         "what": f"split, n = {n}, batch {games}, noise 0.0",
         "peer": "HiGHS",
         **_where(n, games, 0.0),
         "ours_cpu_s_per_game": ours / games,
-        "highs_cpu_s_per_game": theirs / games,
+        "peer_cpu_s_per_game": theirs / games,
         "ours_s_per_game": ours_wall / games,
         "peer_s_per_game": theirs_wall / games,
         "times_less": theirs / ours,
@@ -207,7 +207,7 @@ def _where(n: int, batch: int, noise: float) -> dict:
     }  # fmt: skip
 
 
-def _timed(run: Callable[[], object]) -> tuple[float, float, object]:
+def timed(run: Callable[[], object]) -> tuple[float, float, object]:
     """CPU seconds of all threads, seconds on the clock, and the result."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = run()

@@ -48,7 +48,8 @@ rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
 lines = ["| target | wanted | found | |", "|---|---|---|---|"]
 for one in targets:
     verdict = {True: "**met**", False: "**missed**", None: "not measured"}[one["met"]]
-    found = "" if one["found"] is None else f"{one['found']:,.4g}"
+    found = one["found"]
+    found = "" if found is None else f"{found:,.0f}" if found >= 100 else f"{found:.5g}"
     lines.append(f"| {one['target']} | {one['relation']} {one['wanted']:,} | {found} | {verdict} |")
 met = sum(one["met"] is True for one in targets)
 display(Markdown(f"Of {len(targets)} targets {met} are met.\n\n" + "\n".join(lines)))
@@ -87,12 +88,13 @@ against = pd.DataFrame(
         "times": row[key],
         "target": wanted(part, key, row),
     }
-    for (part, key), peer in PEERS.items()
-    if part in rows
-    for row in rows[part].dropna(subset=key).to_dict("records")
+    for part, frame in rows.items()
+    for row in frame.to_dict("records")
+    for (of, key), peer in PEERS.items()
+    if of == part and pd.notna(row.get(key))
 ).astype({"target": float})
 
-# %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time a sample for the split, time on the clock for the transforms and the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
+# %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time for the split and the transforms, time on the clock for the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
 figure = plots.times_less(against, "times less than the peer takes")
 
 # %% tags=["hide-input"]
@@ -115,8 +117,7 @@ display(
 # ## The engine and the plain forward
 #
 # The engine computes what a network says of every masked copy of a sample. The *plain forward* is
-# the same network on as many inputs, in batches of the same size, with nothing masked: with this
-# network, nothing can be faster.
+# the same network on as many inputs, in batches of the same size, with nothing masked.
 
 # %% tags=["hide-input"]
 NAMES = {
@@ -137,7 +138,8 @@ shown
 # ## Growth with the number of players
 #
 # A game of $n$ players has $2^n$ values, so each further player at least doubles the work. Here one
-# game is computed at a time. Dashed: the peers, as far as they were measured.
+# game is computed at a time, in CPU time, which other programs on the machine disturb least. Dashed:
+# the peers, as far as they were measured.
 
 # %% tags=["hide-input"]
 growth = rows["growth"].assign(peer=False)
@@ -148,17 +150,24 @@ peers = [
     recipe.assign(method="SGD recipe, noise " + recipe["noise"].astype(str)),
     rows["transforms"].assign(method="shapiq"),
 ]
-peers = [one.assign(peer=True, s_per_game=one["peer_s_per_game"]) for one in peers]
-against_n = growth[growth["what"].str.startswith("against n")]
-against_batch = growth[growth["what"].str.startswith("against batch")]
+peers = [one.assign(peer=True, cpu_s_per_game=one["peer_cpu_s_per_game"]) for one in peers]
+against_n = pd.concat([growth[growth["what"].str.startswith("against n")], *peers])
+methods = list(against_n["method"].unique())
 
-# %% mystnb={"figure": {"name": "fig-seconds", "caption": "Time for one game, on a logarithmic axis, against its number of players. Dashed: peers."}, "image": {"alt": "Lines of seconds a game rising with the number of players, one for each method, the peers' dashed and far above."}}
+# %% mystnb={"figure": {"name": "fig-seconds", "caption": "CPU time for one game, summed over threads, on a logarithmic axis, against its number of players. Dashed: peers."}, "image": {"alt": "Lines of CPU seconds a game rising with the number of players, one for each method, the peers' dashed."}}
 figure = plots.growth(
-    pd.concat([against_n, *peers]), "n", "s_per_game", "players n", "seconds a game"
+    against_n, "n", "cpu_s_per_game", methods, xlabel="players n", ylabel="CPU seconds a game"
 )
 
-# %% mystnb={"figure": {"name": "fig-memory", "caption": "Peak memory of a process of its own for each measurement, Python and torch with it, against the number of players."}, "image": {"alt": "Lines of peak memory in gigabytes against the number of players, one for each method."}}
-figure = plots.growth(against_n, "n", "peak_gb", "players n", "peak memory, GB")
+# %% [markdown]
+# Memory was measured in a process of its own for each point, and counts all that the process holds,
+# Python and torch with it; on a GPU, the GPU's memory alone.
+
+# %% mystnb={"figure": {"name": "fig-memory", "caption": "Peak memory against the number of players."}, "image": {"alt": "Lines of peak memory in gigabytes against the number of players, one for each method."}}
+figure = plots.growth(
+    growth[growth["what"].str.startswith("against n")], "n", "peak_gb", methods,
+    logarithmic="", xlabel="players n", ylabel="peak memory, GB",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Growth with the batch
@@ -167,16 +176,17 @@ figure = plots.growth(against_n, "n", "peak_gb", "players n", "peak memory, GB")
 # one; where it is flat, the machine is busy with a single game already.
 
 # %% mystnb={"figure": {"name": "fig-batch", "caption": "Games a second against the number of games in one call; both axes are logarithmic."}, "image": {"alt": "Lines of games a second against the size of the batch, one for each method."}}
+against_batch = growth[growth["what"].str.startswith("against batch")]
 (n,) = against_batch["n"].unique()
 figure = plots.growth(
-    against_batch, "batch", "games_per_s", f"games in one call (n = {n})", "games a second",
-    log_x=True,
+    against_batch, "batch", "games_per_s", methods,
+    logarithmic="xy", xlabel=f"games in one call (n = {n})", ylabel="games a second",
 )  # fmt: skip
 
-# %% mystnb={"figure": {"name": "fig-batch-memory", "caption": "Peak memory against the number of games in one call, measured as above."}, "image": {"alt": "Lines of peak memory in gigabytes against the size of the batch, one for each method."}}
+# %% mystnb={"figure": {"name": "fig-batch-memory", "caption": "Peak memory against the number of games in one call."}, "image": {"alt": "Lines of peak memory in gigabytes against the size of the batch, one for each method."}}
 figure = plots.growth(
-    against_batch, "batch", "peak_gb", f"games in one call (n = {n})", "peak memory, GB",
-    log_x=True,
+    against_batch, "batch", "peak_gb", methods,
+    logarithmic="x", xlabel=f"games in one call (n = {n})", ylabel="peak memory, GB",
 )  # fmt: skip
 
 # %% [markdown]

@@ -368,35 +368,50 @@ def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
         markeredgewidth=3, label="target: at least",
     )  # fmt: skip
     for row in frame.itertuples():
-        furthest = np.nanmax([row.times, row.target])
-        axis.annotate(
-            f"{row.times:,.3g}" if row.times < 100 else f"{row.times:,.0f}",
-            (furthest, row.Index), (10, 0), textcoords="offset points", va="center",
-        )  # fmt: skip
+        text = f"{row.times:,.0f}" if row.times >= 100 else f"{row.times:.3g}"
+        if row.target > 0:
+            text += f" (target {row.target:,.0f})"
+        end = np.nanmax([row.times, row.target])
+        axis.annotate(text, (end, row.Index), (10, 0), textcoords="offset points", va="center")
     axis.axvline(1, color="0.3", linewidth=1)
     axis.set(xscale="log", xlabel=unit, yticks=frame.index, yticklabels=frame["what"])
-    axis.set_xlim(right=4 * np.nanmax(frame[["times", "target"]]))
+    axis.set_xlim(right=np.nanmax(frame[["times", "target"]]) ** 1.7)  # room for the numbers
     axis.grid(False, axis="y")
     figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
 def growth(
-    frame: "pd.DataFrame", x: str, y: str, xlabel: str, ylabel: str, log_x: bool = False
+    frame: "pd.DataFrame",
+    x: str,
+    y: str,
+    methods: Sequence[str],
+    *,
+    logarithmic: str = "y",
+    xlabel: str,
+    ylabel: str,
 ) -> Figure:
-    """How `y` grows with `x`, a line per ``method`` of the frame; peers (``peer``) are dashed.
+    """How `y` grows with `x`, a line per ``method`` of the frame; those of a ``peer`` are dashed.
 
-    `y` is on a logarithmic axis, and so is `x` if `log_x`.
+    `methods` are all there are, so that each looks the same in every figure. `logarithmic` names
+    the axes that are: "x", "y", "xy" or "".
     """
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
-    for (method, rows), marker in zip(frame.groupby("method", sort=False), cycle("os^DvPX*")):
-        dashed = "--" if rows["peer"].any() else "-"
-        axis.plot(rows[x], rows[y], dashed, marker=marker, label=method)
-    axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
-    if log_x:
-        axis.set_xscale("log", base=2)
+    for k, (method, marker) in enumerate(zip(methods, cycle("os^DvPX*"), strict=False)):
+        rows = frame[frame["method"] == method]
+        if len(rows):
+            line = "--" if rows["peer"].any() else "-"
+            axis.plot(rows[x], rows[y], line, color=f"C{k}", marker=marker, label=method)
     ticks = sorted(set(frame[x]))
-    axis.set_xticks(ticks, map(str, ticks))
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if "x" in logarithmic:
+        axis.set_xscale("log")
+        axis.minorticks_off()
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    if "y" in logarithmic:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(0, 1.1 * frame[y].max())
     figure.legend(loc="outside right center")
     return figure
 

@@ -65,6 +65,22 @@ def test_run_once_and_again_only_after_a_change(checkout):
     assert book.run(profile="smoke", root=checkout) == ["01_good"]
 
 
+def test_run_again_when_a_file_that_a_parameter_names_has_changed(checkout):
+    source = checkout / "notebooks" / "01_good.py"
+    source.write_text(GOOD.replace("count = 2", 'count = 2\nrecord = "../numbers.json"'))
+    (checkout / "numbers.json").write_text("[1]")
+    assert book.run(profile="smoke", root=checkout) == ["01_good"]
+    assert book.run(profile="smoke", root=checkout) == []
+    (checkout / "numbers.json").write_text("[2]")
+    assert book.state("01_good", checkout).endswith("stale")
+    other = checkout / "other.json"
+    other.write_text("[2]")
+    values = {"record": str(other)}
+    assert book.run(profile="smoke", values=values, root=checkout) == ["01_good"]
+    other.write_text("[3]")
+    assert book.state("01_good", checkout).endswith("stale")
+
+
 def test_the_copy_is_clean_and_says_how_it_was_made(checkout):
     book.run(profile="smoke", root=checkout)
     copy = checkout / "book" / "executed" / "01_good.ipynb"
