@@ -131,6 +131,8 @@ PROFILES = {
     },
 }  # fmt: skip
 
+PAPER_PLAYERS = {"cifar10": 12, "cifar10-jpeg": 12}  # the paper's n where it is not 10
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -211,6 +213,8 @@ class Cell:
     def settings(self) -> Settings:
         """The profile's settings for this backbone's kind of input."""
         s, about = PROFILES[self.profile][self.kind], models.SOURCES[self.backbone]
+        if self.profile == "full":
+            s = replace(s, n=PAPER_PLAYERS.get(self.task, s.n))
         return s if s.size and about.any_size else replace(s, size=about.size)
 
     def load(self) -> tasks.Task:
