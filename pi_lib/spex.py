@@ -225,7 +225,7 @@ def extract_sparse(
     >>> from pi_lib import LabelMapPlayers
     >>> model = lambda x: torch.stack([x[:, :3].prod(-1), torch.zeros(len(x))], -1)
     >>> players = LabelMapPlayers(torch.arange(20), baseline=0.0)
-    >>> found = extract_sparse(model, torch.ones(1, 20), [0], players, budget=1000)
+    >>> found = extract_sparse(model, torch.ones(1, 20), [0], players)
     >>> found.top(1)[["players", "value"]].values.tolist(), round(found.r2.item(), 3)
     ([['{0, 1, 2}', 1.0]], 1.0)
     """
