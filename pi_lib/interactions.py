@@ -277,7 +277,7 @@ def extract(
     noise, tol
         Of `pi_lib.and_or_split`, for kind "and-or".
     **engine
-        `value`, `device`, `batch_size`, `autocast` of `coalition_values`.
+        `value`, `device`, `batch_size`, `autocast`, `share` of `coalition_values`.
 
     Raises
     ------
