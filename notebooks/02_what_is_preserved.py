@@ -45,7 +45,8 @@ cells = {
 # Images: EfficientNet-Lite0 with ImageNet weights, on Fashion-MNIST with few labels. Sentences:
 # MiniLM, a six-layer BERT that was distilled and then tuned contrastively on sentence pairs, on
 # film-review sentences. Fine-tuned and scratch see the same batches in the same order under the
-# same schedule; each phase has the learning rate that suits it.
+# same schedule; each phase has its own learning rate, the best of those tried on a
+# validation split.
 
 # %%
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
@@ -53,7 +54,12 @@ results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 # %% tags=["hide-input"]
 pd.DataFrame(
     {
-        name: {"samples for interactions": len(result.probe.final), "players": result.probe.final.n}
+        name: {
+            "samples for interactions": len(result.probe.final),
+            "classes among them": len(set(result.probe.final.labels)),
+            "skipped, too few players": result.probe.final.meta["skipped"],
+            "players": result.probe.final.n,
+        }
         | {
             f"test accuracy, {plots.NAMES[p]}": str(getattr(result, p).accuracy)
             for p in study.PHASES

@@ -8,9 +8,14 @@ Five lines on a model of your own::
     after = pi.extract(finetuned, images, labels, players)
     pi.compare(before, after).plot()
 
+and one callback for a run that goes on::
+
+    Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
+
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `sparse`, `players`, `values`, `interactions`, `knowledge`, then
-`tasks`, `models`, `training`, `study`, and what shows the results, `plots` and `widgets`.
+`coalitions`, `transforms`, `sparse`, `players`, `values` (with `shared`), `interactions`, `spex`
+for many players, `knowledge`, then `tasks`, `models`, `training`, `tracker`, `study`, `grid`,
+`findings`, and what shows the results, `plots` and `widgets`.
 """
 
 from pi_lib.interactions import Interactions, extract
@@ -27,6 +32,7 @@ from pi_lib.knowledge import (
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
 from pi_lib.sparse import AndOrSplit, and_or_split, shared_split
+from pi_lib.spex import SparseInteractions
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import coalition_values, log_odds
@@ -36,11 +42,13 @@ __all__ = [
     "Estimate",
     "Interactions",
     "Knowledge",
+    "KnowledgeTracker",
     "LabelMapPlayers",
     "Learned",
     "PatchPlayers",
     "Placement",
     "Run",
+    "SparseInteractions",
     "Trajectory",
     "WordPlayers",
     "and_inverse",
@@ -62,3 +70,11 @@ __all__ = [
     "train_from_scratch",
     "trajectory",
 ]
+
+
+def __getattr__(name: str):
+    if name == "KnowledgeTracker":  # a callback of transformers, which the rest does not need
+        from pi_lib.tracker import KnowledgeTracker
+
+        return KnowledgeTracker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

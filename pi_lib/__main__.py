@@ -1,4 +1,4 @@
-"""``python -m pi_lib``: fetch the assets, run the notebooks, build the book."""
+"""``python -m pi_lib``: fetch the assets, compute a study, run the notebooks, build the book."""
 
 import argparse
 import sys
@@ -45,6 +45,29 @@ def _assets(options: argparse.Namespace) -> None:
         assets.fetch_all(data=options.data)
     except (assets.MissingAsset, assets.ChecksumError) as error:
         raise book.Failed(str(error)) from error
+
+
+def _study(options: argparse.Namespace) -> None:
+    from pi_lib import grid, study
+    from pi_lib.store import Store
+
+    try:
+        cells = grid.read(options.grid)
+    except grid.GridError as error:
+        raise book.Refused(str(error)) from error
+    store = Store()
+    failed = [] if options.dry_run else study.compute_all(cells, store, options.jobs)
+    for cell in cells:
+        state = "stored" if study.stored(cell, store) else "not computed"
+        print(f"{state:<13} {cell.name}, {cell.profile}, seed {cell.seed}")
+    if options.record:
+        held = grid.record(cells, store, options.record)
+        print(f"recorded {len(held)} of {len(cells)} cells in {options.record}")
+    if failed:
+        listed = "\n".join(f"{cell.name}, seed {cell.seed}: {why}" for cell, why in failed)
+        raise book.Failed(
+            f"{len(failed)} of {len(cells)} cells failed; the others are kept:\n{listed}"
+        )
 
 
 def _twins(options: argparse.Namespace) -> None:
@@ -101,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     command("build", _build, "render the executed notebooks and the prose as HTML, strictly")
     assets = command("assets", _assets, "fetch data and weights, checksums verified")
     assets.add_argument("--data", metavar="DIR", help="a folder of yours to look in first")
+    study = command("study", _study, "compute the cells of a grid file, going on where it stopped")
+    study.add_argument("--grid", required=True, metavar="FILE", help="YAML; see notebooks/grids")
+    study.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    study.add_argument("--record", metavar="PATH", help="write PATH.parquet and PATH.json")
+    study.add_argument("--dry-run", action="store_true", help="only say what is stored")
     command("twins", _twins, "make the .ipynb twins of the notebooks, or bring them up to date")
     clean = command("clean", _clean, "remove executed copies, twins and the built book")
     clean.add_argument("--all", action="store_true", help="also stored results and fetched assets")

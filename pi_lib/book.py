@@ -5,6 +5,7 @@ in a process of its own and publishes the copy in ``book/executed``; `build` tur
 and executed copies into HTML. A copy records what it was made from, so nothing runs twice.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 from pi_lib import progress, store
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = ("smoke", "quick", "full")
+PROFILES = ("smoke", "quick", "reduced", "full")
 RUNNER = {"book", "__main__", "assets", "progress"}  # modules that change no result
 
 
@@ -260,7 +261,11 @@ def _key(source: Path, values: Mapping[str, Any]) -> str:
     versions = store.environment()["versions"]
     named = {name: default.strip("\"'") for name, default in parameters(source).items()}
     files = {name: source.parent / str(value) for name, value in (named | dict(values)).items()}
-    read = {name: file.read_text() for name, file in files.items() if file.is_file()}
+    read = {
+        name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in files.items()
+        if file.is_file()
+    }
     return store.digest([cells, dict(values), read, store.source_digest(modules), versions])
 
 

@@ -20,9 +20,54 @@ from pi_lib.values import coalition_values
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pi_lib.spex import SparseInteractions
+
+
+class Selection:
+    """What `Interactions` and `SparseInteractions` select alike, from `v`, `terms` and `orders`."""
+
+    def __len__(self) -> int:
+        return len(self.v)
+
+    @property
+    def scale(self) -> float:
+        """Mean over samples of ``|v(N) - v({})|``, by which models are made comparable."""
+        return (self.v[:, -1] - self.v[:, 0]).abs().mean().item()
+
+    def salient(self, tau: float = 0.05) -> Tensor:
+        """Which of `terms` are salient: ``|I(S)| > tau * max_S |I(S)|`` of that sample.
+
+        Parameters
+        ----------
+        tau : float, default 0.05
+            Threshold; the paper's is not stated, this is that of arXiv 2407.19198.
+
+        Returns
+        -------
+        (B, M) bool
+            The empty coalition is no interaction and never salient.
+        """
+        if not 0 <= tau < 1:
+            raise ValueError(f"tau={tau}; expected 0 <= tau < 1, a fraction of the strongest")
+        strength = self.terms.abs().masked_fill(self.orders == 0, 0)
+        return strength > tau * strength.amax(-1, keepdim=True)
+
+    def by_order(self) -> Tensor:
+        """Strength by order, ``sum_{|S|=m} |I(S)|``: (B, n + 1) in the unit of v; order 0 is 0."""
+        return sum_by_order(self.terms.abs(), self.orders, self.n)
+
+    def top(self, k: int = 10, sample: int = 0) -> "pd.DataFrame":
+        """The k strongest interactions of one sample, strongest first; columns as `to_frame`."""
+        if not -len(self) <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        frame = self[[range(len(self))[sample]]].to_frame()
+        frame = frame[frame["order"] > 0]
+        strongest = frame["value"].abs().sort_values(ascending=False, kind="stable").index[:k]
+        return frame.loc[strongest].reset_index(drop=True).assign(sample=sample)
+
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class Interactions(Selection):
     """Interactions of B samples with n players each.
 
     Attributes
@@ -66,9 +111,6 @@ class Interactions:
         if lengths != {samples} or {len(names) for names in self.players} - {n}:
             raise ValueError(f"players, labels and ids must name {samples} samples of {n} players")
 
-    def __len__(self) -> int:
-        return len(self.v)
-
     def __repr__(self) -> str:
         return f"Interactions({len(self)} samples, n={self.n}, kind={self.kind!r})"
 
@@ -91,33 +133,6 @@ class Interactions:
     def orders(self) -> Tensor:
         """Order of each of `terms`, int64 ``(M,)``; order 0 is the empty coalition."""
         return order(self.n).repeat(1 if self.i_or is None else 2)
-
-    @property
-    def scale(self) -> float:
-        """Mean over samples of ``|v(N) - v({})|``, by which models are made comparable."""
-        return (self.v[:, -1] - self.v[:, 0]).abs().mean().item()
-
-    def salient(self, tau: float = 0.05) -> Tensor:
-        """Which of `terms` are salient: ``|I(S)| > tau * max_S |I(S)|`` of that sample.
-
-        Parameters
-        ----------
-        tau : float, default 0.05
-            Threshold; the paper's is not stated, this is that of arXiv 2407.19198.
-
-        Returns
-        -------
-        (B, M) bool
-            The empty coalition is no interaction and never salient.
-        """
-        if not 0 <= tau < 1:
-            raise ValueError(f"tau={tau}; expected 0 <= tau < 1, a fraction of the strongest")
-        strength = self.terms.abs().masked_fill(self.orders == 0, 0)
-        return strength > tau * strength.amax(-1, keepdim=True)
-
-    def by_order(self) -> Tensor:
-        """Strength by order, ``sum_{|S|=m} |I(S)|``: (B, n + 1) in the unit of v; order 0 is 0."""
-        return sum_by_order(self.terms.abs(), self.orders, self.n)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per interaction: sample, id, label, kind, coalition, order, players, value."""
@@ -144,15 +159,6 @@ class Interactions:
             ],
             ignore_index=True,
         )
-
-    def top(self, k: int = 10, sample: int = 0) -> "pd.DataFrame":
-        """The k strongest interactions of one sample, strongest first; columns as `to_frame`."""
-        if not -len(self) <= sample < len(self):
-            raise IndexError(f"sample {sample} of {len(self)}")
-        frame = self[[range(len(self))[sample]]].to_frame()
-        frame = frame[frame["order"] > 0]
-        strongest = frame["value"].abs().sort_values(ascending=False, kind="stable").index[:k]
-        return frame.loc[strongest].reset_index(drop=True).assign(sample=sample)
 
     def __getitem__(self, samples: slice | Sequence[int]) -> "Interactions":
         """Interactions of some of the samples."""
@@ -251,7 +257,10 @@ class Interactions:
             if header is None:
                 raise ValueError(f"{path} holds no interactions; it was not written by pi_lib")
             arrays = {name: file.get_tensor(name).double() for name in file.keys()}
-        return cls(**arrays, **json.loads(header))
+        header = json.loads(header)
+        if "coalitions" in header:
+            raise ValueError(f"{path} holds sparse interactions: SparseInteractions.load reads it")
+        return cls(**arrays, **header)
 
 
 def extract(
@@ -261,11 +270,15 @@ def extract(
     players,
     *,
     kind: Literal["and", "and-or"] = "and",
+    method: Literal["exact", "sparse"] = "exact",
     noise: float = 0.0,
     tol: float = 1e-3,
+    budget: int = 2**13,
+    max_order: int = 5,
+    seed: int = 0,
     ids: Sequence[int] | None = None,
     **engine,
-) -> Interactions:
+) -> "Interactions | SparseInteractions":
     """Interactions between the players of each sample, as the model sees them.
 
     Parameters
@@ -274,15 +287,34 @@ def extract(
         As in `coalition_values`.
     kind : "and" or "and-or"
         Harsanyi dividends (the paper's Eq. 2), or the sparsest split into AND and OR.
+    method : "exact" or "sparse"
+        All ``2**n`` coalitions, up to 16 players; or SPEX (arXiv 2502.13870) as shapiq implements
+        it, which finds the few strong interactions of up to 64 players from `budget` coalitions.
     noise, tol
         Of `pi_lib.and_or_split`, for kind "and-or".
+    budget : int, default 8192
+        For method "sparse": coalitions per sample that SPEX may evaluate. It takes the largest
+        of its designs that fits; `meta` says how many that were. 258 more check the result.
+    max_order : int, default 5
+        For method "sparse": largest order looked for. SPEX lowers it where the budget is short.
+    seed : int
+        For method "sparse": draws the coalitions, together with each sample's id.
     **engine
-        `value`, `device`, `batch_size`, `autocast` of `coalition_values`.
+        `value`, `device`, `batch_size`, `autocast`, `share` of `coalition_values`.
+
+    Returns
+    -------
+    Interactions or SparseInteractions
+        By method "exact" or "sparse". A sparse result is an estimate: look at its `r2`.
 
     Raises
     ------
     ValueError
-        As `coalition_values`; or if `kind` is neither.
+        As `coalition_values`; if `kind` or `method` is neither; for method "sparse" also if the
+        kind is "and-or", for more than 64 players, or if the budget is too small for SPEX, or so
+        large that enumeration costs less.
+    ImportError
+        If method "sparse" finds no shapiq.
 
     Examples
     --------
@@ -294,6 +326,15 @@ def extract(
     """
     if kind not in ("and", "and-or"):
         raise ValueError(f"kind={kind!r}; expected 'and' or 'and-or'")
+    if method == "sparse":
+        from pi_lib.spex import extract_sparse
+
+        return extract_sparse(
+            model, inputs, labels, players,
+            kind=kind, budget=budget, max_order=max_order, seed=seed, ids=ids, **engine,
+        )  # fmt: skip
+    if method != "exact":
+        raise ValueError(f"method={method!r}; expected 'exact' or 'sparse'")
     placements = players.place(inputs, ids)
     v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
     meta = {"kind": kind, "players": type(players).__name__, "n": players.n}

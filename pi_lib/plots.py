@@ -23,7 +23,7 @@ from pi_lib.players import Placement
 from pi_lib.transforms import and_inverse
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    import pandas as pd
 
     from pi_lib.study import Result
 
@@ -37,7 +37,18 @@ COLOURS = {  # Okabe and Ito's, as seaborn's "colorblind"
     "positive": "#D55E00",
     "negative": "#0173B2",
 }
+VERDICT_COLOURS = {  # of the same palette
+    "confirmed": "#029E73",
+    "undecided": "#949494",
+    "contradicted": "#D55E00",
+}
+MARKERS = "osD^vP*X<>"
 NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
+SIMILARITIES = {  # colour and name of what a run in training is compared with
+    "before": (COLOURS["probe"], "to the model before"),
+    "end": (COLOURS["finetuned"], "to the run's end"),
+    "target": (COLOURS["scratch"], "to the target"),
+}
 PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
 
 
@@ -127,6 +138,22 @@ def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") 
     return figure
 
 
+def tracked(frame: "pd.DataFrame") -> Figure:
+    """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
+    for measure, rows in frame.groupby("measure", sort=False):
+        what, _, reference = measure.partition("_")
+        if what == "jaccard":
+            _line(axes[1], rows, "step", *SIMILARITIES[reference])
+        else:
+            _line(axes[0], rows, "step", COLOURS[measure], measure)
+    for axis, title in zip(axes, ("share of strength", "Jaccard similarity"), strict=True):
+        axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
+        if axis.lines:
+            axis.legend()
+    return figure
+
+
 def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
     """Accuracy on the test split at every checkpoint, with the linear probe as a line."""
     figure, panels = _panels(results)
@@ -141,6 +168,70 @@ def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
         axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1))
     _label_left(figure, "accuracy on the test split")
     figure.axes[-1].legend()
+    return figure
+
+
+def findings(frame: "pd.DataFrame") -> Figure:
+    """Every claim in every cell: its number with interval, and the region in which it holds.
+
+    `frame` as `pi_lib.findings.findings` gives it. Small ticks: the range over seeds.
+    """
+    claims = list(frame.groupby("claim", sort=False))
+    cells = frame["cell"].unique()
+    columns = 2
+    rows = -(-len(claims) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10.5, rows * (0.28 * len(cells) + 1.1)), layout="constrained",
+        squeeze=False, sharey=True,
+    )  # fmt: skip
+    for axis, (claim, part) in zip(axes.flat, claims, strict=False):
+        at = np.arange(len(part))
+        for verdict, colour in VERDICT_COLOURS.items():
+            chosen = (part["verdict"] == verdict).to_numpy()
+            some = part[chosen]
+            reach = np.stack([some["value"] - some["low"], some["high"] - some["value"]])
+            axis.errorbar(
+                some["value"], at[chosen], xerr=np.nan_to_num(reach).clip(min=0), fmt="o",
+                color=colour, markersize=5, lw=1.6, label=verdict,
+            )  # fmt: skip
+        for end in ("least", "most"):
+            axis.plot(part[end], at, "|", color="0.25", markersize=9, markeredgewidth=1)
+        left, right = axis.get_xlim()
+        low, high = part["from"].iloc[0], part["to"].iloc[0]
+        borders = [border for border in (low, high) if np.isfinite(border)]
+        left, right = min([left, *borders]), max([right, *borders])
+        margin = 0.04 * (right - left)
+        left, right = left - margin, right + margin
+        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
+        axis.set(xlim=(left, right))
+        axis.set_xlabel(part["number"].iloc[0], fontsize="small")
+        axis.set_title(claim, loc="left", fontsize="small")
+    axes[0, 0].set_yticks(range(len(cells)), cells)
+    axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    for axis in list(axes.flat)[len(claims) :]:
+        axis.set_axis_off()
+    handles = [
+        plt.Line2D([], [], marker="o", color=colour, label=verdict)
+        for verdict, colour in VERDICT_COLOURS.items()
+    ] + [
+        plt.Line2D([], [], marker="|", ls="", color="0.25", label="range over seeds"),
+        plt.Rectangle((0, 0), 1, 1, color="0.92", label="where the claim holds"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def over_cells(frame: "pd.DataFrame", x: str, ys: Sequence[str]) -> Figure:
+    """Numbers of every cell against each other; `frame` as `pi_lib.findings.summary` gives it."""
+    figure, axes = plt.subplots(
+        1, len(ys), figsize=(5.2 * len(ys), 4), layout="constrained", squeeze=False
+    )
+    for axis, y in zip(axes[0], ys, strict=True):
+        for k, (name, row) in enumerate(frame.iterrows()):
+            axis.plot(row[x], row[y], MARKERS[k % len(MARKERS)], markersize=8, label=name)
+        axis.set(xlabel=f"{x} share", ylabel=y)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 
@@ -263,7 +354,7 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     return figure
 
 
-def times_less(frame: "DataFrame", unit: str) -> Figure:
+def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
     """How many times less than its peers something takes, a row each, on a logarithmic axis.
 
     `frame` has columns ``what``, ``times`` and ``target`` (NaN where none was set).
@@ -284,14 +375,14 @@ def times_less(frame: "DataFrame", unit: str) -> Figure:
         axis.annotate(text, (end, row.Index), (10, 0), textcoords="offset points", va="center")
     axis.axvline(1, color="0.3", linewidth=1)
     axis.set(xscale="log", xlabel=unit, yticks=frame.index, yticklabels=frame["what"])
-    axis.set_xlim(right=np.nanmax(frame[["times", "target"]]) ** 1.7)  # room for the numbers
+    axis.set_xlim(right=np.nanmax(frame[["times", "target"]]) ** 2)  # room for the numbers
     axis.grid(False, axis="y")
     figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
 def growth(
-    frame: "DataFrame",
+    frame: "pd.DataFrame",
     x: str,
     y: str,
     methods: Sequence[str],

@@ -135,6 +135,7 @@ def linear_probe(
     batch_size: int = 32,
     device: str | torch.device = "auto",
     tokenizer=None,
+    validation: Split | None = None,
     **options,
 ) -> Run:
     """Train a new linear head on the frozen encoder: what the pre-trained model knows of the task.
@@ -149,9 +150,18 @@ def linear_probe(
     """
     probe = copy.deepcopy(model).eval()
     device = choose_device(device)
-    splits = [_features(probe, split, tokenizer, batch_size, device) for split in (train, test)]
+    splits = [
+        split and _features(probe, split, tokenizer, batch_size, device)
+        for split in (train, test, validation)
+    ]
     run = fit(
-        probe.head, *splits, batch_size=batch_size, device=device, label="linear probe", **options
+        probe.head,
+        *splits[:2],
+        validation=splits[2],
+        batch_size=batch_size,
+        device=device,
+        label="linear probe",
+        **options,
     )
     probe.head = run.model
     run.model = probe.cpu().eval()
@@ -176,6 +186,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "auto",
     tokenizer=None,
+    validation: Split | None = None,
     callbacks: Sequence = (),
     label: str = "train",
 ) -> Run:
@@ -205,6 +216,9 @@ def fit(
         "auto" is the GPU where there is one.
     tokenizer : fast tokenizer of `transformers`, optional
         Needed for sentences.
+    validation : Split, optional
+        Samples of which loss and accuracy at the end go into ``settings["validation"]``: by them
+        a learning rate is chosen.
     callbacks : sequence of `transformers.TrainerCallback`
         Further callbacks.
     label : str
@@ -277,6 +291,11 @@ def fit(
                 f"{label}: {error} at step {trainer.state.global_step} of {total}; "
                 f"try a learning rate below {learning_rate:g}"
             ) from None
+        if validation is not None:
+            found = trainer.evaluate(_Samples(validation))
+            settings["validation"] = {
+                name: found[f"eval_{name}"] for name in ("accuracy", "loss")
+            } | {"samples": len(validation)}
     return Run(
         model=learner.model.cpu().eval(),
         checkpoints=recorder.states,

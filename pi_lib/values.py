@@ -1,18 +1,20 @@
-"""v(x_T) for every coalition of a batch of samples: the engine that runs the model.
+"""v(x_T) for coalitions, every one or some, of a batch of samples: the engine that runs the model.
 
 The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
 (arXiv 2410.08455, section 3), computed from logits and never through p, which saturates.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pi_lib.coalitions import members, membership
+from pi_lib.coalitions import coalition, membership
 from pi_lib.players import Placement
 from pi_lib.progress import track
+from pi_lib.shared import SharedLayers
 
 MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
 
@@ -63,7 +65,6 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return logits[true].view(labels.shape) - others
 
 
-@torch.no_grad()
 def coalition_values(
     model: Callable,
     inputs,
@@ -75,6 +76,7 @@ def coalition_values(
     device: str | torch.device = "auto",
     batch_size: int | str = "auto",
     autocast: torch.dtype | None = None,
+    share: bool = True,
 ) -> Tensor:
     """Value of every coalition of players of every sample.
 
@@ -99,6 +101,10 @@ def coalition_values(
         Masked inputs per forward pass. Halved, down to 1, whenever the device's memory is short.
     autocast : torch dtype, optional
         Forward passes in this mixed precision; default the model's own precision.
+    share : bool, optional
+        Whether a module's first layers run once for what masked inputs have in common
+        (`pi_lib.shared`), where that changes no value by more than 1e-4. Switch it off for a
+        model that records what passes through it, or that another thread uses meanwhile.
 
     Returns
     -------
@@ -112,44 +118,89 @@ def coalition_values(
         differently, labels out of range, or a value that is not finite (sample and coalition
         are named).
     """
-    labels = torch.as_tensor(labels)
-    if len(labels) != len(inputs):
-        raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
     if players.n > MOST_PLAYERS:
         forwards = 2**players.n * len(inputs)
         raise ValueError(
             f"{players.n} players mean {forwards:,} forward passes and {8 * forwards / 2**30:.3g} "
             f"GiB of values for {len(inputs)} samples; enumeration stops at n={MOST_PLAYERS}. "
-            "Use fewer, larger players (a coarser grid, n=10 to 12)"
+            "Use fewer, larger players (a coarser grid, n=10 to 12), or, up to 64 players, "
+            'extract(..., method="sparse")'
         )
+    values = torch.empty(len(inputs), 2**players.n, dtype=torch.float64)
+    with games(
+        model, inputs, labels, players, ids=ids, value=value, device=device,
+        batch_size=batch_size, autocast=autocast, share=share,
+    ) as samples:  # fmt: skip
+        for row, game in zip(values, samples, strict=True):
+            row[:] = game(membership(players.n))
+    return values
+
+
+@contextmanager
+def games(
+    model: Callable,
+    inputs,
+    labels: Sequence[int] | Tensor,
+    players,
+    *,
+    ids: Sequence[int] | None = None,
+    value: Callable[[Tensor, Tensor], Tensor] = log_odds,
+    device: str | torch.device = "auto",
+    batch_size: int | str = "auto",
+    autocast: torch.dtype | None = None,
+    share: bool = True,
+) -> Iterator[Iterator[Callable[[Tensor], Tensor]]]:
+    """Each sample's game: a function from coalitions, bool (m, n), to values, float64 (m,).
+
+    Arguments and errors as `coalition_values`, but for any number of players. The model is on
+    the device for the length of the ``with`` block; take the games one after the other.
+
+    Examples
+    --------
+    >>> from pi_lib import LabelMapPlayers
+    >>> model = lambda x: torch.stack([x.sum(-1), torch.zeros(len(x))], -1)
+    >>> players = LabelMapPlayers(torch.arange(3), baseline=0.0)
+    >>> with games(model, torch.ones(1, 3), [0], players) as samples:
+    ...     [game(torch.tensor([[True, False, True]])).tolist() for game in samples]
+    [[2.0]]
+    """
+    labels = torch.as_tensor(labels)
+    if len(labels) != len(inputs):
+        raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, so its answers are random: model.eval()")
     placements = players.place(inputs, ids)
     device = choose_device(device)
-    keep = coalition_mask(players.n).to(device)
-    values = torch.empty(len(placements), 2**players.n, dtype=torch.float64)
     size = _BatchSize(batch_size, device)
+    bottlenecks = {} if share and _is_eager(model) else None
     precision = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
-    with _on_device(model, device), precision:
-        for sample, placement in enumerate(track(placements, "coalition values")):
-            run = _MaskedModel(model, placement, labels[sample].to(device), value, keep)
-            if sample == 0:
-                run.check_repeatable()
-            values[sample] = size.run(run, len(keep)).cpu()
-    if not torch.isfinite(values).all():
-        sample, coalition = torch.nonzero(~torch.isfinite(values))[0].tolist()
-        raise ValueError(
-            f"the model's value of sample {sample}, coalition {coalition} (players "
-            f"{members(coalition)} kept) is {values[sample, coalition].item()}: look for infinite "
-            "weights, or use a wider precision"
+
+    def game(sample: int, coalitions: Tensor) -> Tensor:
+        label, asked = labels[sample].to(device), coalitions.to(device)
+        run = _MaskedModel(model, placements[sample], label, value, asked, bottlenecks)
+        if sample == 0:
+            run.check_repeatable()
+        values = size.run(run, len(asked)).cpu()
+        if not (finite := torch.isfinite(values)).all():
+            wrong = int((~finite).nonzero()[0])
+            kept = coalitions[wrong].nonzero()[:, 0].tolist()
+            raise ValueError(
+                f"the model's value of sample {sample}, coalition {coalition(kept)} (players "
+                f"{kept} kept) is {values[wrong].item()}: look for infinite "
+                "weights, or use a wider precision"
+            )
+        return values
+
+    with torch.no_grad(), _on_device(model, device), precision:
+        yield (
+            partial(game, sample) for sample in track(range(len(placements)), "coalition values")
         )
-    return values
 
 
-def coalition_mask(n: int) -> Tensor:
-    """Which owners each coalition keeps: bool ``(2**n, n + 2)``, columns as `Placement.owner`."""
-    always = torch.tensor([True, False]).expand(2**n, 2)
-    return torch.cat([membership(n), always], 1)
+def coalition_mask(coalitions: Tensor) -> Tensor:
+    """Which owners coalitions (m, n) keep: bool ``(m, n + 2)``, columns as `Placement.owner`."""
+    always = torch.tensor([True, False], device=coalitions.device).expand(len(coalitions), 2)
+    return torch.cat([coalitions, always], 1)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -162,27 +213,67 @@ def choose_device(device: str | torch.device) -> torch.device:
 class _MaskedModel:
     """A model on the masked versions of one sample, which lies on the device once."""
 
-    def __init__(self, model, placement: Placement, label: Tensor, value, keep: Tensor):
-        device = keep.device
-        self.model, self.label, self.value, self.keep = model, label, value, keep
+    def __init__(
+        self, model, placement: Placement, label: Tensor, value, coalitions: Tensor, bottlenecks
+    ):
+        device = coalitions.device
+        self.model, self.label, self.value, self.coalitions = model, label, value, coalitions
+        self.bottlenecks = bottlenecks  # as `SharedLayers` has them; None: share no layers
         self.input = placement.inputs.to(device)
         self.owner = placement.owner.to(device)
         self.baseline = placement.baseline.to(device)
         self.others = {name: x.to(device) for name, x in placement.others.items()}
+        self.output = self._plain
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        keep = self.keep[start:stop, self.owner[0]]  # one gather: (batch, ...) like the input
-        masked = torch.where(keep, self.input, self.baseline)
+        return self._values(self.coalitions[start:stop])
+
+    def share(self, batch_size: int) -> None:
+        """From here on, share the model's first layers where that pays and changes no value."""
+        self.output = self._plain
+        count, n = self.coalitions.shape
+        rows = min(batch_size, count // 8)  # what is run in order to share is a small part of all
+        if self.bottlenecks is None or rows < n or not self.input.is_floating_point():
+            return
+        some = torch.randint(count, (4,), generator=torch.Generator().manual_seed(0))
+        before = _versions(self.model)
+        expected = self._values(self.coalitions[some])
+        if _versions(self.model) != before:
+            return  # a model that writes to its buffers would keep the poison
+        try:
+            self.output = SharedLayers(
+                self.model, self._forward, self._masked, self.owner, n, rows, self.bottlenecks
+            )
+            found = self._values(self.coalitions[some])
+            same = torch.allclose(found, expected, rtol=0, atol=1e-4)
+        except torch.OutOfMemoryError:
+            self.output = self._plain
+            raise
+        except Exception:  # a model may refuse poison
+            same = False
+        if not same:
+            self.output = self._plain
+
+    def _values(self, coalitions: Tensor) -> Tensor:
+        return self.value(self.output(coalitions), self.label.expand(len(coalitions))).double()
+
+    def _plain(self, coalitions: Tensor) -> Tensor:
+        return self._forward(self._masked(coalitions))
+
+    def _masked(self, coalitions: Tensor) -> Tensor:
+        keep = coalition_mask(coalitions)[:, self.owner[0]]  # one gather: (batch, ...) as the input
+        return torch.where(keep, self.input, self.baseline)
+
+    def _forward(self, masked: Tensor) -> Tensor:
         size = len(masked)
         others = {name: x.expand(size, *x.shape[1:]) for name, x in self.others.items()}
         output = self.model(masked, **others)
-        output = getattr(output, "logits", output)
-        return self.value(output, self.label.expand(size)).double()
+        return getattr(output, "logits", output)
 
     def check_repeatable(self) -> None:
-        last = len(self.keep) - 1
+        last = len(self.coalitions) - 1
         first, second = self(last, last + 1), self(last, last + 1)
-        if not torch.allclose(first, second, rtol=1e-4, atol=1e-4):
+        if not torch.allclose(first, second, rtol=1e-4, atol=1e-4, equal_nan=True):
             raise ValueError(
                 f"the model gave {first.item():.6g} and {second.item():.6g} for the same input: "
                 "switch off what is random in it (dropout, sampling) before extracting"
@@ -200,10 +291,13 @@ class _BatchSize:
         self.size = batch_size
 
     def run(self, masked_model: _MaskedModel, coalitions: int) -> Tensor:
-        parts, done = [], 0
+        parts, done, shared = [], 0, None
         while done < coalitions:
             stop = min(done + self.size, coalitions)
             try:
+                if shared != self.size:
+                    masked_model.share(self.size)
+                    shared = self.size
                 parts.append(masked_model(done, stop))
             except torch.OutOfMemoryError:
                 if self.size == 1:
@@ -213,6 +307,21 @@ class _BatchSize:
                 continue
             done = stop
         return torch.cat(parts)
+
+
+def _is_eager(model) -> bool:
+    """Whether a model is a module whose parts Python calls one by one."""
+    return isinstance(model, torch.nn.Module) and not any(
+        isinstance(x, torch.jit.ScriptModule)
+        or hasattr(x, "_orig_mod")  # compiled, as in the next line
+        or x._compiled_call_impl is not None
+        for x in model.modules()
+    )
+
+
+def _versions(model: torch.nn.Module) -> list[tuple[int, int]]:
+    """Changes when something is written to the model's buffers."""
+    return [(id(x), 0 if x.is_inference() else x._version) for x in model.buffers()]
 
 
 class _on_device:

@@ -18,7 +18,7 @@ ON_THE_PAGE = {  # what the notebook reads of at least one row of each part
     "growth": {"what", "method", "device", "n", "batch", "cpu_s_per_game", "games_per_s",
                "peak_gb"},
     "engine": {"what", "device", "engine_s", "plain_forward_s", "mask_loop_s",
-               "throughput_of_plain"},
+               "throughput_of_plain", "throughput_of_loop", "outside_forward", "peak_gb"},
 }  # fmt: skip
 
 

@@ -126,3 +126,48 @@ def test_other_indices_of_shapiq_are_refused():
     )
     with pytest.raises(ValueError, match="index 'Moebius'; got 'SV'"):
         Interactions.from_shapiq([shapley])
+
+
+@pytest.fixture
+def figures():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_backend()
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+    plt.switch_backend(before)
+
+
+def written(drawn) -> str:
+    """All text of what a plot returned: a figure, axes, or both."""
+    from matplotlib.text import Text
+
+    drawn = drawn[0] if isinstance(drawn, tuple) else drawn
+    return " ".join(text.get_text() for text in (drawn.figure or drawn).findobj(Text))
+
+
+@pytest.mark.parametrize("index", ["Moebius", "SV", "k-SII"])
+@pytest.mark.parametrize(
+    "plot",
+    ["network_plot", "si_graph_plot", "force_plot", "waterfall_plot", "upset_plot", "bar_plot"],
+)
+def test_shapiq_plots_ours_with_the_players_names(figures, plot, index):
+    import shapiq
+    from shapiq.game_theory.moebius_converter import MoebiusConverter
+
+    one = some(samples=1, players=[["not", "a", "bad", "film"]])
+    values = one.to_shapiq()
+    if index != "Moebius":
+        values = MoebiusConverter(values)(index, 1 if index == "SV" else 2)
+    if plot == "network_plot" and index == "SV":
+        pytest.skip("shapiq draws pairs there, and Shapley values have none")
+    given = [values] if plot == "bar_plot" else values
+    text = written(getattr(shapiq.plot, plot)(given, feature_names=one.players[0], show=False))
+    assert any(name in text for name in ("bad", "film", "fil."))  # shapiq may abbreviate
+
+
+def test_the_force_plot_ends_at_the_models_output(figures):
+    one = some(samples=1)
+    text = written(one.to_shapiq().plot_force(show=False))
+    assert f"{one.v[0, -1].item():.2f}" in text and "base value" in text

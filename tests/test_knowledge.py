@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from pi_lib import (
     Interactions,
     and_inverse,
+    and_or_split,
     bootstrap,
     compare,
     jaccard,
     learned_by_scratch,
+    or_inverse,
     trajectory,
 )
-from pi_lib.knowledge import Trajectory, normalised
+from pi_lib.knowledge import Trajectory, normalised, only_scratch, salient_error
 
 
 def of(i_and, **fields):
@@ -50,6 +52,28 @@ def test_learned_by_hand():
     assert found.ratio().value == pytest.approx(0.2 / 0.4)
     assert learned_by_scratch(compare(BEFORE, AFTER), AFTER).ratio().value == pytest.approx(1)
     assert learned_by_scratch(compare(BEFORE, AFTER), of([[0, -4, 0, 14]])).ratio().value == 0
+
+
+def test_only_scratch_by_hand():
+    scratch = of([[0, 2, 9, -1]])  # normalised: .2, .9, -.1; fine-tuned: .4, -.1, .7
+    only, total = only_scratch(AFTER, scratch)
+    torch.testing.assert_close(only, torch.tensor([[0, 0.9, 0.1]]).double())
+    torch.testing.assert_close(total, torch.tensor([[0, 1.1, 0.1]]).double())
+
+
+@pytest.mark.parametrize("kind", ["and", "and-or"])
+def test_salient_error_is_the_variance_left_out(kind):
+    games = random(3)
+    if kind == "and-or":
+        split = and_or_split(games.v)
+        games = Interactions(v=games.v, i_and=split.i_and, i_or=split.i_or)
+    residual, total = salient_error(games, tau=0)
+    assert (residual / total).max() < 1e-6
+    residual, _ = salient_error(games, tau=0.5)
+    kept = games.terms.where(games.salient(0.5) | (games.orders == 0), 0).split(16, -1)
+    rebuilt = and_inverse(kept[0]) + (or_inverse(kept[1]) if kind == "and-or" else 0)
+    torch.testing.assert_close(residual, (games.v - rebuilt).square().sum(-1))
+    torch.testing.assert_close(total, games.v.var(-1, correction=0) * 16)
 
 
 def test_two_ways_to_average_ratios():

@@ -1,10 +1,18 @@
 """One cell from data to results, on real images and weights at the smoke profile."""
 
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 import pi_lib as pi
-from pi_lib import study
+from pi_lib import findings, study
 from pi_lib.store import Store
 
 CELL = study.Cell("efficientnet-lite0", "fashion-mnist", profile="smoke")
@@ -65,6 +73,28 @@ def test_a_second_run_computes_nothing(result, store, monkeypatch):
     assert not study.stored(study.Cell(profile="smoke", seed=1), store)
 
 
+def test_interrupted_and_side_by_side_give_the_same_bits(result, store, tmp_path):
+    """Half of the cell is there already, as after an interruption; the rest in two processes."""
+    for entry in (result.entries["train probe"], result.entries["extract finetuned"]):
+        shutil.copytree(entry, tmp_path / entry.relative_to(store.root))
+    again = study.run_all([CELL], Store(tmp_path), workers=2)[0]
+    for phase in study.PHASES:
+        one, other = getattr(result, phase), getattr(again, phase)
+        assert one.steps == other.steps and one.log == other.log
+        assert all(torch.equal(one.interactions[s].v, other.interactions[s].v) for s in one.steps)
+
+
+def test_what_is_skipped_is_said(store):
+    """Short sentences have too few players; how many were passed over stands with the result."""
+    cell = study.Cell("minilm", "movie-reviews", "smoke")
+    task = cell.load()
+    chosen = cell.samples(task)
+    last = task.test.ids.index(chosen.ids[-1])
+    fits = [cell.players(task).fits(sentence) for sentence in task.test.inputs[: last + 1]]
+    found = study.run(cell, store).scratch.final
+    assert found.meta["skipped"] == fits.count(False) and found.ids == chosen.ids
+
+
 def test_trajectories_end_at_their_target(result):
     assert result.trajectory("scratch").similarity[-1].min() == 1
     assert result.trajectory("finetuned", "finetuned").similarity[-1].min() == 1
@@ -74,12 +104,162 @@ def test_trajectories_end_at_their_target(result):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="profile='long'; expected one of smoke, quick, full"):
+    with pytest.raises(ValueError, match="profile='long'; expected one of smoke, quick"):
         study.Cell(profile="long")
     with pytest.raises(ValueError, match="backbone='vgg'"):
         study.Cell(backbone="vgg")
+    with pytest.raises(ValueError, match="no published weights: name a source"):
+        study.Cell(backbone="vit-32")
+    with pytest.raises(ValueError, match="of the same data"):
+        study.Cell("vit-32", "cifar10", source="cifar10-jpeg")
+    with pytest.raises(ValueError, match="takes images, but task='sst2' has texts"):
+        study.Cell(task="sst2")
     with pytest.raises(ValueError, match="phase='first'"):
         study.trained_model(CELL, "first")
+
+
+def tiny(**changes):
+    """A profile of seconds for the largest networks."""
+    about = {"n_train": 4, "n_test": 4, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
+    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 4} | changes
+    return {
+        "image": study.Settings(**about, size=changes.get("size", 64)),
+        "text": study.Settings(**(about | {"size": None})),
+    }
+
+
+@pytest.mark.parametrize(
+    ("backbone", "source", "task"),
+    [
+        *((name, None, "fashion-mnist") for name in ("vgg16", "resnet50", "vit-base", "vit-small")),
+        *((name, None, "movie-reviews") for name in ("bert-base", "distilbert")),
+        *((name, "digits", "fashion-mnist") for name in ("vgg16-32", "resnet50-32", "vit-32")),
+    ],
+)
+def test_every_backbone_goes_through_the_whole_pipeline(
+    backbone, source, task, tmp_path, monkeypatch, digits
+):
+    """With random weights in the place of those that cannot be downloaded here."""
+    built = study.models.build
+    monkeypatch.setattr(
+        study.models, "build", lambda *a, pretrained=True, **k: built(*a, pretrained=False, **k)
+    )
+    monkeypatch.setitem(study.PROFILES, "smoke", tiny())
+    result = study.run(study.Cell(backbone, task, "smoke", source=source), Store(tmp_path))
+    assert result.probe.final.v.isfinite().all() and result.scratch.final.v.shape == (1, 4)
+    assert ("pre-train" in result.entries) == (source is not None)
+    shutil.rmtree(tmp_path)  # hundreds of MB
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """scikit-learn's digits as a task, for a source of other data than the downstream task's."""
+    from sklearn.datasets import load_digits
+
+    pictures, labels = load_digits(return_X_y=True)
+    pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
+    splits = (slice(0, 1200), slice(1200, None))
+    source = study.tasks._Source(
+        classes=tuple("0123456789"),
+        splits=tuple(
+            study.tasks._Samples(
+                labels[part], np.arange(len(labels[part])), pictures[part].__getitem__
+            )
+            for part in splits
+        ),
+        source="scikit-learn",
+    )
+    monkeypatch.setitem(study.tasks._LOADERS, "digits", lambda _: source)
+    monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
+
+
+def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, digits):
+    """With seed 0, for all seeds; a rate that diverges is not chosen; the trials are kept."""
+    rates = {phase: (float("nan"), 1e-6, 1e-2) for phase in study.PHASES}
+    monkeypatch.setitem(study.LEARNING_RATES, "image", rates)
+    about = dict(n_train=96, n_val=32, n_test=32, trials=3, epochs=3, probe_epochs=20)
+    monkeypatch.setitem(study.PROFILES, "smoke", tiny(**about, size=32, batch_size=16, n_source=64))
+    store = Store(tmp_path)
+    cell = study.Cell("resnet20", "digits", "smoke", seed=3, source="fashion-mnist")
+    result = study.run(cell, store)
+    table = result.learning_rates()
+    probe = table[table["phase"] == "probe"]
+    best = probe.sort_values(["accuracy", "loss"], ascending=[False, True]).iloc[0]
+    assert best["chosen"] and probe["chosen"].sum() == 1 and set(probe["rate"]) == {1e-6, 1e-2}
+    assert result.probe.settings["learning_rate"] == best["rate"] == 1e-2
+    assert (table["samples"] == 32).all()
+    seeds = [
+        Store.record(entry)["spec"]["seed"]
+        for entry in (tmp_path / "train").iterdir()
+        if entry.is_dir()
+    ]
+    assert sorted(seeds) == [0] * 6 + [3] * 3  # two rates a phase with seed 0; the chosen with 3
+    assert len(list((tmp_path / "pretrain").glob("[!.]*"))) == 1  # one for all seeds
+
+
+def test_validation_samples_are_no_training_samples(monkeypatch):
+    monkeypatch.setitem(study.PROFILES, "smoke", tiny(n_train=20, n_val=10))
+    task = study.Cell(profile="smoke").load()
+    assert len(set(task.train.ids)) == 30
+    assert sorted(task.train.labels[20:].tolist()) == list(range(10))  # balanced too
+
+
+def test_a_cell_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    """Flowers have no source on this machine: the other cell is computed all the same."""
+    monkeypatch.delenv("PI_LIB_DATA", raising=False)
+    store = Store(tmp_path)
+    failing = study.Cell("efficientnet-lite0", "flowers", "smoke")
+    with pytest.raises(study.StudyFailed, match="lite0 on flowers, seed 0: .*MissingAsset"):
+        study.run_all([failing, CELL], store)
+    assert study.stored(CELL, store) and not study.stored(failing, store)
+
+
+def test_the_table_says_what_the_results_say(result):
+    table = result.table()
+    assert findings.share(table, "preserved").value == pytest.approx(
+        result.knowledge.preserved_share().value
+    )
+    assert findings.share(table, "learned by scratch").value == pytest.approx(
+        result.learned.ratio().value
+    )
+    assert findings.share(table, "new").value == pytest.approx(result.knowledge.new_share().value)
+    assert findings.accuracy(table, "probe") == result.probe.accuracy
+    gap = result.knowledge.order_gap("discarded", "preserved")
+    assert findings.order_gap(table, "discarded").value == pytest.approx(gap.value)
+    areas = result.trajectory("finetuned").areas() - result.trajectory("scratch").areas()
+    assert findings.area_gain(table).value == pytest.approx(areas.mean())
+    directness = (result.trajectory(phase).directness().value for phase in ("finetuned", "scratch"))
+    fine, scratch = directness
+    assert findings.directness_gain(table).value == pytest.approx(fine - scratch)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    """A killed run leaves no worker behind."""
+    code = (
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "import os, time\n"
+        "from pi_lib.study import _end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, get_context('spawn'), _end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 60)\n"
+        "    time.sleep(60)\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{worker}/stat").read_text().split(") ")[1][0] == "Z":
+            return  # ended; nobody has asked how
+        time.sleep(0.1)
+    raise AssertionError("the worker goes on")
 
 
 def test_five_lines_on_a_model_of_ones_own():

@@ -1,7 +1,9 @@
 """Tasks: balanced nested subsets, and inputs that are those of the source."""
 
 import io
+import warnings
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pi_lib import tasks
+from pi_lib import PatchPlayers, tasks
 from pi_lib.assets import MissingAsset
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch, tmp_path_factory):
+    """As without internet; what `datasets` prepares of local files goes with the test."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture
@@ -80,9 +90,9 @@ def test_fashion_mnist_is_the_source_picture_by_picture():
 
 
 def test_resizing_agrees_with_pillow():
-    at_28 = tasks.load("fashion-mnist", n_train=5, n_test=5, size=28).train
-    at_64 = tasks.load("fashion-mnist", n_train=5, n_test=5).train
-    at_14 = tasks.load("fashion-mnist", n_train=5, n_test=5, size=14).train
+    at_28 = tasks.load("fashion-mnist", n_train=10, n_test=5, size=28).train
+    at_64 = tasks.load("fashion-mnist", n_train=10, n_test=5).train
+    at_14 = tasks.load("fashion-mnist", n_train=10, n_test=5, size=14).train
     for resized, side in ((at_64, 64), (at_14, 14)):
         assert resized.ids == at_28.ids
         for small, large in zip(at_28.inputs, resized.inputs, strict=True):
@@ -140,8 +150,8 @@ def test_pictures_from_the_readers_folder(folder, monkeypatch, name, shape, coun
     )
     assert task.mean.shape == (3,) and 0 < task.mean.min() <= task.mean.max() < 1
     monkeypatch.setenv("PI_LIB_DATA", str(folder))
-    again = tasks.load(name, n_train=4, n_test=2, size=16)
-    assert again.train.inputs.shape == (4, 3, 16, 16)
+    again = tasks.load(name, n_train=10, n_test=2, size=16)
+    assert again.train.inputs.shape == (10, 3, 16, 16)
     assert again.train.labels.tolist() == task.train.labels[again.train.ids].tolist()
 
 
@@ -191,3 +201,364 @@ def test_images_takes_pixels_only():
         tasks.images(torch.zeros(1))
     with pytest.raises(TypeError, match="got list"):
         tasks.images(["a"])
+
+
+# The paper's data sets, which cannot be downloaded here: small local ones of the same schema.
+
+
+def photo(side, box, inner, outer=(0, 0, 0)):
+    """A picture (width, height) of one colour with another inside a box."""
+    picture = Image.new("RGB", side, outer)
+    picture.paste(inner, tuple(box))
+    return picture
+
+
+FINE = {"quality": 100, "subsampling": 0}  # a JPEG that does not mix colours across a box's border
+COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+SIZES = [(60, 40), (50, 70), (64, 64)]
+BOXES = [(10, 5, 40, 35), (4, 8, 44, 60), (16, 16, 48, 48)]
+
+
+def shows_its_class_alone(split, tolerance=12):
+    """Whether each image is the colour of its class all over: cropped to the box, no more."""
+    expected = torch.tensor(COLOURS)[split.labels][..., None, None]
+    return bool(((split.inputs.int() - expected).abs() <= tolerance).all())
+
+
+@pytest.fixture
+def cub(tmp_path):
+    """CUB-200-2011 in small: three classes, five photographs each, the last of each for testing."""
+    root = tmp_path / "CUB_200_2011"
+    lines = {
+        name: [] for name in "images image_class_labels train_test_split bounding_boxes".split()
+    }
+    classes = ["001.Black_footed_Albatross", "002.Crow", "003.Tree_Swallow"]
+    for number in range(1, 16):
+        label = (number - 1) // 5
+        (root / "images" / classes[label]).mkdir(parents=True, exist_ok=True)
+        x0, y0, x1, y1 = BOXES[label]
+        path = f"{classes[label]}/photo {number}.jpg"
+        photo(SIZES[label], BOXES[label], COLOURS[label]).save(root / "images" / path, **FINE)
+        lines["images"].append(f"{number} {path}")
+        lines["image_class_labels"].append(f"{number} {label + 1}")
+        lines["train_test_split"].append(f"{number} {int(number % 5 > 0)}")
+        lines["bounding_boxes"].append(f"{number} {x0}.0 {y0}.0 {x1 - x0}.0 {y1 - y0}.0")
+    lines["classes"] = [f"{i} {name}" for i, name in enumerate(classes, 1)]
+    for name, content in lines.items():
+        (root / f"{name}.txt").write_text("\n".join(content) + "\n")
+    return root
+
+
+def test_cub_is_cropped_to_its_boxes_and_resized(cub, tmp_path):
+    task = tasks.load("cub", data=tmp_path)
+    assert task.classes == ("Black footed Albatross", "Crow", "Tree Swallow")
+    assert task.train.inputs.shape == (12, 3, 224, 224) and task.test.inputs.shape[0] == 3
+    assert task.test.ids == [5, 10, 15] and task.test.labels.tolist() == [0, 1, 2]
+    assert shows_its_class_alone(task.train) and shows_its_class_alone(task.test)
+    assert "cropped to the bounding boxes" in task.source
+    assert tasks.load("cub", size=32, data=tmp_path).train.inputs.shape == (12, 3, 32, 32)
+
+
+def test_the_papers_players_lie_on_cub(cub, tmp_path):
+    task = tasks.load("cub", n_train=3, n_test=1, data=tmp_path)
+    players = PatchPlayers(grid=8, n=10, region="central", mean=task.mean)
+    (placement,) = players.place(tasks.images(task.test.inputs), task.test.ids)
+    owner = placement.owner[0, 0]
+    assert [(owner == player).sum().item() for player in range(10)] == [28 * 28] * 10
+    border = torch.ones_like(owner, dtype=torch.bool)
+    border[28:-28, 28:-28] = False
+    assert (owner[border] == 10).all()
+
+
+def test_only_chosen_images_are_opened(cub, tmp_path):
+    chosen = tasks.load("cub", n_train=3, n_test=1, data=tmp_path)
+    kept = {*chosen.train.ids, *chosen.test.ids}
+    for line in (cub / "images.txt").read_text().splitlines():
+        number, path = line.split(" ", 1)
+        if int(number) not in kept:
+            (cub / "images" / path).write_text("no image")
+    again = tasks.load("cub", n_train=3, n_test=1, data=tmp_path)
+    assert torch.equal(again.train.inputs, chosen.train.inputs)
+    with pytest.raises(ValueError, match=r"photo \d+.jpg cannot be read as an image"):
+        tasks.load("cub", data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("images", "one a.jpg", "images.txt, line 1: expected a number"),
+        ("bounding_boxes", "1 1.0 2.0 3.0", "bounding_boxes.txt, line 1: .* got '1 1.0 2.0 3.0'"),
+        ("bounding_boxes", "1 900.0 2.0 30.0 30.0", r"from \(900, 2\) to \(930, 32\) is empty, or"),
+        ("bounding_boxes", "1 10.0 2.0 0.0 30.0", "is empty"),
+        ("train_test_split", "99 1", "train_test_split.txt does not list the same images"),
+        ("image_class_labels", "1 4", "labels from 0 to 3, but there are 3 classes"),
+    ],
+)
+def test_cub_of_another_schema_is_refused(cub, tmp_path, file, line, message):
+    path = cub / f"{file}.txt"
+    path.write_text("\n".join([line, *path.read_text().splitlines()[1:]]))
+    with pytest.raises(ValueError, match=message):
+        tasks.load("cub", data=tmp_path)
+
+
+def test_a_box_over_the_border_is_cut_there(cub, tmp_path):
+    path = cub / "bounding_boxes.txt"
+    path.write_text(path.read_text().replace("1 10.0 5.0 30.0 30.0", "1 -0.0 5.0 61.5 30.0", 1))
+    with pytest.raises(ValueError, match="line 1"):  # negative: not the format
+        tasks.load("cub", data=tmp_path)
+    path.write_text(path.read_text().replace("1 -0.0 5.0 61.5", "1 0.0 5.0 61.5", 1))
+    picture = tasks.load("cub", data=tmp_path).train.inputs[0]  # all 60 columns of rows 5 to 35
+    assert picture[0, 112, 10] < 30 < 170 < picture[0, 112, 90]
+
+
+def test_a_class_without_training_samples_is_refused(cub, tmp_path):
+    path = cub / "train_test_split.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], *(f"{i} 0" for i in range(6, 11)), *lines[10:]]))
+    with pytest.raises(ValueError, match="no training sample of 1 of the 3 classes .*'Crow'"):
+        tasks.load("cub", data=tmp_path)
+
+
+def test_fewer_samples_than_classes_warn(cub, tmp_path):
+    with pytest.warns(UserWarning, match="cub: n_train=2 samples leave some of the 3 classes"):
+        tasks.load("cub", n_train=2, data=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tasks.load("cub", n_train=3, n_test=1, data=tmp_path)
+    with pytest.raises(ValueError, match="cub: n_train=13, but there are 12 samples"):
+        tasks.load("cub", n_train=13, data=tmp_path)
+
+
+def test_a_crop_is_the_box_pixel_by_pixel():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), "u1")
+    picture = Image.fromarray(pixels)
+    assert (tasks._pixels(picture, (1, 2, 5, 6), "it") == pixels[2:6, 1:5]).all()
+    assert (tasks._pixels(picture, (1.5, 2.5, 4.5, 5.5), "it") == pixels[2:6, 1:5]).all()
+    assert (tasks._pixels(picture, (-1, -1, 9, 7), "it") == pixels).all()
+    assert (tasks._pixels(picture, None, "it") == pixels).all()
+
+
+@pytest.fixture
+def cars(tmp_path):
+    """Stanford Cars in small, with the devkit's MATLAB files."""
+    from scipy.io import savemat
+
+    root = tmp_path / "stanford_cars"
+    types = [(f"bbox_{k}", "O") for k in ("x1", "y1", "x2", "y2")] + [
+        ("class", "O"),
+        ("fname", "O"),
+    ]
+    for part, count, file in (
+        ("train", 6, "devkit/cars_train_annos.mat"),
+        ("test", 3, "cars_test_annos_withlabels.mat"),
+    ):
+        (root / f"cars_{part}").mkdir(parents=True)
+        (root / "devkit").mkdir(exist_ok=True)
+        rows = np.empty((1, count), dtype=types)
+        for i in range(count):
+            x0, y0, x1, y1 = BOXES[i % 3]
+            name = f"{i + 1:05}.jpg"
+            photo(SIZES[i % 3], BOXES[i % 3], COLOURS[i % 3]).save(
+                root / f"cars_{part}" / name, **FINE
+            )
+            # counted from 1, the last pixel included, in the smallest type that holds it
+            corner = [np.uint8(value) for value in (x0 + 1, y0 + 1, x1, y1)]
+            rows[0, i] = (*corner, np.uint8(i % 3 + 1), name)
+        savemat(root / file, {"annotations": rows})
+    names = np.array(
+        ["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "smart fortwo"], dtype="O"
+    )
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": names[None]})
+    return root
+
+
+def test_cars_are_cropped_to_their_boxes_and_resized(cars, tmp_path):
+    task = tasks.load("cars", data=tmp_path)
+    assert task.classes == ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "smart fortwo")
+    assert task.train.inputs.shape == (6, 3, 224, 224)
+    assert task.train.labels.tolist() == [0, 1, 2] * 2 and task.test.labels.tolist() == [0, 1, 2]
+    assert shows_its_class_alone(task.train) and shows_its_class_alone(task.test)
+
+
+def test_cars_of_another_schema_are_refused(cars, tmp_path):
+    from scipy.io import loadmat, savemat
+
+    test = cars / "cars_test_annos_withlabels.mat"
+    rows = loadmat(test)["annotations"]
+    unlabelled = np.empty(rows.shape, [field for field in rows.dtype.descr if field[0] != "class"])
+    unlabelled[:] = 0
+    savemat(test, {"annotations": unlabelled})
+    with pytest.raises(ValueError, match="but not class .the devkit's cars_test_annos.mat has no"):
+        tasks.load("cars", data=tmp_path)
+    savemat(test, {"something": 1})
+    with pytest.raises(ValueError, match="holds something; expected annotations"):
+        tasks.load("cars", data=tmp_path)
+    test.write_text("no MATLAB")
+    with pytest.raises(ValueError, match="cannot be read as a MATLAB file"):
+        tasks.load("cars", data=tmp_path)
+
+
+def tables(images, labels, column="image", names=None, boxes=None):
+    """Images as a table of the hub's schema."""
+    features = {column: datasets.Image(), "label": datasets.Value("int64")}
+    if names:
+        features["label"] = datasets.ClassLabel(names=names)
+    content = {column: images, "label": labels}
+    if boxes:
+        content["bbox"] = boxes
+        features["bbox"] = datasets.List(datasets.Value("float32"))
+    return datasets.Dataset.from_dict(content, datasets.Features(features))
+
+
+def test_cub_as_the_hub_has_it(tmp_path):
+    names = ["001.Black_footed_Albatross", "002.Crow", "003.Tree_Swallow"]
+    pictures = [photo(SIZES[i], BOXES[i], COLOURS[i]) for i in range(3)]
+    boxes = [list(map(float, box)) for box in BOXES]
+    (tmp_path / "cub" / "data").mkdir(parents=True)
+    for part in ("train", "test"):
+        table = tables(pictures, [0, 1, 2], names=names, boxes=boxes)
+        table.to_parquet(tmp_path / "cub" / "data" / f"{part}-00000-of-00001.parquet")
+    task = tasks.load("cub", data=tmp_path)
+    assert task.classes == ("Black footed Albatross", "Crow", "Tree Swallow")
+    assert task.train.inputs.shape == (3, 3, 224, 224) and task.train.ids == [0, 1, 2]
+    assert shows_its_class_alone(task.train)
+    assert "cropped to the bounding boxes" in task.source
+
+
+def test_the_hub_is_asked_without_code_of_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def load_dataset(name, **options):
+        asked.append((name, options))
+        draw = np.random.default_rng(0)
+        pictures = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), "u1")) for _ in range(20)]
+        one = tables(pictures, [i % 10 for i in range(20)], column="img")
+        return datasets.DatasetDict(train=one, test=one.select(range(10)))
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    task = tasks.load("cifar10", n_train=10)
+    assert asked == [("uoft-cs/cifar10", {})]
+    assert (task.classes[0], task.classes[9]) == ("airplane", "truck")
+    assert task.train.inputs.shape == (10, 3, 32, 32) and len(task.test) == 10
+    raw = np.asarray(load_dataset("")["train"][task.train.ids[3]]["img"])
+    assert (task.train.inputs[3].permute(1, 2, 0).numpy() == raw).all()
+
+
+def test_tables_without_boxes_say_so(tmp_path):
+    table = tables([photo((9, 7), (0, 0, 9, 7), colour) for colour in COLOURS], [0, 1, 2])
+    datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path / "cars")
+    task = tasks.load("cars", data=tmp_path)
+    assert task.classes == ("0", "1", "2") and "whole images: this copy has no boxes" in task.source
+    assert shows_its_class_alone(task.train, tolerance=0)
+
+
+def sst2(folder, **columns):
+    (folder / "sst2").mkdir(exist_ok=True)
+    for part in ("train", "validation", "test"):
+        own = {name: values[part] for name, values in columns.items()}
+        datasets.Dataset.from_dict(own).to_parquet(folder / "sst2" / f"{part}.parquet")
+
+
+SENTENCES = {"train": ["fine", "dull", "good"], "validation": ["bad", "great"], "test": ["so"]}
+SENTIMENTS = {"train": [1, 0, 1], "validation": [0, 1], "test": [-1]}
+
+
+def test_sst2_as_the_hub_has_it_tests_on_the_validation_split(tmp_path):
+    sst2(tmp_path, idx=SENTIMENTS, sentence=SENTENCES, label=SENTIMENTS)
+    task = tasks.load("sst2", data=tmp_path)
+    assert task.classes == ("negative", "positive") and task.kind == "text"
+    assert task.train.inputs == ["fine", "dull", "good"] and task.test.inputs == ["bad", "great"]
+    assert task.train.labels.tolist() == [1, 0, 1] and task.test.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"text": SENTENCES, "label": SENTIMENTS},
+            "has the columns text, label; expected sentence",
+        ),
+        ({"sentence": SENTENCES, "target": SENTIMENTS}, "columns sentence, target; expected sent"),
+        (
+            {"sentence": SENTENCES, "label": SENTIMENTS | {"validation": [-1, -1]}},
+            "the test split has labels from -1 to -1, but there are 2 classes",
+        ),
+        ({"sentence": SENTENCES, "label": SENTENCES}, "labels are names; expected numbers, 0 to 1"),
+        (
+            {"sentence": SENTENCES, "label": SENTIMENTS | {"train": [1, None, 0]}},
+            "labels are whole numbers or names; some are missing",
+        ),
+        (
+            {"sentence": SENTENCES | {"train": ["fine", None, "good"]}, "label": SENTIMENTS},
+            "sst2, train split: the column sentence has rows without a sentence",
+        ),
+    ],
+)
+def test_tables_of_another_schema_are_refused(tmp_path, columns, message):
+    sst2(tmp_path, **columns)
+    with pytest.raises(ValueError, match=message):
+        tasks.load("sst2", data=tmp_path)
+
+
+def test_tables_without_a_split_or_unreadable_are_refused(tmp_path):
+    sst2(tmp_path, sentence=SENTENCES, label=SENTIMENTS)
+    (tmp_path / "sst2" / "validation.parquet").unlink()
+    with pytest.raises(ValueError, match="found the splits train, test, but no validation"):
+        tasks.load("sst2", data=tmp_path)
+    (tmp_path / "sst2" / "train.parquet").write_text("no table")
+    with pytest.raises(ValueError, match="sst2 cannot be read as tables: .* Expected files of a"):
+        tasks.load("sst2", data=tmp_path)
+
+
+def test_a_header_or_a_wrong_label_in_sst2_is_named(folder):
+    (folder / "sst2" / "test.tsv").write_text("sentence\tlabel\ndull\t0\n")
+    with pytest.raises(
+        ValueError, match="test.tsv, line 1: expected a sentence, a tab, and 0 or 1"
+    ):
+        tasks.load("sst2", data=folder)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cub", "cars", "sst2"])
+def test_all_sources_that_were_tried_are_named(tmp_path, name):
+    with pytest.raises(MissingAsset) as error:
+        tasks.load(name, data=tmp_path)
+    message = str(error.value)
+    for said in (
+        f"{name} was not found",
+        "1. your own folder (PI_LIB_DATA): ",
+        f"2. your own folder (PI_LIB_DATA), as tables: {tmp_path} does not hold {name}",
+        "3. the Hugging Face hub and its cache (",
+        "OfflineModeIsEnabled",
+        "datasets.load_dataset(",
+        "data=FOLDER in the call",
+    ):
+        assert said in message
+
+
+def test_a_folder_of_ones_own_images(tmp_path):
+    for part, count in (("train", 3), ("test", 1)):
+        for label, name in enumerate(["ant", "bee"]):
+            (tmp_path / "mine" / part / name).mkdir(parents=True)
+            for i in range(count):
+                picture = Image.new("RGB", (20 + i, 10), COLOURS[label])
+                picture.save(tmp_path / "mine" / part / name / f"{i}.png")
+    task = tasks.load(f"folder:{tmp_path / 'mine'}", n_train=4, size=32)
+    assert task.classes == ("ant", "bee") and task.kind == "image"
+    assert task.train.inputs.shape == (4, 3, 32, 32) and len(task.test) == 2
+    assert shows_its_class_alone(task.train, tolerance=0)
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_a_folder_of_ones_own_sentences(tmp_path, ending, separator):
+    rows = {"train": [("a fine film", "good"), ("dull", "bad")], "test": [("so dull", "bad")]}
+    for part, some in rows.items():
+        lines = [separator.join(row) for row in [("text", "label"), *some]]
+        (tmp_path / f"{part}.{ending}").write_text("\n".join(lines))
+    task = tasks.load(f"folder:{tmp_path}")
+    assert task.classes == ("bad", "good") and task.kind == "text"
+    assert task.train.inputs == ["a fine film", "dull"] and task.train.labels.tolist() == [1, 0]
+    (tmp_path / f"test.{ending}").write_text(f"text{separator}label\nso{separator}awful")
+    with pytest.raises(ValueError, match="label 'awful' of the test split does not occur in train"):
+        tasks.load(f"folder:{tmp_path}")
+    with pytest.raises(MissingAsset, match="there is no folder"):
+        tasks.load(f"folder:{tmp_path / 'elsewhere'}")

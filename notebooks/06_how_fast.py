@@ -69,7 +69,7 @@ PEERS = {  # part and number -> the peer that it is against; None: the row says
     ("split", "times_less"): None,
     ("split", "times_less_than_batched"): "SGD recipe, batched",
     ("transforms", "times_less"): None,
-    ("engine", "times_less_than_loop"): "mask loop",
+    ("engine", "throughput_of_loop"): "mask loop",
 }
 
 
@@ -80,8 +80,6 @@ def wanted(part, key, row):
             return one["wanted"]
 
 
-if "engine" in rows:
-    rows["engine"]["times_less_than_loop"] = rows["engine"].mask_loop_s / rows["engine"].engine_s
 against = pd.DataFrame(
     {
         "what": f"{row['what']}\nagainst {peer or row['peer']}",
@@ -94,7 +92,7 @@ against = pd.DataFrame(
     if of == part and pd.notna(row.get(key))
 ).astype({"target": float})
 
-# %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time for the split and the transforms, time on the clock for the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
+# %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time; on a GPU, time on the clock for the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
 figure = plots.times_less(against, "times less than the peer takes")
 
 # %% tags=["hide-input"]
@@ -126,10 +124,14 @@ NAMES = {
     "engine_s": "engine, s",
     "plain_forward_s": "plain forward, s",
     "mask_loop_s": "mask loop, s",
-    "throughput_of_plain": "share of the plain throughput",
+    "throughput_of_plain": "throughput of plain",
+    "outside_forward": "outside the forward",
+    "peak_gb": "peak, GB",
+    "plain_peak_gb": "peak of plain, GB",
 }
 if "engine" in rows:
-    shown = rows["engine"][list(NAMES)].rename(columns=NAMES).set_index("what").round(3)
+    shown = rows["engine"].reindex(columns=NAMES).rename(columns=NAMES).set_index("what")
+    shown = shown.round(3).astype(object).where(shown.notna(), "")
 else:
     shown = Markdown("*Not measured in this record.*")
 shown
@@ -217,4 +219,4 @@ pd.DataFrame(
 #     make bench                                   # all parts; replaces what this page reads
 #     python -m benchmarks transforms growth       # these parts anew, the others as they were
 #     python -m benchmarks --record results/mine.json
-#     python -m pi_lib run --only 05 -p record=../results/mine.json
+#     python -m pi_lib run --only 06 -p record=../results/mine.json

@@ -1,0 +1,155 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own image model
+#
+# **Key points**
+#
+# - `pi_lib.extract` takes any callable from images to logits. Nothing of the model is changed, and
+#   nothing of its class need be known.
+# - Five lines compare two models: who the players are, interactions of each, and `compare`.
+# - Players, value and number of classes are yours to choose.
+#
+# *Needs: [What an interaction is](01_what_is_an_interaction). Five minutes to read, a minute to run.
+# The model here is torchvision's ShuffleNet, which the rest of the book does not use.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+players_n = 8
+
+# %%
+import torch
+from IPython.display import Markdown, display
+from torch import nn
+from torchvision.models import shufflenet_v2_x0_5
+
+import pi_lib as pi
+from pi_lib import models, plots, tasks
+
+plots.style()
+small = profile == "smoke"
+
+# %% [markdown]
+# ## A model that was trained before
+#
+# Bring your own two checkpoints and skip this section. Here the network learns half of the classes
+# of Fashion-MNIST, and is then fine-tuned on the other half.
+
+
+# %%
+def half(split, first):
+    """The samples of five classes, numbered from 0."""
+    mine = [i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5]
+    part = split.take(mine)
+    return tasks.Split(part.inputs, part.labels - first, part.ids)
+
+
+data = tasks.load(
+    "fashion-mnist",
+    n_train=200 if small else 2000,
+    n_test=100 if small else 400,
+    size=32,
+    seed=seed,
+)
+torch.manual_seed(seed)
+net = shufflenet_v2_x0_5()
+net.fc = nn.Identity()
+model = models.Classifier(net, nn.Linear(1024, 5))
+
+epochs = 1 if small else 5
+earlier = pi.pretrain(
+    model, half(data.train, 0), half(data.test, 0), epochs=epochs, learning_rate=3e-3, seed=seed
+)
+start = models.transfer(earlier.model, 5, seed=seed)
+task = half(data.train, 5), half(data.test, 5)
+probe = pi.linear_probe(start, *task, epochs=4 * epochs, learning_rate=1e-2, seed=seed)
+finetuned = pi.finetune(start, *task, epochs=epochs, learning_rate=1e-3, seed=seed)
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        f"Accuracy on held-out images: linear probe {probe.accuracy:.2f}, fine-tuned "
+        f"{finetuned.accuracy:.2f}."
+    )
+)
+
+# %% [markdown]
+# ## Five lines
+#
+# `images` are floats as the model takes them, `labels` the true classes. The same `players` object
+# goes to both calls, so both models are asked about the same patches.
+
+# %% mystnb={"figure": {"name": "fig-own-image", "caption": "Preserved, discarded and new knowledge of this page's model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
+chosen = task[1].take(range(4 if small else 12))
+images, labels = tasks.images(chosen.inputs), chosen.labels
+
+players = pi.PatchPlayers(grid=8, n=players_n, region="central", seed=seed)
+before = pi.extract(probe.model, images, labels, players)
+after = pi.extract(finetuned.model, images, labels, players)
+knowledge = pi.compare(before, after)
+figure = knowledge.plot()
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        f"Fine-tuning preserved {knowledge.preserved_share()} of what the probe knew; "
+        f"{knowledge.new_share()} of what the fine-tuned model knows is new."
+    )
+)
+
+# %% [markdown]
+# ## Look at one image
+
+# %% mystnb={"figure": {"name": "fig-own-patches", "caption": "One test image with its players, then the patches of its strongest interactions; orange adds to the true class, blue takes away."}, "image": {"alt": "A small picture of clothing with outlined patches, and copies of it that show the strongest groups of patches."}}
+figure = plots.interactions_on_image(players.place(images)[0], after)
+
+# %%
+after.top(5)
+
+# %% [markdown]
+# ## Other players
+#
+# Anything that can be written as a map of labels can be a player: superpixels, organs, the cells of
+# a table. -1 is background. Here the picture is cut into its four quarters and a border.
+
+# %%
+quarters = torch.full((32, 32), -1)
+for k, (row, column) in enumerate([(4, 4), (4, 16), (16, 4), (16, 16)]):
+    quarters[row : row + 12, column : column + 12] = k
+regions = pi.LabelMapPlayers(quarters, baseline=0.0)
+pi.extract(finetuned.model, images, labels, regions).top(5)
+
+# %% [markdown]
+# ## Another value
+#
+# The default is the log-odds of the true class. `value=` takes any function of the model's output
+# and the labels: here the margin over the second best class.
+
+
+# %%
+def margin(logits, labels):
+    true = logits.gather(-1, labels[:, None])[:, 0]
+    return true - logits.scatter(-1, labels[:, None], -torch.inf).amax(-1)
+
+
+pi.extract(finetuned.model, images, labels, regions, value=margin).top(5)
+
+# %% [markdown]
+# ## If it refuses
+#
+# `extract` checks before it computes, and says what to do: a model left in training mode, one that
+# answers the same input differently, labels out of range, images smaller than the grid, more players
+# than can be enumerated.
+
+# %%
+try:
+    pi.extract(finetuned.model.train(), images, labels, players)
+except ValueError as error:
+    print(error)

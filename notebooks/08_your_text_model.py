@@ -1,0 +1,122 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own text model
+#
+# **Key points**
+#
+# - A model of `transformers` goes to `pi_lib.extract` as it is: what has `.logits` is understood.
+# - Players are content words, masked whole with the tokenizer's own mask token.
+# - AND and OR effects can be told apart, with a certificate of how good the split is.
+#
+# *Needs: [What an interaction is](01_what_is_an_interaction). Five minutes to read, a minute to run.
+# The model here is a two-layer BERT, trained on this page from random weights.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+
+# %%
+import torch
+from IPython.display import Markdown, display
+from transformers import BertConfig, BertForSequenceClassification
+
+import pi_lib as pi
+from pi_lib import models, plots, tasks
+
+plots.style()
+small = profile == "smoke"
+
+# %% [markdown]
+# ## A model and a tokenizer
+#
+# Bring your own and skip this section. The tokenizer must be a *fast* one, which knows where in the
+# sentence each token stands.
+
+# %%
+data = tasks.load("movie-reviews", n_train=200 if small else 2000, n_test=200, seed=seed)
+tokenizer = models.tokenizer("minilm")
+torch.manual_seed(seed)
+model = BertForSequenceClassification(
+    BertConfig(
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=256,
+        num_labels=2,
+    )
+)
+run = pi.train_from_scratch(
+    model, data.train, data.test, epochs=1 if small else 6, learning_rate=1e-3, checkpoints=3,
+    tokenizer=tokenizer, seed=seed,
+)  # fmt: skip
+run.to_frame()
+
+# %% [markdown]
+# ## Interactions between words
+#
+# A sentence needs at least `n` content words; `fits` says whether it has them.
+
+# %%
+players = pi.WordPlayers(tokenizer, n=6, seed=seed)
+chosen = [i for i, s in enumerate(data.test.inputs) if players.fits(s)][: 4 if small else 16]
+samples = data.test.take(chosen)
+found = pi.extract(run.model, samples.inputs, samples.labels, players, ids=samples.ids)
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        f"> {samples.inputs[0].replace('*', ' ')}\n\n"
+        f"true class: *{data.classes[samples.labels[0]]}*"
+    )
+)
+found.top(6)
+
+# %% mystnb={"figure": {"name": "fig-own-words", "caption": "The strongest interactions between words of one sentence."}, "image": {"alt": "Signed horizontal bars, one for each of the strongest groups of words."}}
+figure = plots.strongest(found, k=8)
+
+# %% [markdown]
+# ## AND and OR
+#
+# `kind="and-or"` writes the same values as the sparsest sum of AND effects (all of these words
+# together) and OR effects (any of them). `gap` bounds how far the split can be from the best one.
+
+# %%
+split = pi.extract(
+    run.model, samples.inputs, samples.labels, players, ids=samples.ids, kind="and-or", noise=0.04
+)
+split.top(6)
+
+# %% tags=["hide-input"]
+gaps = split.meta["gap"]
+sizes = {
+    name: (one.salient().sum(-1).double())
+    for name, one in (("AND alone", found), ("AND-OR", split))
+}
+display(
+    Markdown(
+        f"Largest gap over the sentences: {max(gaps):.1e}. Salient interactions a sentence: "
+        + "; ".join(f"{name} {pi.bootstrap(count)}" for name, count in sizes.items())
+        + "."
+    )
+)
+
+# %% [markdown]
+# ## Before and after
+#
+# Any two models with the same players can be compared. Here the first and the last checkpoint of the
+# run above: what was there by chance, and what training brought.
+
+# %% mystnb={"figure": {"name": "fig-own-text", "caption": "From random weights to the trained model: preserved, discarded and new, by order. Whiskers: 95 % bootstrap intervals over sentences."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
+first = pi.extract(run.at(0), samples.inputs, samples.labels, players, ids=samples.ids)
+figure = pi.compare(first, found).plot()
+
+# %% [markdown]
+# Each model's interactions are divided by its own mean $|v(N) - v(\emptyset)|$ first, so the random
+# network's faint effects are drawn as large as the trained one's.

@@ -1,0 +1,101 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own training run
+#
+# **Key points**
+#
+# - `KnowledgeTracker` is a callback for a `transformers.Trainer` of yours. It reports what is
+#   preserved and what is new while the run goes on.
+# - The run stays as it was: with and without the callback, training gives the same bits.
+#
+# *Needs: [Your own image model](07_your_image_model) for players and samples. Three minutes to read,
+# a minute to run. The model is a small vision transformer of `transformers`.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+
+# %%
+import tempfile
+
+import torch
+from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+
+import pi_lib as pi
+from pi_lib import plots, tasks
+
+plots.style()
+small = profile == "smoke"
+
+# %% [markdown]
+# ## A run of your own
+#
+# Nothing here is special: a model, a data set that yields dictionaries, and arguments.
+
+# %%
+data = tasks.load("fashion-mnist", n_train=200 if small else 1500, n_test=200, size=32, seed=seed)
+
+
+def dataset(split):
+    images = tasks.images(split.inputs)
+    return [{"pixel_values": x, "labels": y} for x, y in zip(images, split.labels, strict=True)]
+
+
+torch.manual_seed(seed)
+model = ViTForImageClassification(
+    ViTConfig(
+        image_size=32, patch_size=4, hidden_size=96, num_hidden_layers=3, num_attention_heads=3,
+        intermediate_size=192, num_labels=10,
+    )
+)  # fmt: skip
+arguments = TrainingArguments(
+    output_dir=tempfile.mkdtemp(), num_train_epochs=1 if small else 4, learning_rate=1e-3,
+    per_device_train_batch_size=32, eval_strategy="epoch", seed=seed, use_cpu=True,
+    report_to=[], disable_tqdm=True, save_strategy="no", logging_strategy="no",
+    dataloader_pin_memory=False,
+)  # fmt: skip
+
+# %% [markdown]
+# ## One more callback
+#
+# Without `before=`, the tracker compares with the model as training begins. Give it the interactions
+# of a linear probe where the start has a new, random head.
+
+# %%
+tracker = pi.KnowledgeTracker(
+    data.test.take(range(4 if small else 8)), pi.PatchPlayers(grid=8, n=6, seed=seed)
+)
+trainer = Trainer(
+    model, arguments, train_dataset=dataset(data.train), eval_dataset=dataset(data.test),
+    callbacks=[tracker],
+)  # fmt: skip
+result = trainer.train()
+
+# %% mystnb={"figure": {"name": "fig-tracked", "caption": "What the tracker reported over the run: shares preserved and new, and the similarity with start and end. Bands: 95 % bootstrap intervals over samples."}, "image": {"alt": "Lines over training steps for the tracked shares and similarities."}}
+figure = tracker.plot()
+
+# %% [markdown]
+# ## What it keeps
+#
+# A table, the interactions of every tracked step, and a line in the trainer's own log.
+
+# %%
+tracker.to_frame().pivot(index="step", columns="measure", values="value").round(2)
+
+# %%
+[line for line in trainer.state.log_history if "knowledge_new" in line][-1]
+
+# %%
+last = max(tracker.interactions)
+tracker.interactions[last].top(5)
+
+# %% [markdown]
+# An extraction runs the model $2^n$ times on each sample, so keep both few. One that fails on the
+# way becomes a warning; the training goes on, and `tracker.failures` says why.

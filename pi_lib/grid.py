@@ -1,0 +1,159 @@
+"""Many cells: read from a YAML file, computed side by side, and recorded as one small table.
+
+A grid file names cells, each a backbone, a task and maybe a source, and what they share::
+
+    profile: reduced
+    seeds: [0, 1, 2]
+    cells:
+      - {backbone: vit-32, source: cifar10-jpeg, task: flowers}
+      - {backbone: efficientnet-lite0, task: flowers, seeds: [0]}
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pi_lib.store import Store, environment
+from pi_lib.study import Cell, Result, run, stored
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHARED = ("profile", "seeds")
+_KEYS = ("backbone", "task", "source", *_SHARED)
+
+
+class GridError(ValueError):
+    """A grid file is wrong; the message lists every error with its line."""
+
+
+def read(path: str | Path) -> list[Cell]:
+    """The cells of a grid file, in its order, seeds innermost.
+
+    Raises
+    ------
+    GridError
+        If the file is no such grid, naming every error in it by its line.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "two.yml"
+    >>> _ = file.write_text("seeds: [0, 1]\\ncells: [{backbone: minilm, task: sst2}]")
+    >>> [cell.seed for cell in read(file)]
+    [0, 1]
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        grid = yaml.safe_load(text)
+    except OSError as error:
+        raise GridError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GridError(f"{path} is no YAML file: {error}") from None
+    entries = grid.get("cells") if isinstance(grid, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise GridError(f"{path}: expected `cells:`, a list of at least one; see pi_lib.grid")
+    lines = {key.value: (key.start_mark.line + 1, value) for key, value in root.value}
+    wrong = [
+        f"line {lines[key][0]}: unknown key {key!r}; expected {', '.join(_SHARED)} and cells"
+        for key in grid
+        if key not in (*_SHARED, "cells")
+    ]
+    shared = {key: grid[key] for key in _SHARED if key in grid}
+    cells: list[Cell] = []
+    for entry, node in zip(entries, lines["cells"][1].value, strict=True):
+        try:
+            found = _cells(shared, entry)
+            if twice := [cell for cell in found if cell in cells]:
+                raise ValueError(f"{twice[0].name}, seed {twice[0].seed}, is named twice")
+            cells += found
+        except ValueError as error:
+            wrong.append(f"line {node.start_mark.line + 1}: {error}")
+    if wrong:
+        raise GridError(f"{path} has {len(wrong)} error(s):\n" + "\n".join(wrong))
+    return cells
+
+
+def _cells(shared: dict, entry) -> list[Cell]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected a cell, {{backbone: ..., task: ...}}; got {entry!r}")
+    wrong = [f"unknown key {key!r}; expected {', '.join(_KEYS)}" for key in entry.keys() - {*_KEYS}]
+    wrong += [f"{key} is missing" for key in ("backbone", "task") if key not in entry]
+    fields = shared | {key: value for key, value in entry.items() if key in _KEYS}
+    seeds = fields.pop("seeds", [0])
+    if not isinstance(seeds, list) or not seeds:
+        wrong.append(f"seeds={seeds!r}; expected a list such as [0, 1, 2]")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return [Cell(seed=seed, **fields) for seed in seeds]
+
+
+def table(results: Sequence[Result]) -> "pd.DataFrame":
+    """The tables of several cells in one; see `pi_lib.study.Result.table`."""
+    import pandas as pd
+
+    return pd.concat([result.table() for result in results], ignore_index=True)
+
+
+def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
+    """What `record` wrote: the table, and where it comes from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such record; the message says how to make one.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.with_suffix(".parquet").is_file():
+        raise FileNotFoundError(
+            f"no record at {path.with_suffix('.parquet')}; make one by "
+            f"python -m pi_lib study --grid FILE --record {path}"
+        )
+    return pd.read_parquet(path.with_suffix(".parquet")), json.loads(
+        path.with_suffix(".json").read_text()
+    )
+
+
+def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
+    """Write the table of the computed cells to ``path.parquet``, where they come from to ``.json``.
+
+    Returns
+    -------
+    list of Cell
+        Those that the record holds: the others are not computed yet.
+    """
+    there = [cell for cell in cells if stored(cell, store)]
+    results = [run(cell, store) for cell in there]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if results:
+        table(results).to_parquet(path.with_suffix(".parquet"), compression="zstd")
+    about = {
+        "environment": environment(),
+        "cells": [_provenance(result, store) for result in results],
+        "missing": [f"{cell.name}, seed {cell.seed}" for cell in cells if cell not in there],
+    }
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    return there
+
+
+def _provenance(result: Result, store: Store) -> dict:
+    from dataclasses import asdict
+
+    steps = {name: store.record(entry) for name, entry in result.entries.items()}
+    return {
+        **asdict(result.cell),
+        "settings": asdict(result.cell.settings),
+        "learning_rates": result.learning_rates().to_dict("records"),
+        "steps": {
+            name: {key: about[key] for key in ("code", "seconds", "finished", "device", "commit")}
+            for name, about in steps.items()
+        },
+    }

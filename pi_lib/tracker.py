@@ -1,0 +1,351 @@
+"""Knowledge as a run goes: a callback for a `transformers.Trainer` of one's own.
+
+It extracts the interactions of the model in training at chosen steps, always on the same samples
+and players, and says what is preserved, discarded and new since the start. The run itself is
+left as it is: with and without the callback, training gives the same bits.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from pi_lib import progress
+from pi_lib.interactions import Interactions, extract
+from pi_lib.knowledge import Estimate, Knowledge, Trajectory, bootstrap, compare, jaccard
+from pi_lib.knowledge import trajectory as knowledge_trajectory
+from pi_lib.tasks import Split, images
+from pi_lib.training import _WithLoss
+from pi_lib.values import MOST_PLAYERS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OPTIONS = ("kind", "noise", "tol", "value", "batch_size")  # of `extract`, that a tracker takes
+
+
+class KnowledgeTracker(TrainerCallback):
+    """Tracks what a model in training preserves, discards and newly learns.
+
+    Interactions are extracted when training begins, at the chosen steps, and after the last step.
+    An extraction runs the model ``2**n`` times on each sample: keep both few. The model is in
+    eval mode and its own precision meanwhile (no mixed precision), on the device where it is.
+
+    Parameters
+    ----------
+    samples : Split, or tuple (inputs, labels)
+        Samples as the model takes them (images normalised as in training), with their true
+        classes. Images of dtype uint8 reach the model as float in [0, 1].
+    players : object with `n` and ``place(inputs, ids)``
+        See `pi_lib.players`.
+    before : Interactions, optional
+        Of the model to compare with: the linear probe (the paper's choice), or any earlier model,
+        on the same samples and players. Default the model as training begins; where its head is
+        new and random, give a probe's.
+    steps : int or sequence of int, optional
+        Every so many steps, or at these steps; default at each evaluation.
+    target : Interactions, optional
+        Of another model, to which the similarity is tracked as well.
+    forward : callable, optional
+        ``forward(model, inputs, **others)`` returns logits ``(batch, C)``, or an object with
+        ``.logits``; default ``model(inputs, **others)``. For models that want something else.
+    tau : float, default 0.05
+        Salience threshold.
+    **options
+        `kind`, `noise`, `tol`, `value` and `batch_size` of `pi_lib.extract`.
+
+    Attributes
+    ----------
+    interactions : dict of int to Interactions
+        What was extracted, by training step.
+    before : Interactions or None
+        What it is compared with; None until training begins, if it was not given.
+    failures : dict of int to str
+        Steps at which the extraction failed, and why. That is a warning; training goes on.
+
+    Raises
+    ------
+    ValueError, TypeError
+        At once, if samples, players, steps, `before` or `target` do not fit together; when training
+        begins, if the model cannot be extracted.
+
+    Notes
+    -----
+    Each extraction adds a line to the trainer's ``state.log_history`` (``knowledge_preserved``,
+    ``knowledge_discarded``, ``knowledge_new``, ``knowledge_jaccard_before``), and says it on the
+    terminal. With ``load_best_model_at_end`` the last step tracked is still that of the training,
+    not the model loaded. Models whose parameters are sharded (FSDP, DeepSpeed ZeRO-3) are refused.
+
+    Examples
+    --------
+    >>> from pi_lib import LabelMapPlayers
+    >>> players = LabelMapPlayers(torch.tensor([0, 1]), baseline=0.0)
+    >>> tracker = KnowledgeTracker((torch.ones(3, 2), [0, 1, 1]), players, steps=100)
+    >>> # trainer = Trainer(..., callbacks=[tracker]); trainer.train(); tracker.plot()
+    >>> tracker.interactions
+    {}
+    """
+
+    def __init__(
+        self,
+        samples: Split | tuple[Tensor | Sequence[str], Sequence[int] | Tensor],
+        players,
+        *,
+        before: Interactions | None = None,
+        steps: int | Sequence[int] | None = None,
+        target: Interactions | None = None,
+        forward: Callable | None = None,
+        tau: float = 0.05,
+        **options,
+    ):
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
+        self.samples, self.players = _samples(samples), players
+        self.steps, self.forward, self.tau = _steps(steps), forward, tau
+        self.options = options
+        placements = players.place(self.samples.inputs, self._ids)  # refuses what does not fit
+        if players.n > MOST_PLAYERS:
+            raise ValueError(f"{players.n} players; enumeration stops at {MOST_PLAYERS}")
+        for name, given in (("before", before), ("target", target)):
+            if given is not None:
+                self._check_given(name, given, [placement.names for placement in placements])
+        self._given, self.target = before, target
+        self.before = before
+        self.interactions: dict[int, Interactions] = {}
+        self.failures: dict[int, str] = {}
+        self._running, self._end = False, None
+
+    def knowledge(self, step: int) -> Knowledge:
+        """What was preserved, discarded and newly learned between `before` and a tracked step."""
+        if step not in self.interactions:
+            raise KeyError(f"step {step} was not tracked; there are {sorted(self.interactions)}")
+        return compare(self.before, self.interactions[step], self.tau)
+
+    def trajectory(self, target: Interactions | None = None) -> Trajectory:
+        """Similarity to a target at every tracked step; default the run's own last tracked step."""
+        steps = sorted(self.interactions)
+        if len(steps) < 2:
+            raise ValueError(f"tracked steps {steps}; a trajectory has at least two")
+        end = self.interactions[steps[-1]] if target is None else target
+        return knowledge_trajectory([self.interactions[s] for s in steps], end, steps, self.tau)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per tracked step and measure: step, measure, value, low, high.
+
+        The measures, each with its 95 % interval over samples: ``preserved`` and ``discarded``,
+        shares of the strength of `before`; ``new``, share of the strength at that step;
+        ``jaccard_before``, similarity to `before`; ``jaccard_target``, to `target` if given;
+        ``jaccard_end``, to the end of the run once it has ended.
+        """
+        import pandas as pd
+
+        rows = [
+            {"step": step, "measure": measure, "value": e.value, "low": e.low, "high": e.high}
+            for step in sorted(self.interactions)
+            for measure, e in self._measures(step).items()
+        ]
+        return pd.DataFrame(rows, columns=["step", "measure", "value", "low", "high"])
+
+    def plot(self):
+        """The measures over the steps; see `pi_lib.plots.tracked`."""
+        from pi_lib import plots
+
+        return plots.tracked(self.to_frame())
+
+    def on_train_begin(self, args, state, control, model=None, **_):
+        if not state.is_world_process_zero:
+            return
+        _refuse_sharded(args)
+        if state.global_step == 0:  # a new run; one that is resumed goes on with what it has
+            self.interactions, self.failures, self.before = {}, {}, self._given
+        self._running, self._end = True, None
+        if state.global_step not in self.interactions:
+            self._track(state, model)  # an error stops here, before anything was trained
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        step = state.global_step
+        chosen = (
+            step % self.steps == 0
+            if isinstance(self.steps, int)
+            else self.steps is not None and step in self.steps
+        )
+        if chosen or control.should_training_stop:
+            self._try(state, model)
+
+    def on_evaluate(self, args, state, control, model=None, **_):
+        if self.steps is None:
+            self._try(state, model)
+
+    def on_train_end(self, args, state, control, model=None, **_):
+        if not args.load_best_model_at_end:  # then `model` is no longer that of the last step
+            self._try(state, model)
+        self._running = False
+        if state.global_step in self.interactions:
+            self._end = state.global_step
+
+    @property
+    def _ids(self) -> list[int] | None:
+        return self.samples.ids or None
+
+    def _check_given(self, name: str, given, names: list[list[str]]) -> None:
+        if not isinstance(given, Interactions):
+            raise TypeError(
+                f"{name} is {type(given).__name__}; expected Interactions, from pi_lib.extract"
+            )
+        expected = {
+            "kind": self.options.get("kind", "and"),
+            "ids": self._ids or list(range(len(self.samples.inputs))),
+            "players": names,
+        }
+        for what, wanted in expected.items():
+            if getattr(given, what) != wanted:
+                raise ValueError(
+                    f"{name} has other {what} than the samples and players to be tracked: make it "
+                    "with pi_lib.extract on the same samples (and their ids), players and kind"
+                )
+
+    def _try(self, state, model) -> None:
+        """Track a step of a run that must not be lost for it."""
+        step = state.global_step
+        if not self._running or step in self.interactions or step in self.failures:
+            return
+        try:
+            self._track(state, model)
+        except Exception as error:  # whatever a model may raise
+            self.failures[step] = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"knowledge at step {step} could not be extracted, training goes on: "
+                f"{self.failures[step]}",
+                stacklevel=2,
+            )
+
+    def _track(self, state, model: nn.Module) -> None:
+        step = state.global_step
+        found = self._extract(model)
+        if self.before is None:
+            self.before = found
+        self.interactions[step] = found
+        measures = self._measures(step)
+        state.log_history.append(
+            {"step": step, "epoch": state.epoch}
+            | {f"knowledge_{name}": e.value for name, e in measures.items()}
+        )
+        if not progress.building_book():
+            said = ", ".join(f"{name} {e}" for name, e in measures.items())
+            progress.show(f"knowledge at step {step}: {said}")
+
+    def _extract(self, model: nn.Module) -> Interactions:
+        model = _unwrapped(model)
+        forward = self.forward or _forward
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        with _undisturbed(model):
+            return extract(
+                lambda inputs, **others: forward(model, inputs, **others),
+                self.samples.inputs,
+                self.samples.labels,
+                self.players,
+                ids=self._ids,
+                device=device,
+                **self.options,
+            )
+
+    def _measures(self, step: int) -> dict[str, Estimate]:
+        now = self.interactions[step]
+        knowledge = self.knowledge(step)
+        kept = knowledge.preserved_share()
+        references = {"before": self.before, "target": self.target}
+        references["end"] = self.interactions.get(self._end)
+        return {
+            "preserved": kept,
+            "discarded": Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low),
+            "new": knowledge.new_share(),
+        } | {
+            f"jaccard_{name}": bootstrap(jaccard(now, reference, self.tau))
+            for name, reference in references.items()
+            if reference is not None
+        }
+
+
+def _samples(samples) -> Split:
+    """Samples as a split of what the model takes; without ids if none were given."""
+    if isinstance(samples, Split):
+        inputs, labels, ids = samples.inputs, samples.labels, samples.ids
+    elif isinstance(samples, tuple) and len(samples) == 2:
+        (inputs, labels), ids = samples, []
+    else:
+        raise TypeError(
+            f"samples are {type(samples).__name__}; expected a pi_lib.tasks.Split, or a tuple "
+            "(inputs, labels)"
+        )
+    labels = torch.as_tensor(labels)
+    if not len(inputs) or len(labels) != len(inputs):
+        raise ValueError(f"{len(inputs)} samples with {len(labels)} labels; expected some, each 1")
+    if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
+        inputs = images(inputs)
+    return Split(inputs, labels, ids)
+
+
+def _steps(steps) -> int | frozenset[int] | None:
+    if steps is None:
+        return None
+    every = isinstance(steps, int)
+    chosen = {steps} if every else set(steps)
+    if not all(type(step) is int and step >= (1 if every else 0) for step in chosen):
+        raise ValueError(
+            f"steps={steps!r}; expected a number of steps, at least 1, or a sequence of steps"
+        )
+    return steps if every else frozenset(chosen)
+
+
+def _refuse_sharded(args) -> None:
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if args.fsdp or is_deepspeed_zero3_enabled():
+        raise ValueError(
+            "the model's parameters are sharded (FSDP or DeepSpeed ZeRO-3), so no process can run "
+            "it alone: track a run without sharding, or extract from its checkpoints afterwards"
+        )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself: of what makes it parallel, and of the loss that `pi_lib` puts on it."""
+    from accelerate.utils import extract_model_from_parallel
+
+    model = extract_model_from_parallel(model)
+    return model.model if isinstance(model, _WithLoss) else model
+
+
+def _forward(model: nn.Module, inputs: Tensor, **others):
+    """Logits of a model whose first argument is the input, whatever its name."""
+    output = model(inputs, **others)
+    logits = output["logits"] if isinstance(output, dict) else output
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model returned {type(output).__name__}; expected logits, or an output with "
+            ".logits: give forward=, a function of the model and its inputs that returns them"
+        )
+    return logits
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode and its own precision; then all as it was, random state included."""
+    modes = {module: module.training for module in model.modules()}
+    own = vars(model)
+    patched = own.get("forward")  # where accelerate puts mixed precision, and keeps the original
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    try:
+        model.eval()
+        if patched is not None and "_original_forward" in own:
+            model.forward = own["_original_forward"]
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        if patched is not None:
+            model.forward = patched

@@ -1,0 +1,118 @@
+"""Grid files: read whole or refused whole; computed by the command line; recorded and read back."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pi_lib import grid, study
+from pi_lib.__main__ import main
+from pi_lib.store import Store
+
+GRID = """
+profile: smoke
+seeds: [0, 1]
+cells:
+  - {backbone: efficientnet-lite0, task: fashion-mnist, seeds: [0]}
+  - backbone: vit-32
+    source: cifar10
+    task: flowers
+"""
+WRONG = """
+profile: long
+sedes: [0]
+cells:
+  - {backbone: vgg, task: flowers, profile: smoke}
+  - {backbone: vgg16-32, task: sst2, profile: smoke}
+  - {task: flowers, colour: red}
+  - flowers
+  - {backbone: minilm, task: sst2, profile: smoke, seeds: 3}
+  - {backbone: minilm, task: sst2, profile: smoke}
+  - {backbone: minilm, task: sst2, profile: smoke}
+"""
+
+
+def test_a_grid_is_its_cells(tmp_path):
+    (tmp_path / "g.yml").write_text(GRID)
+    assert grid.read(tmp_path / "g.yml") == [
+        study.Cell("efficientnet-lite0", "fashion-mnist", "smoke", 0),
+        study.Cell("vit-32", "flowers", "smoke", 0, "cifar10"),
+        study.Cell("vit-32", "flowers", "smoke", 1, "cifar10"),
+    ]
+
+
+def test_the_grids_of_the_project_are_read():
+    for file in sorted((Path(__file__).parents[1] / "notebooks/grids").glob("*.yml")):
+        assert len(grid.read(file)) > 1
+
+
+def test_every_error_is_named_at_once_with_its_line(tmp_path):
+    (tmp_path / "g.yml").write_text(WRONG)
+    with pytest.raises(grid.GridError) as caught:
+        grid.read(tmp_path / "g.yml")
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("g.yml has 7 error(s):")
+    for line, start in zip(
+        lines[1:],
+        [
+            "line 3: unknown key 'sedes'; expected profile, seeds and cells",
+            "line 5: backbone='vgg'; expected one of efficientnet-lite0, minilm",
+            "line 6: vgg16-32 takes images, but task='sst2' has texts; vgg16-32 has no published",
+            "line 7: unknown key 'colour'; expected backbone, task, source, profile, seeds; "
+            "backbone is missing",
+            "line 8: expected a cell, {backbone: ..., task: ...}; got 'flowers'",
+            "line 9: seeds=3; expected a list such as [0, 1, 2]",
+            "line 11: minilm on sst2, seed 0, is named twice",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cells: [", "is no YAML file"),
+        ("- a", "expected `cells:`"),
+        ("cells: []", "a list of at least one"),
+        ("", "expected `cells:`"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_grid_is_refused(tmp_path, text, message):
+    file = tmp_path / "g.yml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(grid.GridError, match=message):
+        grid.read(file)
+
+
+def test_command_line_computes_records_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PI_LIB_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PI_LIB_DATA", raising=False)
+    (tmp_path / "home").mkdir()
+    data = Path(study.__file__).parents[1] / "data"
+    if data.exists():  # what was fetched before is not fetched again
+        (tmp_path / "home" / "data").symlink_to(data)
+    (tmp_path / "bad.yml").write_text("cells: 3")
+    assert main(["study", "--grid", str(tmp_path / "bad.yml")]) == 2
+    assert "expected `cells:`" in capsys.readouterr().err
+
+    (tmp_path / "g.yml").write_text(GRID)
+    command = ["study", "--grid", str(tmp_path / "g.yml"), "--jobs", "2"]
+    command += ["--record", str(tmp_path / "rec")]
+    assert main(command) == 1  # CIFAR-10 cannot be had here
+    shown = capsys.readouterr()
+    assert "2 of 3 cells failed; the others are kept" in shown.err
+    assert "vit-32 (cifar10) on flowers, seed 1" in shown.err
+    assert "stored        efficientnet-lite0 on fashion-mnist, smoke, seed 0" in shown.out
+    assert "recorded 1 of 3 cells" in shown.out
+
+    table, about = grid.recorded(tmp_path / "rec")
+    result = study.run(grid.read(tmp_path / "g.yml")[0], Store(tmp_path / "home" / "results"))
+    pd.testing.assert_frame_equal(table, result.table())
+    assert about["missing"] == [f"vit-32 (cifar10) on flowers, seed {seed}" for seed in (0, 1)]
+    assert str(tmp_path) not in json.dumps(about)
+    with pytest.raises(FileNotFoundError, match="python -m pi_lib study --grid FILE --record"):
+        grid.recorded(tmp_path / "other")

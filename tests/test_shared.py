@@ -1,0 +1,201 @@
+"""Layers that masked inputs share: the values of the plain forward, whatever the model does."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values
+
+N = 8
+PLAYERS = PatchPlayers(grid=8, n=N, region="all")
+
+
+class Counted(nn.Conv2d):
+    """A convolution that counts the inputs it is run on."""
+
+    rows = 0
+
+    def forward(self, x):
+        self.rows += len(x)
+        return super().forward(x)
+
+
+class Net(nn.Module):
+    """A few convolutions and a head, after whatever `first` makes of the image."""
+
+    def __init__(self, first=None, activation=None, width=6):
+        super().__init__()
+        self.stem = Counted(3, width, 3, padding=1)
+        self.first = first or (lambda net, x: net.stem(x))
+        self.activation = activation or nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(2)
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.tail = nn.Sequential(nn.Conv2d(width, 12, 3, stride=2), nn.ReLU(), nn.Flatten())
+        self.head = nn.LazyLinear(4)
+
+    def forward(self, x):
+        x = self.pool(self.activation(self.first(self, x)))
+        x = x + self.body(x)
+        return self.head(self.activation(self.tail(x)))  # one module, used again further on
+
+
+class Excitation(nn.Module):
+    """Each position is scaled by the mean over all."""
+
+    def forward(self, x):
+        return x * x.flatten(1).mean(1).sigmoid().view(-1, *[1] * (x.ndim - 1))
+
+
+def images(size=32, count=2, dtype=torch.float32):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def made(model, example=None):
+    torch.manual_seed(0)
+    model = model()
+    model.eval()(images() if example is None else example)  # lazy weights
+    for module in model.modules():
+        if isinstance(module, Counted):
+            module.rows = 0
+    return model
+
+
+def both(model, x, players=PLAYERS, **options):
+    shared = coalition_values(model, x, [0] * len(x), players, **options)
+    rows = getattr(getattr(model, "stem", None), "rows", None)
+    plain = coalition_values(model, x, [0] * len(x), players, share=False, **options)
+    return shared, plain, rows
+
+
+@pytest.mark.parametrize("batch_size", [12, 64, 100])
+@pytest.mark.parametrize("background", ["keep", "mask"])
+def test_shared_layers_run_on_few_inputs_and_change_nothing(batch_size, background):
+    players = PatchPlayers(grid=8, n=N, background=background, baseline="blur")
+    model = made(Net)
+    shared, plain, rows = both(model, images(), players, batch_size=batch_size)
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
+    assert rows < 2 * 2**N / 2
+    assert model.stem.rows - rows == 2 * 2**N + 2
+
+
+def test_in_double_precision_they_are_equal():
+    model, x = made(Net).double(), images(dtype=torch.float64)
+    shared, plain, rows = both(model, x)
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-9)
+    assert rows < 2 * 2**N / 2
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU6, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Hardswish, nn.Tanh, nn.Softplus, nn.Hardtanh],
+)
+def test_activations_and_formats(activation, channels_last):
+    def first(net, x):
+        return net.stem(x.contiguous(memory_format=torch.channels_last) if channels_last else x)
+
+    model = made(lambda: Net(first, activation()))
+    shared, plain, rows = both(model, images(count=1))
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
+    assert rows < 2**N / 2
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda net, x: net.stem(x**2),  # not affine: that is no hindrance
+        lambda net, x: net.stem(x) + F.avg_pool2d(x, 3, 1, 1).mean(1, keepdim=True),
+        lambda net, x: net.stem(x) + net.stem(x.flip(-1)),
+        lambda net, x: net.stem(x) * x.mean((1, 2, 3), keepdim=True),
+        lambda net, x: net.stem((x > 0.5).float()),  # where poison is lost
+        lambda net, x: net.stem(x).nan_to_num(),
+        lambda net, x: net.stem(x - x.mean((2, 3), keepdim=True)),
+        lambda net, x: net.stem(x) if x.isfinite().all() else 1 / 0,
+        lambda net, x: net.stem(x).contiguous().view(len(x), -1).view(len(x), -1, *x.shape[2:]),
+        lambda net, x: net.stem(x).add_(1),
+    ],
+    ids=[
+        "square", "two branches", "used twice", "global branch", "threshold", "nan_to_num",
+        "global mean", "refuses poison", "view", "in place",
+    ],
+)  # fmt: skip
+def test_any_first_layer_gives_the_values_of_the_plain_forward(first):
+    model = made(lambda: Net(first))
+    shared, plain, _ = both(model, images())
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
+
+
+def test_what_depends_on_every_player_is_not_shared():
+    model = made(lambda: Net(activation=Excitation()))
+    shared, plain, rows = both(model, images(count=1))
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
+    assert rows < 2**N / 2  # up to there
+
+
+def test_sequences_of_any_dimension():
+    def model():
+        conv = nn.Conv1d(2, 5, 3, padding=1)
+        return nn.Sequential(
+            conv, nn.ReLU(), nn.Conv1d(5, 3, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)
+        )
+
+    x = torch.rand(2, 2, 32, generator=torch.Generator().manual_seed(0))
+    players = LabelMapPlayers(torch.arange(32) // 4, baseline=0.5)
+    shared, plain, _ = both(made(model, x), x, players)
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
+
+
+def test_vectors_and_functions_have_nothing_to_share():
+    x = torch.rand(2, 16, generator=torch.Generator().manual_seed(0))
+    players = LabelMapPlayers(torch.arange(16) // 2, baseline=0.0)
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    shared, plain, _ = both(model, x, players)
+    assert torch.equal(shared, plain)
+    assert torch.equal(coalition_values(lambda x: model(x), x, [0, 0], players), plain)
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and warns of the counter
+def test_a_traced_model_is_run_as_it_is():
+    model = torch.jit.trace(made(Net), images())
+    shared, plain, _ = both(model, images(count=1))
+    assert torch.equal(shared, plain)
+
+
+def test_the_model_is_left_as_it_was():
+    class Watched(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("largest", torch.zeros(()))
+
+        def forward(self, x):
+            self.largest.copy_(torch.maximum(self.largest, x.max()))
+            return super().forward(x)
+
+    for kind in (Net, Watched):
+        model = made(kind)
+        model.stem.forward = own = model.stem.forward  # as wrappers of other libraries do
+        before = {name: x.clone() for name, x in model.state_dict().items()}
+        coalition_values(model, images(), [0, 0], PLAYERS)
+        for name, x in model.state_dict().items():
+            if name != "largest":
+                assert torch.equal(x, before[name])
+        assert not model.state_dict().get("largest", torch.zeros(())).isnan()
+        assert model.stem.forward is own
+        for module in model.modules():
+            assert module is model.stem or "forward" not in vars(module)
+            assert not module._forward_hooks
+
+
+def test_memory_shortage_while_sharing():
+    def first(net, x):
+        if len(x) > 20:
+            raise torch.OutOfMemoryError("too much")
+        return net.stem(x)
+
+    model = made(lambda: Net(first), images(count=1))
+    shared, plain, rows = both(model, images(), batch_size=64)
+    torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
+    assert rows < 2 * 2**N / 2
