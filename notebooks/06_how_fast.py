@@ -44,15 +44,23 @@ rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
 # The targets were set before the first measurement. Where several rows answer to one, over models
 # or devices, the worst of them is the number found.
 
+
 # %% tags=["hide-input"]
-lines = ["| target | wanted | found | |", "|---|---|---|---|"]
-for one in targets:
-    verdict = {True: "**met**", False: "**missed**", None: "not measured"}[one["met"]]
-    found = one["found"]
-    found = "" if found is None else f"{found:,.0f}" if found >= 100 else f"{found:.5g}"
-    lines.append(f"| {one['target']} | {one['relation']} {one['wanted']:,} | {found} | {verdict} |")
+def number(value):
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.5g}"
+
+
 met = sum(one["met"] is True for one in targets)
-display(Markdown(f"Of {len(targets)} targets {met} are met.\n\n" + "\n".join(lines)))
+display(Markdown(f"Of {len(targets)} targets {met} are met."))
+pd.DataFrame(
+    {
+        "target": one["target"],
+        "wanted": f"{one['relation']} {number(one['wanted'])}",
+        "found": number(one["found"]),
+        "": {True: "met", False: "missed", None: "not measured"}[one["met"]],
+    }
+    for one in targets
+).set_index("target")
 
 # %% [markdown]
 # ## Against what else there is
@@ -131,7 +139,7 @@ NAMES = {
 }
 if "engine" in rows:
     shown = rows["engine"].reindex(columns=NAMES).rename(columns=NAMES).set_index("what")
-    shown = shown.round(3).astype(object).where(shown.notna(), "")
+    shown = shown.round(3).astype(object).where(shown.notna(), "").T
 else:
     shown = Markdown("*Not measured in this record.*")
 shown

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import shutil
 import threading
 
@@ -126,3 +127,13 @@ def test_published_notebooks_tell_nothing_of_this_machine(built):
         text = source.read_text()
         assert str(built.parents[1]) not in text and '"papermill"' not in text
         assert '"pi_lib"' in text  # the record of how it was made
+
+
+def test_how_fast_says_of_every_target_whether_it_is_met(browser, server):
+    tab, _ = visit(browser, server, "book/executed/06_how_fast.html")
+    rows = tab.locator("article table").first.locator("tbody tr").all_inner_texts()
+    recorded = json.loads((book.ROOT / "benchmarks" / "recorded.json").read_text())["targets"]
+    verdict = {True: "met", False: "missed", None: "not measured"}
+    assert len(rows) == len(recorded)
+    for row, one in zip(rows, recorded, strict=True):
+        assert row.startswith(one["target"]) and row.endswith(verdict[one["met"]])
