@@ -1,4 +1,4 @@
-"""What the project promised of its speed, held against what was measured."""
+"""What the project set out to reach in speed, held against what was measured."""
 
 from collections.abc import Mapping
 from typing import Any

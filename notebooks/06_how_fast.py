@@ -14,7 +14,7 @@
 # - `pi_lib` was measured against what else computes the same: the literature's recipe for the
 #   AND-OR split, a linear-programming solver, shapiq's exact transform, and masking in a loop.
 # - Each comparison ran side by side, on the same games or images and on the same machine.
-# - What was promised before the code was written stands beside what was measured.
+# - What the project set out to reach stands beside what was measured.
 #
 # *Needs no other chapter; for the terms, [What an interaction is](01_what_is_an_interaction). Five
 # minutes to read, seconds to run: it only reads what `make bench` recorded.*
@@ -39,10 +39,10 @@ targets = recorded.pop("targets")
 rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
 
 # %% [markdown]
-# ## What was promised
+# ## What it set out to reach
 #
-# The targets were set before the first measurement. Where several rows answer to one, over models
-# or devices, the worst of them is the number found.
+# The targets are the project's own. Where several rows answer to one, over models or devices, the
+# worst of them is the number found.
 
 
 # %% tags=["hide-input"]
