@@ -90,7 +90,8 @@ def sgd_recipe(v: Tensor, noise: float, steps: int, lr: float = 1e-5) -> Tensor:
     eye = torch.eye(v.shape[-1], dtype=torch.float64)
     to_and, to_or = pi.and_transform(eye).float(), pi.or_transform(eye).float()
     v = (v - v[:, :1]).float()
-    box = noise * v[:, -1:].abs()
+    box = (noise * v[:, -1:].abs()).repeat(1, v.shape[-1])
+    box[:, 0] = 0  # v({}) is given, as in our form
     p, q = (torch.zeros_like(v, requires_grad=True) for _ in range(2))
     optimiser = torch.optim.SGD([p, q], lr=lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.1 ** (1 / RECIPE_STEPS))

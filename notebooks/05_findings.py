@@ -28,7 +28,7 @@ record = "recorded/paper.parquet"
 
 # %%
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from pi_lib import findings, grid, plots
 
@@ -59,14 +59,13 @@ display(
 # %% tags=["hide-input"]
 shown = claims.assign(
     shown=[
-        f"**{row.verdict}**<br>{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        f"<strong>{row.verdict}</strong><br>{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
         for row in claims.itertuples()
     ]
 ).pivot(index="claim", columns="cell", values="shown")
 shown = shown.loc[claims["claim"].unique(), claims["cell"].unique()]
-half = -(-shown.shape[1] // 3)
-for start in range(0, shown.shape[1], half):
-    display(Markdown(shown.iloc[:, start : start + half].to_markdown()))
+for start in range(0, shown.shape[1], 3):
+    display(HTML(shown.iloc[:, start : start + 3].to_html(escape=False)))
 
 # %% mystnb={"figure": {"name": "fig-findings", "caption": "Every claim in every cell. Dots: all seeds together, with 95 % bootstrap intervals over samples; ticks: the range over seeds; grey: where the claim holds."}, "image": {"alt": "A panel per claim; in each a dot with an interval per cell, beside the region in which the claim holds."}}
 figure = plots.findings(claims)

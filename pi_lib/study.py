@@ -597,7 +597,8 @@ def _stored(cell: Cell, phase: str, store: Store) -> bool:
         return path if (path / "record.json").exists() else None
 
     rates = _rates(cell, phase)
-    choice = there(*_step(cell, phase, "choose", rates)) if len(rates) > 1 else None
+    first = replace(cell, seed=0)
+    choice = there(*_step(first, phase, "choose", rates)) if len(rates) > 1 else None
     if len(rates) > 1 and choice is None:
         return False
     rate = json.loads((choice / "choice.json").read_text())["rate"] if choice else rates[0]

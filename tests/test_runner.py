@@ -116,7 +116,10 @@ def test_a_killed_kernel_is_named(checkout):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--profile", "long"], "unknown profile 'long'; there are smoke, quick, full"),
+        (
+            ["run", "--profile", "long"],
+            "unknown profile 'long'; there are smoke, quick, reduced, full",
+        ),
         (["run", "--only", "99"], "unknown notebook 99; there are 01_what_is_an_interaction, 02_"),
         (["run", "--only", "03", "-p", "tau=1"], "unknown parameter tau of 03_what_scratch_learns"),
         (["run", "-p", "seed"], "expected -p name=value; got 'seed'"),

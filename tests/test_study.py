@@ -120,14 +120,15 @@ def test_unknown_names_are_refused():
 
 def tiny(**changes):
     """A profile of seconds for the largest networks."""
-    about = {"n_train": 4, "n_test": 4, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
-    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 4} | changes
+    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
+    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 2} | changes
     return {
-        "image": study.Settings(**about, size=changes.get("size", 64)),
+        "image": study.Settings(**({"size": 64} | about)),
         "text": study.Settings(**(about | {"size": None})),
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*leave some of the .* classes without any")
 @pytest.mark.parametrize(
     ("backbone", "source", "task"),
     [
@@ -182,6 +183,7 @@ def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, 
     store = Store(tmp_path)
     cell = study.Cell("resnet20", "digits", "smoke", seed=3, source="fashion-mnist")
     result = study.run(cell, store)
+    assert study.stored(cell, store)
     table = result.learning_rates()
     probe = table[table["phase"] == "probe"]
     best = probe.sort_values(["accuracy", "loss"], ascending=[False, True]).iloc[0]

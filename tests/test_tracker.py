@@ -301,7 +301,7 @@ def test_a_model_that_cannot_be_extracted_stops_before_training(tmp_path, digits
         return torch.full((len(x), 10), torch.nan)
 
     weights, knowledge = Weights(), pi.KnowledgeTracker(samples, PLAYERS, forward=broken)
-    with pytest.raises(ValueError, match="the model gave nan"):
+    with pytest.raises(ValueError, match="kept\\) is nan"):
         trainer(tmp_path, digits, network(), [knowledge, weights]).train()
     assert not weights.states
 
