@@ -91,14 +91,14 @@ class SharedLayers:
         found: dict[nn.Module, _Layer] = {}
 
         def look(module, _, output):
-            if not isinstance(output, Tensor) or output.ndim < 3 or len(output) != self.n:
+            if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != self.n:
                 return
-            if module in found:
-                return
-            sees = output.isnan().any(1).flatten(1)
+            sees = output.isnan() if output.ndim == 2 else output.isnan().any(1).flatten(1)
             colour = _colour(sees)
             if 2 ** (max(colour) + 1) > self.rows:
-                raise _Done
+                raise _Done  # what comes later sees no less
+            if module in found or output.ndim == 2:  # vectors come late, or have no positions
+                return
             code = sees * 2.0 ** sees.new_tensor(colour, dtype=torch.float64)[:, None]
             found[module] = _Layer(module, list(found.values()), colour, code, output[:0])
 

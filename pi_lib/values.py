@@ -240,19 +240,22 @@ class _MaskedModel:
         expected = self._values(self.coalitions[some])
         if _versions(self.model) != before:
             return  # a model that writes to its buffers would keep the poison
+        same = False
         try:
-            self.output = SharedLayers(
+            shared = SharedLayers(
                 self.model, self._forward, self._masked, self.owner, n, rows, self.bottlenecks
             )
-            found = self._values(self.coalitions[some])
-            same = torch.allclose(found, expected, rtol=0, atol=1e-4)
+            if shared.layers:
+                self.output = shared
+                found = self._values(self.coalitions[some])
+                same = torch.allclose(found, expected, rtol=0, atol=1e-4)
         except torch.OutOfMemoryError:
-            self.output = self._plain
             raise
         except Exception:  # a model may refuse poison
-            same = False
-        if not same:
-            self.output = self._plain
+            pass
+        finally:
+            if not same:
+                self.output = self._plain
 
     def _values(self, coalitions: Tensor) -> Tensor:
         return self.value(self.output(coalitions), self.label.expand(len(coalitions))).double()
