@@ -53,7 +53,7 @@ def half(split, first):
 
 data = tasks.load(
     "fashion-mnist",
-    n_train=200 if small else 2000,
+    n_train=200 if small else 1200,
     n_test=100 if small else 400,
     size=32,
     seed=seed,

@@ -40,7 +40,7 @@ small = profile == "smoke"
 # sentence each token stands.
 
 # %%
-data = tasks.load("movie-reviews", n_train=200 if small else 2000, n_test=200, seed=seed)
+data = tasks.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
 tokenizer = models.tokenizer("minilm")
 torch.manual_seed(seed)
 model = BertForSequenceClassification(
@@ -53,7 +53,7 @@ model = BertForSequenceClassification(
     )
 )
 run = pi.train_from_scratch(
-    model, data.train, data.test, epochs=1 if small else 6, learning_rate=1e-3, checkpoints=3,
+    model, data.train, data.test, epochs=1 if small else 4, learning_rate=1e-3, checkpoints=3,
     tokenizer=tokenizer, seed=seed,
 )  # fmt: skip
 run.to_frame()

@@ -40,7 +40,7 @@ small = profile == "smoke"
 # Nothing here is special: a model, a data set that yields dictionaries, and arguments.
 
 # %%
-data = tasks.load("fashion-mnist", n_train=200 if small else 1500, n_test=200, size=32, seed=seed)
+data = tasks.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
 
 
 def dataset(split):
