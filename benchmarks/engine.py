@@ -1,18 +1,16 @@
 """The engine against the plain forward of the same model and batch, and against a mask loop."""
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import pi_lib as pi
+from benchmarks.growth import peak_gb
 from pi_lib import models
 from pi_lib.players import Placement
 from pi_lib.values import choose_device
@@ -45,9 +43,9 @@ def _against(name: str, n: int, batch: int) -> dict:
     (placement,) = players.place(image)
     whole = image.to(device).expand(batch, *image.shape[1:]).contiguous()
     model(whole)
-    plain_peak = _peak(device)
+    plain_peak = peak_gb(device.type)
     pi.coalition_values(model, image, [0], players, batch_size=batch)
-    peak = _peak(device)
+    peak = peak_gb(device.type)
     batches = min(inputs, 2**n) // batch
     ways = {
         "engine": lambda: pi.coalition_values(model, image, [0], players, batch_size=batch),
@@ -152,19 +150,6 @@ def _now(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _peak(device: torch.device) -> float:
-    """Most memory in use so far, in GB: on the GPU, or by this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: its ru_maxrss is never less than the parent's at the start
-        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1e9 if sys.platform == "darwin" else 1e6
-    )
 
 
 if __name__ == "__main__":

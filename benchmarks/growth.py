@@ -75,7 +75,7 @@ def _measure(send, method: str, games, device: str) -> None:
             torch.cuda.synchronize()
         times.append((time.perf_counter() - wall, time.process_time() - cpu))
     seconds, cpu = (min(each) for each in zip(*times, strict=True))
-    peak = _peak(device)
+    peak = peak_gb(device)
     row = {
         "method": method,
         "device": device,
@@ -97,10 +97,10 @@ def _measure(send, method: str, games, device: str) -> None:
 
 
 def _memory(device: str) -> float:
-    return torch.cuda.memory_allocated() / 1e9 if device == "cuda" else _peak(device)
+    return torch.cuda.memory_allocated() / 1e9 if device == "cuda" else peak_gb(device)
 
 
-def _peak(device: str) -> float:
+def peak_gb(device: str) -> float:
     """Most memory in use so far, in GB: on the GPU, or by this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9

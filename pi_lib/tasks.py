@@ -486,6 +486,7 @@ def _matlab(file: Path, name: str) -> np.ndarray:
 
     try:
         content = loadmat(file, squeeze_me=True)
+    # What SciPy raises for files that are no MATLAB file, of version 7.3, empty, or cut short.
     except (ValueError, NotImplementedError, MatReadError, OSError) as error:
         raise ValueError(f"{file} cannot be read as a MATLAB file: {error}") from error
     if name not in content:
