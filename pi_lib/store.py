@@ -13,7 +13,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from typing import Any
 from filelock import FileLock
 
 PACKAGE = Path(__file__).resolve().parent
+SHORTAGES = (OSError, MemoryError)  # the machine's, not the specification's: trying again may do
 # As they were when the package was loaded: an edit during a run is not what the run computes with.
 _SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py")}
 
@@ -107,12 +107,14 @@ class Store:
         modules : iterable of str
             `pi_lib` modules whose code decides the result.
         compute : callable
-            Writes the result's files into the folder that it is given.
+            Writes the result's files into the folder that it is given. The folder holds what an
+            attempt that was interrupted has left there, and `compute` may go on from it.
 
         Notes
         -----
         The folder is written aside and renamed, so a reader never sees half an entry. A second
-        process that asks for the same entry waits for the first.
+        process that asks for the same entry waits for the first. An attempt that fails leaves
+        nothing; one that is interrupted, or short of memory or disk, leaves its folder.
         """
         entry = self.path(step, spec, modules)
         if (entry / "record.json").exists():
@@ -121,7 +123,8 @@ class Store:
         with FileLock(entry.with_name(f".{entry.name}.lock")):
             if (entry / "record.json").exists():
                 return entry
-            aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+            aside = entry.with_name(f".{entry.name}.partial")
+            aside.mkdir(exist_ok=True)
             try:
                 start = time.perf_counter()
                 compute(aside)
@@ -135,8 +138,10 @@ class Store:
                 }
                 (aside / "record.json").write_text(json.dumps(record, indent=1) + "\n")
                 os.replace(aside, entry)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+            except Exception as error:
+                if not isinstance(error, SHORTAGES):
+                    shutil.rmtree(aside, ignore_errors=True)
+                raise
         return entry
 
     @staticmethod
