@@ -8,6 +8,7 @@ and executed copies into HTML. A copy records what it was made from, so nothing 
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -372,9 +373,35 @@ def _execute(job: Job) -> None:
         "key": job.key,
         **store.environment(),
     }
+    notebook.cells.append(nbformat.v4.new_markdown_cell(_foot(job, notebook.metadata["pi_lib"])))
     aside = job.published.with_suffix(".aside")
     nbformat.write(notebook, aside)
     os.replace(aside, job.published)
+
+
+def _foot(job: Job, record: Mapping[str, Any]) -> str:
+    """How the page was made, and the line that makes it again, at the end of every page."""
+    valid = parameters(Path(job.source))
+    values = {name: default.strip("\"'") for name, default in valid.items()} | job.parameters
+    chosen = "".join(
+        f" \\\n    -p {name} {shlex.quote(str(value))}" for name, value in values.items()
+    )
+    commit = f", at commit {record['commit'][:7]}" if record["commit"] else ""
+    return "\n".join(
+        [
+            "---",
+            "",
+            f"*Executed {record['date']} in {progress.clock(record['seconds'])} minutes at the"
+            f" profile {record['profile']}, on {record['device']} ({record['machine']}){commit};"
+            " versions: [How this copy was made](record.md). The arrow at the top of the page"
+            " downloads the notebook. To run it again with other parameters, in a checkout after"
+            " `python -m pi_lib twins`:*",
+            "",
+            "```bash",
+            f"papermill notebooks/{job.name}.ipynb out.ipynb --cwd notebooks{chosen}",
+            "```",
+        ]
+    )
 
 
 def _injected(cell: Mapping[str, Any]) -> bool:

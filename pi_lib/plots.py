@@ -16,11 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pi_lib.coalitions import coalition, label, members
-from pi_lib.interactions import Interactions
-from pi_lib.knowledge import Knowledge, Learned, Trajectory
+from pi_lib.coalitions import coalition, label, members, order
+from pi_lib.interactions import Interactions, sum_by_order
+from pi_lib.knowledge import Knowledge, Learned, Trajectory, bootstrap
 from pi_lib.players import Placement
-from pi_lib.transforms import and_inverse
+from pi_lib.sparse import AndOrSplit
+from pi_lib.transforms import and_inverse, and_transform, or_transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,6 +222,131 @@ def findings(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
+def kept(table: "pd.DataFrame") -> Figure:
+    """The main picture: what each cell of a record kept, learned anew, and could have learned.
+
+    A row per cell, all seeds together: the pre-trained strength as preserved and discarded, the
+    fine-tuned strength as preserved and new, and the share of the preserved that scratch training
+    learned. `table` as `pi_lib.grid.recorded` gives it.
+    """
+    from pi_lib import findings
+
+    names, rows = zip(*findings.cells(table), strict=True)
+    figure, axes = plt.subplots(
+        1, 3, figsize=(10.5, 0.42 * len(names) + 1.7), layout="constrained", sharey=True
+    )
+    panels = (
+        ("of what was known before", "preserved", "discarded", "preserved"),
+        ("of what is known after", "preserved", "new", "new"),
+        ("of the preserved, scratch learns", "scratch", None, "learned by scratch"),
+    )
+    at = np.arange(len(names))
+    for axis, (title, first, rest, quantity) in zip(axes, panels, strict=True):
+        found = [findings.share(one, quantity) for one in rows]
+        value = np.array([one.value for one in found])
+        reach = np.array([[one.value - one.low, one.high - one.value] for one in found]).T
+        if quantity == rest:  # the share is the second bar's
+            value, reach = 1 - value, reach[::-1]
+        axis.barh(at, value, color=COLOURS[first], label=first)
+        if rest:
+            axis.barh(at, 1 - value, left=value, color=COLOURS[rest], label=rest)
+        else:
+            axis.axvspan(*PAPER_LEARNED, color="0.88", label="the paper's range", zorder=0)
+        axis.errorbar(value, at, xerr=reach.clip(min=0), fmt="none", ecolor="0.1", lw=1.4)
+        axis.set_title(title, fontsize="small")
+        axis.set(xlim=(0, 1), xlabel="share of the strength")
+        axis.grid(False, axis="y")
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize="small"
+    )
+    axes[0].set_yticks(at, names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> Figure:
+    """Numbers under variants of a choice, a panel per number; the first variant is the default.
+
+    `frame` has columns ``choice, variant, number, value, low, high``; `holds` gives the region of
+    each number in which the paper's claim holds.
+    """
+    variants = frame[["choice", "variant"]].drop_duplicates()
+    figure, axes = plt.subplots(
+        1, len(holds), figsize=(10.5, 0.27 * len(variants) + 1.3), layout="constrained",
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    at = np.arange(len(variants))
+    for axis, (number, (low, high)) in zip(axes[0], holds.items(), strict=True):
+        rows = frame[frame["number"] == number]
+        reach = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+        reach = np.nan_to_num(reach).clip(min=0)
+        axis.errorbar(
+            rows["value"], at, xerr=reach, fmt="o", color=COLOURS["preserved"], markersize=5, lw=1.6
+        )
+        left, right = axis.get_xlim()
+        border = low if np.isfinite(low) else high
+        left, right = min(left, border - 0.02), max(right, border + 0.02)
+        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
+        axis.axvline(rows["value"].iloc[0], color=COLOURS["preserved"], linestyle=":", lw=1.2)
+        axis.set(xlim=(left, right))
+        axis.set_xlabel(number, fontsize="small")
+        axis.grid(False, axis="y")
+    names = variants["choice"] + ": " + variants["variant"]
+    axes[0, 0].set_yticks(at, names)
+    axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
+    return figure
+
+
+def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
+    """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``."""
+    import pandas as pd
+
+    figure, panels = _panels(results, width=3.6, one_scale=False)
+    for axis, one in panels:
+        for k, (kind, terms, colour) in enumerate(
+            (("AND", one.i_and, "preserved"), ("OR", one.i_or, "new"))
+        ):
+            sums = sum_by_order(terms.abs(), order(one.n), one.n) / one.scale
+            rows = pd.DataFrame(
+                {"order": m, "value": e.value, "low": e.low, "high": e.high}
+                for m in range(1, one.n + 1)
+                for e in [bootstrap(sums[:, m])]
+            )
+            _bars(axis, rows, COLOURS[colour], kind, offset=(k - 0.5) * 0.4, width=0.4)
+        _order_axis(axis, one.n)
+        axis.set_xlabel("order")
+    _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
+    figure.axes[0].legend(title=None)
+    return figure
+
+
+def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
+    """Sum of the sizes of all interactions from all-AND to all-OR, and a split's bound on it."""
+    share = torch.linspace(-0.25, 1.25, steps, dtype=v.dtype)[:, None]
+    sums = sum(
+        transform(part * v)[:, 1:].abs().sum(-1)
+        for transform, part in ((and_transform, 1 - share), (or_transform, share))
+    )
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    axis.plot(share[:, 0], sums, color=COLOURS["discarded"], label="splits on the line")
+    for at, name in ((0, "all AND"), (1, "all OR")):
+        value = sums[(share[:, 0] - at).abs().argmin()]
+        axis.plot(at, value, "o", color=COLOURS["discarded"])
+        axis.annotate(name, (at, value), (0, 8), textcoords="offset points", ha="center")
+    axis.axhline(
+        split.bound.item(), color=COLOURS["preserved"], linestyle="--",
+        label="no split is below this; pi_lib's reaches it",
+    )  # fmt: skip
+    axis.set(xlabel="part of v that is written as OR", ylabel="sum of sizes", ylim=(0, None))
+    axis.legend(loc="lower center")
+    return figure
+
+
 def over_cells(frame: "pd.DataFrame", x: str, ys: Sequence[str]) -> Figure:
     """Numbers of every cell against each other; `frame` as `pi_lib.findings.summary` gives it."""
     figure, axes = plt.subplots(
@@ -333,8 +459,6 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
 
     `values` gives v by the members' names joined by a space, "" the empty coalition.
     """
-    from pi_lib.transforms import and_transform
-
     index = {key: coalition(names.index(name) for name in key.split()) for key in values}
     v = torch.zeros(2 ** len(names), dtype=torch.float64)
     for key, value in values.items():

@@ -60,9 +60,9 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
         )
     if classes == 1:
         return torch.where(labels == 1, logits[..., 0], -logits[..., 0])
-    true = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, labels.long()[..., None], True)
-    others = logits.masked_fill(true, -torch.inf).logsumexp(-1)
-    return logits[true].view(labels.shape) - others
+    index = labels.long()[..., None]
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    return logits.gather(-1, index)[..., 0] - others
 
 
 def coalition_values(

@@ -88,7 +88,7 @@ def test_no_page_scrolls_sideways_on_a_phone(browser, server, built):
 
 
 def test_maths_is_typeset(browser, server):
-    tab, _ = visit(browser, server, "book/intro.html")
+    tab, _ = visit(browser, server, "book/executed/00_why_pretraining_helps.html")
     assert tab.locator("mjx-container").count() > 0
 
 
@@ -114,7 +114,7 @@ def test_explorers_move_by_keyboard(browser, server, page):
 def test_the_front_page_needs_no_scripts(browser, server):
     context = browser.new_context(java_script_enabled=False)
     tab = context.new_page()
-    tab.goto(f"{server}/book/intro.html")
+    tab.goto(f"{server}/book/executed/00_why_pretraining_helps.html")
     assert "linear probe" in tab.locator("article").inner_text()
     context.close()
 

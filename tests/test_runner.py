@@ -90,6 +90,9 @@ def test_the_copy_is_clean_and_says_how_it_was_made(checkout):
     assert "papermill" not in notebook.metadata and str(checkout) not in copy.read_text()
     injected = [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]
     assert len(injected) == 1 and "hide-input" in injected[0].metadata.tags
+    foot = notebook.cells[-1].source  # says how to run it again, with the values that it had
+    assert "papermill notebooks/01_good.ipynb" in foot and "-p count 2" in foot
+    assert "-p profile smoke" in foot and record["date"] in foot
 
 
 def test_a_failure_names_cell_error_and_log_and_keeps_the_others(checkout):
