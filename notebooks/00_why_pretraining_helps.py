@@ -163,4 +163,4 @@ display(
 #     .venv/bin/python -m pi_lib twins                # .ipynb, for JupyterLab
 #
 # Every number in the chapters was computed by the notebook in which it stands;
-# [How this copy was made](record) says when and on what.
+# [How this copy was made](record.md) says when and on what.
