@@ -48,14 +48,17 @@ plots.style()
 # %%
 alarms = torch.tensor([0.0] + [1.0] * 7, dtype=torch.float64)
 split = pi.and_or_split(alarms)
-pd.DataFrame(
-    {
-        "AND alone": pi.and_transform(alarms),
-        "split, AND": split.i_and,
-        "split, OR": split.i_or,
-    },
-    index=[label(s, ["a", "b", "c"]) for s in range(8)],
-).round(3)
+(
+    pd.DataFrame(
+        {
+            "AND alone": pi.and_transform(alarms),
+            "split, AND": split.i_and,
+            "split, OR": split.i_or,
+        },
+        index=[label(s, ["a", "b", "c"]) for s in range(8)],
+    ).round(3)
+    + 0.0
+)
 
 # %% [markdown]
 # ## Why there is an exact answer

@@ -339,6 +339,9 @@ def _execute(job: Job) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     notebook = _read(Path(job.source))
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    unseen = any(
+        {"parameters", "remove-cell"} <= {*cell.metadata.get("tags", [])} for cell in notebook.cells
+    )
     started = iter(range(1, total + 1))
 
     def on_cell_start(cell, cell_index):
@@ -363,8 +366,8 @@ def _execute(job: Job) -> None:
     notebook.metadata.pop("papermill", None)  # holds this machine's paths
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
-        if _injected(cell):
-            cell.metadata.tags.append("hide-input")
+        if _injected(cell):  # shown no more than the cell whose values it replaces
+            cell.metadata.tags.append("remove-cell" if unseen else "hide-input")
     notebook.metadata["pi_lib"] = {
         "profile": job.parameters["profile"],
         "parameters": job.parameters,

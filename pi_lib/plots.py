@@ -233,12 +233,12 @@ def kept(table: "pd.DataFrame") -> Figure:
 
     names, rows = zip(*findings.cells(table), strict=True)
     figure, axes = plt.subplots(
-        1, 3, figsize=(10.5, 0.42 * len(names) + 1.7), layout="constrained", sharey=True
+        1, 3, figsize=(8.6, 0.36 * len(names) + 1.5), layout="constrained", sharey=True
     )
     panels = (
-        ("of what was known before", "preserved", "discarded", "preserved"),
-        ("of what is known after", "preserved", "new", "new"),
-        ("of the preserved, scratch learns", "scratch", None, "learned by scratch"),
+        ("of what was\nknown before", "preserved", "discarded", "preserved"),
+        ("of what is\nknown after", "preserved", "new", "new"),
+        ("of the preserved,\nscratch learns", "scratch", None, "learned by scratch"),
     )
     at = np.arange(len(names))
     for axis, (title, first, rest, quantity) in zip(axes, panels, strict=True):
@@ -254,8 +254,9 @@ def kept(table: "pd.DataFrame") -> Figure:
             axis.axvspan(*PAPER_LEARNED, color="0.88", label="the paper's range", zorder=0)
         axis.errorbar(value, at, xerr=reach.clip(min=0), fmt="none", ecolor="0.1", lw=1.4)
         axis.set_title(title, fontsize="small")
-        axis.set(xlim=(0, 1), xlabel="share of the strength")
+        axis.set(xlim=(0, 1))
         axis.grid(False, axis="y")
+    axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
     handles = {
         label: handle
         for axis in axes
@@ -277,7 +278,7 @@ def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> 
     """
     variants = frame[["choice", "variant"]].drop_duplicates()
     figure, axes = plt.subplots(
-        1, len(holds), figsize=(10.5, 0.27 * len(variants) + 1.3), layout="constrained",
+        1, len(holds), figsize=(9, 0.29 * len(variants) + 1.3), layout="constrained",
         sharey=True, squeeze=False,
     )  # fmt: skip
     at = np.arange(len(variants))
