@@ -326,6 +326,24 @@ def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
     return figure
 
 
+def recovery(frame: "pd.DataFrame") -> Figure:
+    """Planted terms found by trained and untrained networks, against how well they generalise.
+
+    `frame` has columns ``trained, untrained`` (shares found) and ``fit`` (R2 held out).
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for column, colour, marker in (
+        ("trained", COLOURS["finetuned"], "o"), ("untrained", COLOURS["discarded"], "x"),
+    ):  # fmt: skip
+        axis.plot(frame["fit"], frame[column], marker, color=colour, label=column)
+    axis.set(
+        xlabel="variance explained on held-out inputs (R²) after training",
+        ylabel="planted terms found", ylim=(-0.05, 1.05),
+    )  # fmt: skip
+    axis.legend()
+    return figure
+
+
 def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
     """Sum of the sizes of all interactions from all-AND to all-OR, and a split's bound on it."""
     share = torch.linspace(-0.25, 1.25, steps, dtype=v.dtype)[:, None]

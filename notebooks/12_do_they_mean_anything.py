@@ -1,0 +1,228 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Do interactions mean anything?
+#
+# **Key points**
+#
+# - Any function of masked inputs can be written as interactions, so their existence proves nothing.
+#   Three checks ask for more: are terms found that were planted, does the output fall when the
+#   players of strong interactions are hidden, and do networks without knowledge show none?
+# - Each check has its null: an untrained network, random players, random weights.
+#
+# *Needs: [What an interaction is](01_what_is_an_interaction) and
+# [What is preserved](02_what_is_preserved), whose results it reads. Seven minutes to read, under a
+# minute to run.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+functions = 12  # planted
+terms = 6  # planted in each
+
+# %%
+
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from torch import nn
+
+import pi_lib as pi
+from pi_lib import plots, study
+from pi_lib.coalitions import membership, order
+from pi_lib.progress import track
+
+plots.style()
+small = profile == "smoke"
+
+# %% [markdown]
+# ## Planted terms
+#
+# A function of eight switches is drawn as a sum of a few AND and OR terms of two to four switches. A
+# small network sees some of the 256 inputs, few or many, and learns the function from them; the rest
+# is held out. Where the network generalises, its interactions should be the planted ones; where it
+# has seen too little, they should not. The null is the same network before training.
+
+
+# %%
+def planted(generator, n=8):
+    """AND and OR interactions, (2, 2**n), with `terms` strong ones, half of each kind."""
+    middle = torch.nonzero((order(n) >= 2) & (order(n) <= 4))[:, 0]
+    truth = torch.zeros(2, 2**n, dtype=torch.float64)
+    where = middle[torch.randperm(len(middle), generator=generator)[:terms]]
+    size = 1 + torch.rand(terms, generator=generator).double()
+    sign = 2.0 * torch.randint(2, (terms,), generator=generator) - 1
+    truth[torch.arange(terms) % 2, where] = size * sign
+    return truth
+
+
+def train(target, shown, generator, steps):
+    """A network that learns `target` on `shown` inputs: values before, after, and R2 held out."""
+    inputs, target = membership(8).float(), target.float()
+    shuffled = torch.randperm(256, generator=generator)
+    seen, held = shuffled[:shown], shuffled[shown:]
+    net = nn.Sequential(
+        nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1)
+    )
+    before = net(inputs)[:, 0].detach().double()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        nn.functional.mse_loss(net(inputs[seen])[:, 0], target[seen]).backward()
+        optimiser.step()
+        schedule.step()
+    after = net(inputs)[:, 0].detach()
+    unexplained = (after - target)[held].pow(2).sum() / (target - target[seen].mean())[held].pow(
+        2
+    ).sum()
+    return before, after.double(), 1 - unexplained.item()
+
+
+def found(v, truth):
+    """Share of the planted terms among as many strongest terms of the split of v."""
+    split = pi.and_or_split(v, noise=0.04)
+    strength = torch.cat([split.i_and, split.i_or]).abs() * torch.cat([order(8), order(8)]).gt(0)
+    top = strength.topk(terms).indices
+    return (truth.flatten()[top] != 0).double().mean().item()
+
+
+generator = torch.Generator().manual_seed(seed)
+torch.manual_seed(seed)
+rows = []
+for k in track(range(3 if small else functions), "planted functions"):
+    truth, shown = planted(generator), (48, 96, 192)[k % 3]
+    game = pi.and_inverse(truth[0]) + pi.or_inverse(truth[1])
+    before, after, fit = train(game, shown, generator, steps=100 if small else 1000)
+    rows.append(
+        {"shown": shown, "trained": found(after, truth), "untrained": found(before, truth)}
+        | {"fit": fit}
+    )
+recovered = pd.DataFrame(rows)
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        f"Share of the {terms} planted terms among the {terms} strongest, means over functions with "
+        "95 % intervals:"
+    )
+)
+pd.DataFrame(
+    {
+        f"{shown} inputs seen": {
+            "functions": len(one),
+            "found, trained": str(pi.bootstrap(one["trained"])),
+            "found, untrained": str(pi.bootstrap(one["untrained"])),
+            "variance explained on the others": str(pi.bootstrap(one["fit"])),
+        }
+        for shown, one in recovered.groupby("shown")
+    }
+)
+
+# %% mystnb={"figure": {"name": "fig-planted", "caption": "A mark per planted function: how well its network generalises, and the share of the planted terms among its strongest interactions."}, "image": {"alt": "A scatter plot of recovered share against explained variance, for trained and untrained networks."}}
+figure = plots.recovery(recovered)
+
+# %% [markdown]
+# ## Hide the players of what was preserved
+#
+# If a preserved interaction matters for the decision, hiding its players must move the output more
+# than hiding as many players at random. Every coalition's value is known already, so the random
+# choice is an exact average over all sets of that size, not a sample.
+
+# %%
+cells = {
+    "images": study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed),
+    "sentences": study.Cell("minilm", "movie-reviews", profile=profile, seed=seed),
+}
+results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+
+
+def drops(v, terms):
+    """By sample: what hiding the players of its strongest term costs, and of as many others."""
+    whole, orders = v.shape[-1] - 1, order(pi.Interactions(v=v, i_and=v).n)
+    strength = terms.abs() * (orders > 0) * (orders < orders.max())
+    strongest = strength.argmax(-1)
+    cost = (v[:, -1:] - v[:, whole - torch.arange(whole + 1)]).abs()  # of hiding each coalition
+    chosen = cost.gather(-1, strongest[:, None])[:, 0]
+    alike = orders[None] == orders[strongest][:, None]
+    others = (cost * alike).sum(-1) / alike.sum(-1)
+    has = strength.amax(-1) > 0  # a sample may have nothing of the part
+    return chosen[has], others[has]
+
+
+lines = []
+for name, result in results.items():
+    known = result.knowledge
+    for part in ("preserved", "discarded", "new"):
+        chosen, others = drops(result.finetuned.final.v, getattr(known, part))
+        lines.append(
+            {
+                "data": name,
+                "players of the strongest": part,
+                "change of log-odds": pi.bootstrap(chosen),
+                "as many others": pi.bootstrap(others),
+                "difference": pi.bootstrap(chosen - others),
+            }
+        )
+counterfactual = pd.DataFrame(lines).set_index(["data", "players of the strongest"])
+counterfactual.map(str)
+
+# %% [markdown]
+# Nats of the fine-tuned model's log-odds, absolute, means over samples. Players of *discarded*
+# interactions are the control: the fine-tuned model has unlearned what they did together.
+
+# %% tags=["hide-input"]
+WORDS = {"above": "**more**", "below": "**less**", "undecided": "**not decidedly more or less**"}
+display(
+    Markdown(
+        "\n".join(
+            f"- {name}, {part}: hiding them moves the output {WORDS[row['difference'].compared_with(0)]} "
+            "than hiding as many others."
+            for (name, part), row in counterfactual.iterrows()
+        )
+    )
+)
+
+# %% [markdown]
+# ## A network that knows nothing
+#
+# What share of the probe's interactions would be "preserved" by a network of random weights? That is
+# the scratch network before its first step. A preserved share is only worth what it has beyond this.
+
+# %% tags=["hide-input"]
+shares = {}
+for name, result in results.items():
+    after = result.knowledge.preserved_share()
+    nothing = pi.compare(result.probe.final, result.scratch.interactions[0]).preserved_share()
+    before = pi.compare(result.probe.final, result.finetuned.interactions[0]).preserved_share()
+    shares[name] = {
+        "fine-tuned": after,
+        "fine-tuned, before its first step": before,
+        "random weights": nothing,
+    }
+pd.DataFrame(shares).map(str)
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        "\n".join(
+            f"- {name}: the fine-tuned model's share lies "
+            + (
+                "**beyond** that of random weights: their intervals do not meet."
+                if row["fine-tuned"].low > row["random weights"].high
+                else "**within reach** of random weights: their intervals meet."
+            )
+            for name, row in shares.items()
+        )
+    )
+)
+
+# %% [markdown]
+# What follows for practice: read a preserved share against its null, on the same samples and players,
+# before drawing conclusions from it.
