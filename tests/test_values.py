@@ -126,6 +126,52 @@ def test_memory_shortage_halves_the_batch():
     assert sizes.count(16) == 1 and 2 in sizes  # learned once, for every later sample
 
 
+class Interrupted(torch.nn.Module):
+    """A model that is stopped at one of its forward passes, as Ctrl-C does."""
+
+    def __init__(self, model, stop=None):
+        super().__init__()
+        self.model, self.stop, self.forwards = model, stop, 0
+
+    def forward(self, x):
+        if self.forwards == self.stop:
+            raise KeyboardInterrupt
+        self.forwards += 1
+        return self.model(x)
+
+
+@pytest.mark.parametrize("method", ["exact", "sparse"])
+def test_interrupted_goes_on_with_the_sample_in_hand(method, tmp_path):
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    options = {"players": PatchPlayers(grid=4, n=4), "ids": [5, 6, 7], "method": method}
+    options |= {"share": False, "batch_size": 8}
+    if method == "sparse":
+        options |= {"players": PatchPlayers(grid=8, n=12), "budget": 600, "batch_size": 64}
+    model = image_model()
+    model(images)
+
+    def run(stop=None, labels=(0, 1, 2), **changes):
+        watched = Interrupted(changes.pop("model", model), stop).eval()
+        return extract(watched, images, labels, **options | changes).v, watched.forwards
+
+    expected, forwards = run()
+    stop = 2 * forwards // 3 + 1  # in the third sample
+    with pytest.raises(KeyboardInterrupt):
+        run(stop, keep=tmp_path)
+    found, repeated = run(keep=tmp_path)
+    assert torch.equal(found, expected)
+    assert repeated <= forwards // 3 + 2  # the third sample, and the check that answers repeat
+    assert run(keep=tmp_path)[1] == 0
+
+    assert run(keep=tmp_path, labels=(0, 1, 4))[1] > 0  # another label of the third
+    other = image_model(seed=1)
+    other(images)
+    assert torch.equal(run(keep=tmp_path, model=other)[0], run(model=other)[0])
+    players = PatchPlayers(grid=4, n=4, seed=9)
+    if method == "exact":
+        assert torch.equal(run(keep=tmp_path, players=players)[0], run(players=players)[0])
+
+
 def test_a_module_goes_back_where_it_was():
     model = image_model()
     images = torch.rand(1, 3, 8, 8)
