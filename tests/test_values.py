@@ -140,36 +140,29 @@ class Interrupted(torch.nn.Module):
         return self.model(x)
 
 
-@pytest.mark.parametrize("method", ["exact", "sparse"])
-def test_interrupted_goes_on_with_the_sample_in_hand(method, tmp_path):
+def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path):
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    options = {"players": PatchPlayers(grid=4, n=4), "ids": [5, 6, 7], "method": method}
-    options |= {"share": False, "batch_size": 8}
-    if method == "sparse":
-        options |= {"players": PatchPlayers(grid=8, n=12), "budget": 600, "batch_size": 64}
-    model = image_model()
-    model(images)
+    model, other = image_model(), image_model(seed=1)
+    for network in (model, other):
+        network(images)
 
-    def run(stop=None, labels=(0, 1, 2), **changes):
-        watched = Interrupted(changes.pop("model", model), stop).eval()
-        return extract(watched, images, labels, **options | changes).v, watched.forwards
+    def run(stop=None, model=model, labels=(0, 1, 2), seed=0, keep=tmp_path):
+        watched = Interrupted(model, stop).eval()
+        players = PatchPlayers(grid=4, n=4, seed=seed)
+        v = coalition_values(watched, images, labels, players, share=False, batch_size=8, keep=keep)
+        return v, watched.forwards
 
-    expected, forwards = run()
-    stop = 2 * forwards // 3 + 1  # in the third sample
+    expected, forwards = run(keep=None)
+    assert forwards == 3 * 2 + 2  # and two that check whether answers repeat
     with pytest.raises(KeyboardInterrupt):
-        run(stop, keep=tmp_path)
-    found, repeated = run(keep=tmp_path)
-    assert torch.equal(found, expected)
-    assert repeated <= forwards // 3 + 2  # the third sample, and the check that answers repeat
-    assert run(keep=tmp_path)[1] == 0
+        run(stop=7)  # in the third sample
+    found, repeated = run()
+    assert torch.equal(found, expected) and repeated == 2 + 2
+    assert run()[1] == 0
 
-    assert run(keep=tmp_path, labels=(0, 1, 4))[1] > 0  # another label of the third
-    other = image_model(seed=1)
-    other(images)
-    assert torch.equal(run(keep=tmp_path, model=other)[0], run(model=other)[0])
-    players = PatchPlayers(grid=4, n=4, seed=9)
-    if method == "exact":
-        assert torch.equal(run(keep=tmp_path, players=players)[0], run(players=players)[0])
+    assert run(labels=(0, 1, 4))[1] == 2 + 2  # another label of the third sample
+    assert torch.equal(run(model=other)[0], run(model=other, keep=None)[0])
+    assert torch.equal(run(seed=9)[0], run(seed=9, keep=None)[0])
 
 
 def test_a_module_goes_back_where_it_was():
