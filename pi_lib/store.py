@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,12 @@ def digest(value: Any) -> str:
 
 def source_digest(modules: Iterable[str]) -> str:
     """16 hex digits naming what the code of these `pi_lib` modules does; comments do not count."""
-    return digest({module: ast.dump(ast.parse(_SOURCES[module])) for module in sorted(modules)})
+    return digest({module: _code(module) for module in sorted(modules)})
+
+
+@cache
+def _code(module: str) -> str:
+    return digest(ast.dump(ast.parse(_SOURCES[module])))
 
 
 def environment() -> dict[str, Any]:

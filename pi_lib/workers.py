@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -115,16 +116,19 @@ class Cluster:
         try:
             import dask
             from distributed import Client
+            from distributed.comm import get_address_host_port
         except ImportError as error:
             raise ImportError("a cluster needs Dask: pip install 'pi_lib[dask]'") from error
         # Weights are sent with the steps on purpose.
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
         try:
+            # Knock first: a client that finds nobody complains again when it is collected.
+            socket.create_connection(get_address_host_port(address), TIMEOUT).close()
             self._client = Client(address, timeout=TIMEOUT, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # what answers may be anything
             raise ConnectionError(
-                f"no Dask scheduler answers at {address!r}: {error}. Start one by `dask "
-                "scheduler`, which says its address"
+                f"no Dask scheduler answers at {address!r} ({error}); start one with "
+                "`dask scheduler`, which says its address"
             ) from error
         self.workers = len(self._client.nthreads())
         self.slots = slots or max(8, 2 * sum(self._client.nthreads().values()))

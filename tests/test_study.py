@@ -1,11 +1,6 @@
 """One cell from data to results, on real images and weights at the smoke profile."""
 
-import os
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
