@@ -18,6 +18,8 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from pi_lib import knowledge, models, tasks, training, workers
 from pi_lib.interactions import Interactions, extract, sum_by_order
 from pi_lib.knowledge import Estimate, Knowledge, Learned, Trajectory
@@ -657,8 +659,9 @@ def compute_all(
     cores = os.cpu_count() or 1
     # By what is asked for, not by what is missing: a run that goes on has the threads it had.
     processes = max(1, min(processes or cores, len(jobs)))
+    threads = max(1, min(cores // processes, torch.get_num_threads()))
     failed = {}
-    with cluster or workers.Processes(processes, threads=max(1, cores // processes)) as pool:
+    with cluster or workers.Processes(processes, threads) as pool:
         for cell, phase, error in track(_finished(jobs, store, pool), "study", len(jobs)):
             if error:
                 failed.setdefault(cell, f"{phase}: {type(error).__name__}: {error}")

@@ -2,8 +2,8 @@
 
 import shutil
 
-import numpy as np
 import pytest
+import small_study
 import torch
 
 import pi_lib as pi
@@ -68,17 +68,6 @@ def test_a_second_run_computes_nothing(result, store, monkeypatch):
     assert not study.stored(study.Cell(profile="smoke", seed=1), store)
 
 
-def test_interrupted_and_side_by_side_give_the_same_bits(result, store, tmp_path):
-    """Half of the cell is there already, as after an interruption; the rest in two processes."""
-    for entry in (result.entries["train probe"], result.entries["extract finetuned, step 4"]):
-        shutil.copytree(entry, tmp_path / entry.relative_to(store.root))
-    again = study.run_all([CELL], Store(tmp_path), processes=2)[0]
-    for phase in study.PHASES:
-        one, other = getattr(result, phase), getattr(again, phase)
-        assert one.steps == other.steps and one.log == other.log
-        assert all(torch.equal(one.interactions[s].v, other.interactions[s].v) for s in one.steps)
-
-
 def test_what_is_skipped_is_said(store):
     """Short sentences have too few players; how many were passed over stands with the result."""
     cell = study.Cell("minilm", "movie-reviews", "smoke")
@@ -113,16 +102,6 @@ def test_unknown_names_are_refused():
         study.trained_model(CELL, "first")
 
 
-def tiny(**changes):
-    """A profile of seconds for the largest networks."""
-    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
-    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 2} | changes
-    return {
-        "image": study.Settings(**({"size": 64} | about)),
-        "text": study.Settings(**(about | {"size": None})),
-    }
-
-
 @pytest.mark.filterwarnings("ignore:.*leave some of the .* classes without any")
 @pytest.mark.parametrize(
     ("backbone", "source", "task"),
@@ -140,7 +119,7 @@ def test_every_backbone_goes_through_the_whole_pipeline(
     monkeypatch.setattr(
         study.models, "build", lambda *a, pretrained=True, **k: built(*a, pretrained=False, **k)
     )
-    monkeypatch.setitem(study.PROFILES, "smoke", tiny())
+    monkeypatch.setitem(study.PROFILES, "smoke", small_study.profile())
     result = study.run(study.Cell(backbone, task, "smoke", source=source), Store(tmp_path))
     assert result.probe.final.v.isfinite().all() and result.scratch.final.v.shape == (1, 4)
     assert ("pre-train" in result.entries) == (source is not None)
@@ -149,23 +128,7 @@ def test_every_backbone_goes_through_the_whole_pipeline(
 
 @pytest.fixture
 def digits(monkeypatch):
-    """scikit-learn's digits as a task, for a source of other data than the downstream task's."""
-    from sklearn.datasets import load_digits
-
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
-    splits = (slice(0, 1200), slice(1200, None))
-    source = study.tasks._Source(
-        classes=tuple("0123456789"),
-        splits=tuple(
-            study.tasks._Samples(
-                labels[part], np.arange(len(labels[part])), pictures[part].__getitem__
-            )
-            for part in splits
-        ),
-        source="scikit-learn",
-    )
-    monkeypatch.setitem(study.tasks._LOADERS, "digits", lambda _: source)
+    monkeypatch.setitem(study.tasks._LOADERS, "digits", small_study.digits)
     monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
 
 
@@ -174,7 +137,9 @@ def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, 
     rates = {phase: (1e38, 1e-6, 1e-2) for phase in study.PHASES}
     monkeypatch.setitem(study.LEARNING_RATES, "image", rates)
     about = dict(n_train=96, n_val=32, n_test=32, trials=3, epochs=3, probe_epochs=20)
-    monkeypatch.setitem(study.PROFILES, "smoke", tiny(**about, size=32, batch_size=16, n_source=64))
+    monkeypatch.setitem(
+        study.PROFILES, "smoke", small_study.profile(**about, size=32, batch_size=16, n_source=64)
+    )
     store = Store(tmp_path)
     cell = study.Cell("resnet20", "digits", "smoke", seed=3, source="fashion-mnist")
     result = study.run(cell, store)
@@ -195,7 +160,7 @@ def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, 
 
 
 def test_validation_samples_are_no_training_samples(monkeypatch):
-    monkeypatch.setitem(study.PROFILES, "smoke", tiny(n_train=20, n_val=10))
+    monkeypatch.setitem(study.PROFILES, "smoke", small_study.profile(n_train=20, n_val=10))
     task = study.Cell(profile="smoke").load()
     assert len(set(task.train.ids)) == 30
     assert sorted(task.train.labels[20:].tolist()) == list(range(10))  # balanced too
