@@ -219,8 +219,8 @@ def fit(
     learning_rate : float
         Peak of the schedule.
     batch_size : int, default 32
-        Where an epoch's last batch would hold one sample, `train` goes without its last sample:
-        BatchNorm cannot train on a batch of one.
+        Of all devices together. Where an epoch's last batch would hold one sample, `train` goes
+        without its last sample: BatchNorm cannot train on a batch of one.
     weight_decay, warmup : float
         AdamW's decay; fraction of the steps over which the learning rate rises.
     checkpoints : int or sequence of int, default 5
@@ -246,8 +246,8 @@ def fit(
     Raises
     ------
     ValueError
-        If there is nothing to train on, a checkpoint lies outside the run, or `resume` holds the
-        state of another run.
+        If there is nothing to train on, a checkpoint lies outside the run, the devices cannot
+        share a batch, or `resume` holds the state of another run.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
@@ -283,29 +283,34 @@ def fit(
     recorder = _recorder(steps, total, label, resume)
     folder = tempfile.TemporaryDirectory() if resume is None else nullcontext(resume)
     with folder as output, torch.random.fork_rng():
+        args = TrainingArguments(
+            output_dir=output,
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            per_device_train_batch_size=batch_size,
+            per_device_eval_batch_size=4 * batch_size,
+            weight_decay=weight_decay,
+            warmup_steps=math.ceil(warmup * total),
+            lr_scheduler_type="cosine",
+            seed=seed,
+            data_seed=seed,
+            use_cpu=choose_device(device).type == "cpu",
+            dataloader_pin_memory=False,
+            eval_on_start=0 in steps and saved is None,
+            save_strategy="no",  # the recorder says when
+            save_total_limit=1,
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        devices = args.world_size * max(1, args.n_gpu)  # of accelerate
+        if batch_size % devices:
+            raise ValueError(f"batch_size={batch_size} cannot be shared by {devices} devices")
+        args.per_device_train_batch_size //= devices
         trainer = Trainer(
             model=learner,
-            args=TrainingArguments(
-                output_dir=output,
-                num_train_epochs=epochs,
-                learning_rate=learning_rate,
-                per_device_train_batch_size=batch_size,
-                per_device_eval_batch_size=4 * batch_size,
-                weight_decay=weight_decay,
-                warmup_steps=math.ceil(warmup * total),
-                lr_scheduler_type="cosine",
-                seed=seed,
-                data_seed=seed,
-                use_cpu=choose_device(device).type == "cpu",
-                dataloader_pin_memory=False,
-                eval_on_start=0 in steps and saved is None,
-                save_strategy="no",  # the recorder says when
-                save_total_limit=1,
-                logging_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                remove_unused_columns=False,
-            ),
+            args=args,
             data_collator=_Collate(tokenizer),
             train_dataset=_Samples(train),
             eval_dataset=_Samples(test),
