@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import small_study
@@ -13,6 +14,7 @@ import torch
 from pi_lib import study
 from pi_lib.__main__ import main
 from pi_lib.store import Store
+from pi_lib.workers import _work
 
 
 @pytest.fixture
@@ -109,3 +111,14 @@ def test_what_cannot_be_had_is_refused(tmp_path, monkeypatch, capsys):
     assert "name a --scheduler" in said("--resources", "GPU=1")
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "pip install 'pi_lib[dask]'" in said("--scheduler", "tcp://127.0.0.1:9")
+
+
+def test_a_worker_with_other_code_is_named(small, monkeypatch, tmp_path):
+    import distributed
+
+    here = SimpleNamespace(address="tcp://10.0.0.7:1", local_directory=str(tmp_path))
+    monkeypatch.setattr(distributed, "get_worker", lambda: here)
+    step = study.Step(study.Cell(**small_study.CELL), "pretrain")
+    with pytest.raises(RuntimeError, match="10.0.0.7:1 has another version of pi_lib"):
+        _work(step, {}, "pretrain/0123456789abcdef")
+    assert not list(tmp_path.iterdir())
