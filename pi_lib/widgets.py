@@ -36,17 +36,25 @@ COLOURS_OF_PNG = 64  # enough for a figure, at a third of the bytes
 HEAD = """<style>
 .pi-explore { max-width: 100%; overflow: visible; }
 .pi-explore img { display: block; max-width: 100%; height: auto; }
+.pi-explore .widget-slider .noUi-target { background: #858585; }
+.pi-explore .widget-slider .noUi-handle { background: #0173B2; border-color: #0173B2; }
+.pi-explore .noUi-handle:focus-visible { outline: 3px solid #D55E00; outline-offset: 2px; }
+.pi-explore > .widget-box { flex-flow: row wrap; }
+.pi-frame > * { flex: 1 1 100%; }
+.pi-frame > :has(.pi-card) { flex: 0 0 7.6em; align-items: start; }
 .pi-explore .widget-html-content { line-height: 1.45; white-space: normal; }
 .pi-explore .pi-note { font-size: .85em; }
 .pi-explore .pi-readout { margin: .4em 0; }
-.pi-explore .pi-game td, .pi-explore .pi-game th { padding: .1em .6em; text-align: left; }
-.pi-row { display: flex; flex-wrap: wrap; gap: .1em .8em; align-items: center; }
-.pi-row > :last-child { flex: 1 1 14em; }
-.pi-bar { display: inline-block; width: 6em; height: 1em; vertical-align: -.15em; background:
+.pi-game td, .pi-game th { padding: .1em .5em; text-align: left; }
+.pi-game td { white-space: nowrap; }
+.pi-row { display: flex; gap: .8em; align-items: center; }
+.pi-row > :last-child { flex: 1; }
+.pi-card > * { display: block; overflow-wrap: anywhere; }
+.pi-bar { display: inline-block; width: 4em; height: 1em; vertical-align: -.15em; background:
   linear-gradient(90deg, transparent calc(50% - .5px), currentColor 0 calc(50% + .5px),
     transparent 0),
   linear-gradient(90deg, transparent var(--from), var(--colour) 0 var(--to), transparent 0); }
-.pi-number { display: inline-block; width: 3.2em; text-align: right;
+.pi-number { display: inline-block; width: 3.4em; text-align: right;
   font-variant-numeric: tabular-nums; }
 .pi-player { border-bottom: 1px dotted; }
 .pi-row mark { color: #111; background: var(--tint); padding: 0 .15em; }
@@ -125,7 +133,11 @@ def explore(
     first = {name: values[0] for name, values in grid.items()} | dict(start or {})
     controls = {name: _control(name, values, first[name]) for name, values in grid.items()}
     places = [range(len(values)) for values in grid.values()]
-    html = cache(ipywidgets.HTML)  # what several frames show is kept once
+    layout, style = ipywidgets.Layout(), ipywidgets.HTML().style  # one for all: half the bytes
+
+    @cache  # what several frames show is kept once
+    def html(part: str):
+        return ipywidgets.HTML(part, layout=layout, style=style)
 
     @cache
     def frame(*place: int) -> tuple:
@@ -146,12 +158,12 @@ def explore(
             )
         # What a reader without scripts sees; with scripts the widget shows it.
         display(HTML(f"<noscript>{''.join(part.value for part in chosen())}</noscript>"))
-        shown = _stack(frames, list(controls.values()), places)
+        shown = _stack(frames, list(controls.values()), places, layout)
         text = f"This page holds {count} frames, drawn when it was built."
         free = " moves every value freely." if live else " draws them anew."
         notes = [ipywidgets.HTML(f'<div class="pi-note">{text} JupyterLab{free}</div>')]
     else:
-        shown, notes = ipywidgets.VBox(), []
+        shown, notes = ipywidgets.Box(_dom_classes=["pi-frame"]), []
 
         def update(_change=None):
             shown.children = chosen()
@@ -159,8 +171,7 @@ def explore(
         for control in controls.values():
             control.observe(update, "index")
         update()
-    together = ipywidgets.Box([*controls.values()], layout={"flex_flow": "row wrap"})
-    box = ipywidgets.VBox([together, shown, *notes])
+    box = ipywidgets.VBox([ipywidgets.Box([*controls.values()]), shown, *notes])
     box.add_class("pi-explore")
     return box
 
@@ -223,9 +234,7 @@ def explore_game(
             f"Strongest: I({label(strongest, names)}) = {found[strongest]:+.1f}. All {len(v)} add "
             f"up to v({label(len(v) - 1, names)}) = {both[-1]:+.1f}."
         )
-        head = (
-            "<th>coalition</th><th>v(T), when T is present</th><th>I(S), what S adds together</th>"
-        )
+        head = "<th></th><th>v(T), T is present</th><th>I(S), what S adds</th>"
         return [_Html(f'<table class="pi-game"><tr>{head}</tr>{rows}</table>'), _readout(text)]
 
     levels = sorted({k / 2 for k in range(-8, 9)} | set(v.values()))
@@ -301,6 +310,7 @@ def explore_sample(
             f"{len(interactions)}, numbered from 0. Choose among them with samples=[0]."
         )
     n, drawing = interactions.n, _drawing(interactions, inputs, players)
+    shape = "pi-card" if isinstance(inputs, Tensor) and inputs.ndim == 4 else "pi-row"
     kinds = ["AND", "OR"] if interactions.kind == "and" else ["AND and OR", "AND", "OR"]
 
     def shown(sample: int, kind: str, up_to_order: int, threshold: float) -> list:
@@ -310,12 +320,12 @@ def explore_sample(
         salient = int(one.salient(threshold).sum())
         rows = [
             _Html(
-                f'<div class="pi-row">{_signed(row.value, strongest)}'
+                f'<div class="{shape}"><span>{_signed(row.value, strongest)}</span>'
                 f"<small>{_together(row)}</small>{drawing(sample, row.coalition, row.value)}</div>"
             )
             for row in one.top(min(k, salient)).itertuples()
         ]
-        more = f", the {k} strongest of them are shown" if salient > k else ""
+        more = f"; the {k} strongest are shown" if salient > k else ""
         which = kind if up_to_order == n else f"{kind}, up to order {up_to_order}"
         counts = torch.logspace(0, n, 60, 2).round().int().unique().tolist()  # v({}) is the first
         errors = plots.rebuild_error(one, [*counts, 1 + salient])[0].tolist()
@@ -323,8 +333,8 @@ def explore_sample(
         enough = next((count - 1 for count, e in curve if e <= 0.1), None)
         text = (
             f"{which}: {salient} of {2**n - 1} interactions are stronger than {threshold:g} of the "
-            f"strongest{more}. They rebuild the output to a relative error of {error:.2f}; "
-            + (f"{enough} are enough for 0.1." if enough else f"all leave {errors[-1]:.2f}.")
+            f"strongest{more}. All {salient} rebuild the output to a relative error of {error:.2f}; "
+            + (f"{enough} would do for 0.1." if enough else f"at best {min(errors):.2f} is left.")
         )
         return [_readout(text), *rows, _Html(_curve(curve, (1 + salient, error)))]
 
@@ -446,14 +456,16 @@ def _control(name: str, values: Sequence, first: Any):
     )
 
 
-def _stack(frames: dict[tuple[int, ...], tuple], controls: list, places: list[range], at=()):
+def _stack(
+    frames: dict[tuple[int, ...], tuple], controls: list, places: list[range], layout, at=()
+):
     """Stacks in stacks, one level per control, each linked to its control."""
     import ipywidgets
 
     if len(at) == len(controls):
-        return ipywidgets.VBox(frames[at])
-    children = [_stack(frames, controls, places, (*at, i)) for i in places[len(at)]]
-    stack = ipywidgets.Stack(children, selected_index=controls[len(at)].index)
+        return ipywidgets.Box(frames[at], layout=layout, _dom_classes=["pi-frame"])
+    children = [_stack(frames, controls, places, layout, (*at, i)) for i in places[len(at)]]
+    stack = ipywidgets.Stack(children, selected_index=controls[len(at)].index, layout=layout)
     ipywidgets.jslink((controls[len(at)], "index"), (stack, "selected_index"))
     return stack
 
