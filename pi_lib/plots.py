@@ -121,7 +121,7 @@ def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
         ratios = [one.ratio() for one in at]
         axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
         _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
-        axis.set(xlabel="progress of scratch training (fraction of its steps)", ylim=(0, 1))
+        axis.set(xlabel="fraction of scratch training's steps", ylim=(0, 1))
     _label_left(figure, "share of the preserved\nknowledge learned")
     figure.axes[0].legend()
     return figure
@@ -137,7 +137,7 @@ def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") 
         for phase in ("finetuned", "scratch"):
             one: Trajectory = result.trajectory(phase, target)
             _line(axis, one.to_frame(), "progress", COLOURS[phase], NAMES[phase])
-        axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1.02))
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1.02))
     whose = "its own final model" if target == "own" else "the fine-tuned model"
     _label_left(figure, f"Jaccard similarity with\n{whose}")
     figure.axes[0].legend()
@@ -171,7 +171,7 @@ def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
         probe = result.probe.accuracy
         axis.axhspan(probe.low, probe.high, color=COLOURS["probe"], alpha=0.25)
         axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
-        axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1))
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
     _label_left(figure, "accuracy on the test split")
     figure.axes[-1].legend()
     return figure
@@ -574,8 +574,8 @@ def growth(
     return figure
 
 
-def _panels(results, width: float = 4.6, height: float = 3.6, one_scale: bool = True):
-    """A figure with a panel per result, and (axis, result) pairs."""
+def _panels(results, width: float = 3.7, height: float = 3.3, one_scale: bool = True):
+    """A figure with a panel per result, and (axis, result) pairs; two fill the page's width."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
         raise ValueError("nothing to draw: no results were given")
@@ -609,7 +609,7 @@ def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: fl
 
 
 def _order_axis(axis: Axes, n: int) -> None:
-    axis.set_xlabel("order (number of players in the interaction)")
+    axis.set_xlabel("order (number of players)")
     axis.set_xticks(range(1, n + 1))
     axis.grid(False, axis="x")
 

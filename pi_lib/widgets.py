@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pi_lib.coalitions import coalition, label, members
+from pi_lib.coalitions import coalition, label
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
@@ -39,7 +39,7 @@ HEAD = """<style>
 .pi-explore .widget-slider .noUi-target { background: #858585; }
 .pi-explore .widget-slider .noUi-handle { background: #0173B2; border-color: #0173B2; }
 .pi-explore .noUi-handle:focus-visible { outline: 3px solid #D55E00; outline-offset: 2px; }
-.pi-explore > .widget-box { flex-flow: row wrap; }
+.pi-explore > .widget-box, .pi-explore .pi-frame { flex-flow: row wrap; }
 .pi-frame > * { flex: 1 1 100%; }
 .pi-frame > :has(.pi-card) { flex: 0 0 7.6em; align-items: start; }
 .pi-explore .widget-html-content { line-height: 1.45; white-space: normal; }
@@ -48,6 +48,7 @@ HEAD = """<style>
 .pi-game td, .pi-game th { padding: .1em .5em; text-align: left; }
 .pi-game td { white-space: nowrap; }
 .pi-row { display: flex; gap: .8em; align-items: center; }
+.pi-row > small { flex: 0 0 2.6em; }
 .pi-row > :last-child { flex: 1; }
 .pi-card > * { display: block; overflow-wrap: anywhere; }
 .pi-bar { display: inline-block; width: 4em; height: 1em; vertical-align: -.15em; background:
@@ -321,7 +322,7 @@ def explore_sample(
         rows = [
             _Html(
                 f'<div class="{shape}"><span>{_signed(row.value, strongest)}</span>'
-                f"<small>{_together(row)}</small>{drawing(sample, row.coalition, row.value)}</div>"
+                f"{drawing(sample, row)}</div>"
             )
             for row in one.top(min(k, salient)).itertuples()
         ]
@@ -333,7 +334,8 @@ def explore_sample(
         enough = next((count - 1 for count, e in curve if e <= 0.1), None)
         text = (
             f"{which}: {salient} of {2**n - 1} interactions are stronger than {threshold:g} of the "
-            f"strongest{more}. All {salient} rebuild the output to a relative error of {error:.2f}; "
+            f"strongest{more}. All {salient} rebuild the output to a relative error of "
+            f"{error:.2f}; "
             + (f"{enough} would do for 0.1." if enough else f"at best {min(errors):.2f} is left.")
         )
         return [_readout(text), *rows, _Html(_curve(curve, (1 + salient, error)))]
@@ -409,7 +411,9 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
                 "step": f"{step} of {run.steps[-1]}",
                 "test accuracy": "" if accuracy is None else f"{accuracy:.2f}",
                 "has of the fine-tuned model's strength": f"{now.preserved_share().value:.2f}",
-                "new within its own strength": f"{now.new_share().value:.2f}",
+                "new within its own strength": (
+                    f"{now.new_share().value:.2f}" if now.finetuned.any() else "it has none"
+                ),
                 "similarity to the fine-tuned model": format(
                     jaccard(named[task].finetuned.final, run.interactions[step], tau).mean(), ".2f"
                 ),
@@ -526,18 +530,19 @@ def _readout(text: str) -> _Html:
 
 def _signed(value: float, reach: float) -> str:
     """A number and its bar, left or right of zero; the bar's half is `reach`."""
+    from pi_lib import plots
+
+    colour = plots.COLOURS[_sign(value)]
     end = 50 + 50 * max(-1.0, min(1.0, value / reach if reach else 0.0))
     left, right = sorted((50, round(end)))
     return (
-        f'<i class="pi-bar" style="--from:{left}%;--to:{right}%;--colour:{_colour(value)}"></i>'
+        f'<i class="pi-bar" style="--from:{left}%;--to:{right}%;--colour:{colour}"></i>'
         f'<span class="pi-number">{value:+.2f}</span>'
     )
 
 
-def _colour(value: float) -> str:
-    from pi_lib import plots
-
-    return plots.COLOURS["positive" if value >= 0 else "negative"]
+def _sign(value: float) -> str:
+    return "positive" if value >= 0 else "negative"
 
 
 # ---------------------------------------------------------------- what `explore_sample` is made of
@@ -558,11 +563,6 @@ def _up_to(one: Interactions, order: int) -> Interactions:
     kept = (one.orders <= order).split(2**one.n)
     i_or = None if one.i_or is None else one.i_or * kept[1]
     return Interactions(v=one.v, i_and=one.i_and * kept[0], i_or=i_or, players=one.players)
-
-
-def _together(row) -> str:
-    """When an interaction acts, where it has more than one player."""
-    return "" if row.order == 1 else {"and": "all of", "or": "any of"}[row.kind]
 
 
 def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> str:
@@ -594,8 +594,8 @@ def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> st
     )
 
 
-def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, int, float], str]:
-    """``draw(sample, coalition, value)``: the sample as HTML, with the coalition marked."""
+def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, Any], str]:
+    """``draw(sample, row)``: the sample as HTML, with the players of a row of `top` marked."""
     from pi_lib import plots
 
     for ids in (interactions.ids, None):  # `extract` was given the samples' ids, or none
@@ -608,31 +608,33 @@ def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, int,
             "pi_lib.extract was given"
         )
 
-    def named(sample: int, group: int, value: float) -> str:
-        return f"<span>{escape(label(group, interactions.players[sample]))}</span>"
+    def acts(row) -> str:
+        return "" if row.order == 1 else {"and": "all of ", "or": "any of "}[row.kind]
+
+    def named(sample: int, row) -> str:
+        return f"<span>{acts(row)}{escape(row.players)}</span>"
 
     @cache
-    def patches(sample: int, group: int, value: float) -> str:
+    def patches(sample: int, group: int, sign: str) -> str:
         name = label(group, interactions.players[sample])
-        figure = plots.patches(placements[sample], group, _colour(value))
-        return _image(figure, f"the patches {name}") + f"<span>{escape(name)}</span>"
+        return _image(plots.patches(placements[sample], group, plots.COLOURS[sign]), name)
 
-    def words(sample: int, group: int, value: float) -> str:
-        text, sign = inputs[sample], "positive" if value >= 0 else "negative"
-        inside, html, done = set(members(group)), "", 0
+    def pictured(sample: int, row) -> str:
+        return patches(sample, row.coalition, _sign(row.value)) + named(sample, row)
+
+    def words(sample: int, row) -> str:
+        text, tint, html, done = inputs[sample], TINTS[_sign(row.value)], "", 0
         for player, (start, end) in _spans(text, placements[sample].owner[0], players):
-            word = escape(text[start:end])
-            html += escape(text[done:start]) + (
-                f'<mark style="--tint:{TINTS[sign]}">{word}</mark>'
-                if player in inside
-                else f'<span class="pi-player">{word}</span>'
-            )
+            inside = row.coalition >> player & 1
+            marked = f'mark style="--tint:{tint}"' if inside else 'span class="pi-player"'
+            html += f"{escape(text[done:start])}<{marked}>{escape(text[start:end])}"
+            html += f"</{marked.split()[0]}>"
             done = end
-        return f"<span>{html}{escape(text[done:])}</span>"
+        return f"<small>{acts(row)}</small><span>{html}{escape(text[done:])}</span>"
 
     if not isinstance(inputs, Tensor):
         return words
-    return patches if inputs.ndim == 4 else named
+    return pictured if inputs.ndim == 4 else named
 
 
 def _spans(text: str, owner: Tensor, players) -> list[tuple[int, tuple[int, int]]]:
