@@ -31,7 +31,7 @@ def phase(*found):
 result = study.Result(study.Cell(profile="smoke"), phase(seen), phase(other, seen),
                       phase(seen, other), {})
 for explorer in (
-    widgets.explore_game({"": 0, "a": 1, "b": 1, "a b": 3}, ["a", "b"], {"a b": [0, 1]}),
+    widgets.explore_game({"": 0, "a": 1, "b": 1, "a b": 4}, ["a", "b"], {"a b": [0, 1]}),
     widgets.explore_sample(seen, images, players),
     widgets.explore_training(result),
     widgets.explore_training(None),
@@ -101,8 +101,8 @@ def test_explorers_move_by_keyboard(browser, lab):
     game, sample, training, nothing = (explorers.nth(k) for k in range(4))
 
     assert game.get_by_role("slider").count() == 4  # every value moves, not the page's levels only
-    assert "I({a, b}) = +1.0" in game.inner_text()
-    assert "I({a, b}) = +1.5" in move(tab, game, "v({a, b})").inner_text()
+    assert "I({a, b}) = +2.0" in game.inner_text()
+    assert "I({a, b}) = +1.5" in move(tab, game, "v({a, b})", "ArrowLeft").inner_text()
 
     fewer = int(sample.locator(".pi-readout").inner_text().split()[1])
     assert (
