@@ -120,7 +120,6 @@ def explore(
     >>> box = explore(lambda k: f"k is {k}", k=[1, 2, 3])
     """
     import ipywidgets
-    from IPython.display import HTML, display
 
     count = math.prod(map(len, grid.values()))
     if not grid or not count:
@@ -148,7 +147,7 @@ def explore(
     def chosen() -> tuple:
         return frame(*(control.index for control in controls.values()))
 
-    display(HTML(HEAD))
+    _display(HEAD)
     if static:
         frames = {place: frame(*place) for place in product(*places)}
         size = sum(len(part.value) for part in set().union(*frames.values()))
@@ -158,7 +157,7 @@ def explore(
                 f"{MAX_BYTES / 1e6:.0f} MB: draw smaller figures, or fewer of them"
             )
         # What a reader without scripts sees; with scripts the widget shows it.
-        display(HTML(f"<noscript>{''.join(part.value for part in chosen())}</noscript>"))
+        _display(f"<noscript>{''.join(part.value for part in chosen())}</noscript>")
         shown = _stack(frames, list(controls.values()), places, layout)
         text = f"This page holds {count} frames, drawn when it was built."
         free = " moves every value freely." if live else " draws them anew."
@@ -440,6 +439,15 @@ class _Html(str):
 
     def _repr_html_(self) -> str:
         return str(self)
+
+
+def _display(html: str) -> None:
+    """Show HTML where there is a notebook to show it."""
+    from IPython import get_ipython
+    from IPython.display import HTML, display
+
+    if get_ipython() is not None:
+        display(HTML(html))
 
 
 def _control(name: str, values: Sequence, first: Any):

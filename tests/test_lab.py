@@ -12,7 +12,6 @@ import pytest
 from test_book import move
 
 CELL = """
-import os
 import torch
 import pi_lib as pi
 from pi_lib import study, widgets
