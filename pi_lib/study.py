@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pi_lib import knowledge, models, tasks, training
+from pi_lib import assets, knowledge, models, tasks, training
 from pi_lib.interactions import Interactions, extract, sum_by_order
 from pi_lib.knowledge import Estimate, Knowledge, Learned, Trajectory
 from pi_lib.players import PatchPlayers, WordPlayers
@@ -143,7 +143,7 @@ class Cell:
     backbone : str
         A name of `pi_lib.models.SOURCES`.
     task : str
-        The downstream task, a name that `pi_lib.tasks.load` knows.
+        The downstream task, as `pi_lib.tasks.load` takes it: a name, or ``folder:PATH``.
     profile : "smoke", "quick", "reduced" or "full"
     seed : int
         Of everything random in the cell.
@@ -170,23 +170,29 @@ class Cell:
         named = [
             ("profile", self.profile, PROFILES),
             ("backbone", self.backbone, models.SOURCES),
-            ("task", self.task, tasks.NAMES),
         ]
-        if self.source is not None:
-            named.append(("source", self.source, tasks.NAMES))
         for name, given, valid in named:
             if given not in valid:
                 yield f"{name}={given!r}; expected one of {', '.join(valid)}"
         if not isinstance(self.seed, int) or self.seed < 0:
             yield f"seed={self.seed!r}; expected an integer, at least 0"
         about = models.SOURCES.get(self.backbone)
-        if about is None:
-            return
         for name in ("task", "source"):
             given = getattr(self, name)
-            kind = "text" if given in tasks.TEXT else "image"
-            if given in tasks.NAMES and kind != about.kind:
+            if given is None and name == "source":
+                continue
+            if not isinstance(given, str):
+                yield f"{name}={given!r}; expected one of {', '.join(tasks.NAMES)}"
+                continue
+            try:
+                kind = tasks.kind(given)
+            except (ValueError, assets.MissingAsset) as error:
+                yield f"{name}: {error}"
+                continue
+            if about is not None and kind != about.kind:
                 yield f"{self.backbone} takes {about.kind}s, but {name}={given!r} has {kind}s"
+        if about is None:
+            return
         if self.source is None and not about.published:
             yield f"{self.backbone} has no published weights: name a source task to pre-train it on"
         if self.source == self.task or {self.source, self.task} in tasks.SAME_DATA:
@@ -201,8 +207,8 @@ class Cell:
         >>> Cell("vit-32", "flowers", source="cifar10").name
         'vit-32 (cifar10) on flowers'
         """
-        source = f" ({self.source})" if self.source else ""
-        return f"{self.backbone}{source} on {self.task}"
+        source = f" ({_short(self.source)})" if self.source else ""
+        return f"{self.backbone}{source} on {_short(self.task)}"
 
     @property
     def kind(self) -> str:
@@ -605,6 +611,11 @@ def _stored(cell: Cell, phase: str, store: Store) -> bool:
     return all(there(*_step(cell, phase, name, rate)) for name in ("train", "extract"))
 
 
+def _short(task: str) -> str:
+    """A task's name; of a folder's path, its end."""
+    return Path(task).name if task.startswith(tasks.FOLDER) else task
+
+
 def _end_with_parent() -> None:
     """Let this worker process end when the process that started it is killed."""
 
@@ -634,11 +645,11 @@ def _step(
     about = ["size", "batch_size"]
     spec = {"backbone": cell.backbone}
     if step == "pretrain" or (cell.source is not None and phase != "scratch"):
-        spec["source"] = cell.source
+        spec["source"] = tasks.identity(cell.source)
         about += ["n_source", "source_epochs"]
     if step != "pretrain":
         spec |= {
-            "task": cell.task,
+            "task": tasks.identity(cell.task),
             "seed": cell.seed,
             "phase": phase,
             "learning_rate": rate,
