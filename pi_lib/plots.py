@@ -81,7 +81,7 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
             _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
         _order_axis(axis, one.n)
     _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
-    figure.axes[0].legend(title=None)
+    _legend(figure)
     return figure
 
 
@@ -95,7 +95,7 @@ def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
         _order_axis(axis, one.n)
         axis.set_ylim(0, 1)
     _label_left(figure, "preserved share of the\npre-trained strength")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -109,7 +109,7 @@ def learned(results: Learned | Mapping[str, Learned]) -> Figure:
         _order_axis(axis, one.found.shape[-1] - 1)
         axis.set_ylim(0, 1)
     _label_left(figure, "share of the preserved knowledge\nthat scratch training learned")
-    figure.axes[-1].legend()
+    _legend(figure)
     return figure
 
 
@@ -121,9 +121,9 @@ def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
         ratios = [one.ratio() for one in at]
         axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
         _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
-        axis.set(xlabel="fraction of scratch training's steps", ylim=(0, 1))
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
     _label_left(figure, "share of the preserved\nknowledge learned")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -140,7 +140,7 @@ def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") 
         axis.set(xlabel="fraction of the run's steps", ylim=(0, 1.02))
     whose = "its own final model" if target == "own" else "the fine-tuned model"
     _label_left(figure, f"Jaccard similarity with\n{whose}")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -173,7 +173,7 @@ def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
         axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
         axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
     _label_left(figure, "accuracy on the test split")
-    figure.axes[-1].legend()
+    _legend(figure)
     return figure
 
 
@@ -262,14 +262,7 @@ def kept(table: "pd.DataFrame") -> Figure:
         axis.set(xlim=(0, 1))
         axis.grid(False, axis="y")
     axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize="small"
-    )
+    _legend(figure, columns=5)
     axes[0].set_yticks(at, names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
@@ -327,7 +320,7 @@ def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
         _order_axis(axis, one.n)
         axis.set_xlabel("order")
     _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
-    figure.axes[0].legend(title=None)
+    _legend(figure)
     return figure
 
 
@@ -413,7 +406,7 @@ def rebuild(interactions: Interactions | Mapping[str, Interactions]) -> Figure:
             xscale="log", xlabel=f"strongest interactions kept, of {2**one.n:,}", ylim=(0, 1.5)
         )
     _label_left(figure, "relative error of the\nrebuilt output")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -438,7 +431,7 @@ def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
 
 def players_on_image(placement: Placement) -> Figure:
     """An image with its players outlined and named."""
-    figure, axis = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(3.5, 3.5), layout="constrained")
     axis.imshow(_picture(placement))
     for player, name in enumerate(placement.names):
         left, top, width, height = _outline(axis, placement, player, "#FFD700")
@@ -464,7 +457,7 @@ def interactions_on_image(
     columns = min(3, 1 + len(frame))  # more of them would be too small on a phone
     rows = -(-(1 + len(frame)) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.9 * columns, 2.2 * rows), layout="constrained", squeeze=False
+        rows, columns, figsize=(1.2 * columns, 1.5 * rows), layout="constrained", squeeze=False
     )
     first, *others = axes.flat
     first.imshow(_picture(placement))
@@ -497,7 +490,7 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     v = torch.zeros(2 ** len(names), dtype=torch.float64)
     for key, value in values.items():
         v[index[key]] = value
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
     ticks = [label(s, names) for s in range(len(v))]
     for axis, numbers, title in (
         (axes[0], v, "v(T): output when T is present"),
@@ -574,7 +567,7 @@ def growth(
     return figure
 
 
-def _panels(results, width: float = 3.7, height: float = 3.3, one_scale: bool = True):
+def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = True):
     """A figure with a panel per result, and (axis, result) pairs; two fill the page's width."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
@@ -616,6 +609,16 @@ def _order_axis(axis: Axes, n: int) -> None:
 
 def _label_left(figure: Figure, text: str) -> None:
     figure.axes[0].set_ylabel(text)
+
+
+def _legend(figure: Figure, columns: int = 3) -> None:
+    """One legend for all panels, below them, where it hides nothing."""
+    named = {
+        name: handle
+        for axis in figure.axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named, loc="outside lower center", ncols=min(columns, len(named)))
 
 
 def _signs(values) -> list[str]:
