@@ -37,7 +37,7 @@ plots.style()
 cell = study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed)
 task, default = cell.load(), cell.players(cell.load())
 probe, finetuned = (study.trained_model(cell, phase) for phase in ("probe", "finetuned"))
-samples = cell.samples(task)
+samples = cell.samples(task).take(range(min(12, cell.settings.samples)))
 images = tasks.images(samples.inputs)
 
 # %% [markdown]
