@@ -1,4 +1,4 @@
-"""What the tests share: the book, executed at the smoke profile and built once a session."""
+"""What the tests share: the book, executed at the smoke profile and built once, and a browser."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 from pi_lib import book
 
@@ -38,3 +39,15 @@ def built(tmp_path_factory) -> Path:
     executed = book.run(profile="smoke", root=root)
     assert executed == list(book.notebooks(root))
     return book.build(root).parent
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium")
+    assert chromium, "no browser to test the book in: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
