@@ -1,11 +1,12 @@
 """``python -m pi_lib``: fetch assets, compute and keep results, run notebooks, build the book."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pi_lib import book, store
+from pi_lib import book, progress, store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        again = shlex.join(["python", "-m", "pi_lib", *(arguments or sys.argv[1:])])
+        print(f"\ninterrupted; what was computed is kept, go on with: {again}", file=sys.stderr)
         return 130
     return 0
 
@@ -50,8 +52,9 @@ def _assets(options: argparse.Namespace) -> None:
 def _study(options: argparse.Namespace) -> None:
     from pi_lib import grid, study
 
-    cells, results = _cells(options.grid), store.Store()
-    failed = [] if options.dry_run else study.compute_all(cells, results, options.jobs)
+    cells, results, failed = _cells(options.grid), store.Store(), []
+    if not options.dry_run:
+        failed = study.compute_all(cells, results, options.jobs, _cluster(options))
     for cell in cells:
         state = "stored" if study.stored(cell, results) else "not computed"
         print(f"{state:<13} {cell.name}, {cell.profile}, seed {cell.seed}")
@@ -143,6 +146,25 @@ def _about(record: dict[str, Any]) -> str:
     return f"{record['finished'][:16]}  {record['seconds']:7.1f} s  {' '.join(words)}{seed}"
 
 
+def _cluster(options: argparse.Namespace):
+    """The cluster that was asked for, if any."""
+    if options.scheduler is None:
+        if options.resources:
+            raise book.Refused("--resources are those of a cluster's workers: name a --scheduler")
+        return None
+    from pi_lib.workers import Cluster
+
+    resources = dict(map(_value, options.resources))
+    if wrong := [x for x in resources.values() if not isinstance(x, int | float) or x <= 0]:
+        raise book.Refused(f"expected --resources NAME=NUMBER, such as GPU=1; got {wrong[0]!r}")
+    try:
+        cluster = Cluster(options.scheduler, options.jobs, resources)
+    except (ImportError, ConnectionError) as error:
+        raise book.Refused(str(error)) from error
+    progress.show(f"{cluster.workers} worker(s) at {options.scheduler}")
+    return cluster
+
+
 def _twins(options: argparse.Namespace) -> None:
     for path in book.twins():
         print(path)
@@ -200,6 +222,16 @@ def _parser() -> argparse.ArgumentParser:
     study = command("study", _study, "compute the cells of a grid file, going on where it stopped")
     study.add_argument("--grid", required=True, metavar="FILE", help="YAML; see notebooks/grids")
     study.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    study.add_argument(
+        "--scheduler", metavar="ADDRESS", help="compute on this Dask cluster; N steps under way"
+    )
+    study.add_argument(
+        "--resources",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="what a step takes of a cluster's worker, such as GPU=1",
+    )
     study.add_argument("--record", metavar="PATH", help="write PATH.parquet and PATH.json")
     study.add_argument("--dry-run", action="store_true", help="only say what is stored")
     of_store = commands.add_parser("store", help="list, verify, show and remove stored results")

@@ -295,7 +295,7 @@ def extract(
     seed : int
         For method "sparse": draws the coalitions, together with each sample's id.
     **engine
-        `value`, `device`, `batch_size`, `autocast`, `share` of `coalition_values`.
+        `value`, `device`, `batch_size`, `autocast`, `share`, `keep` of `coalition_values`.
 
     Returns
     -------

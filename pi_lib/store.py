@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ def digest(value: Any) -> str:
 
 def source_digest(modules: Iterable[str]) -> str:
     """16 hex digits naming what the code of these `pi_lib` modules does; comments do not count."""
-    return digest({module: ast.dump(ast.parse(_SOURCES[module])) for module in sorted(modules)})
+    return digest({module: _code(module) for module in sorted(modules)})
+
+
+@cache
+def _code(module: str) -> str:
+    return digest(ast.dump(ast.parse(_SOURCES[module])))
 
 
 def environment() -> dict[str, Any]:
