@@ -17,7 +17,7 @@
 # - Each check has its null: an untrained network, random players, random weights.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction) and
-# [What is preserved](02_what_is_preserved), whose results it reads. Seven minutes to read, under a
+# [What is preserved](03_what_is_preserved), whose results it reads. Seven minutes to read, under a
 # minute to run.*
 
 # %% tags=["parameters"]
@@ -33,6 +33,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
 from pi_lib.coalitions import membership, order
