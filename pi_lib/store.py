@@ -75,6 +75,19 @@ def environment() -> dict[str, Any]:
     """Versions, machine, device and commit that a result was made with."""
     import torch
 
+    versions, commit = _installed()
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": dict(versions),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "commit": commit,
+    }
+
+
+@cache  # as it was first asked for: what is loaded stays what it is
+def _installed() -> tuple[dict[str, str], str | None]:
+    """Versions of Python and packages, and the commit of the checkout."""
     versions = {"python": platform.python_version()}
     for package in ("torch", "torchvision", "transformers", "numpy", "pi_lib"):
         try:
@@ -84,13 +97,7 @@ def environment() -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=PACKAGE, capture_output=True, text=True, check=False
     )
-    cuda = torch.cuda.is_available()
-    return {
-        "versions": versions,
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        "commit": commit.stdout.strip() or None,
-    }
+    return versions, commit.stdout.strip() or None
 
 
 class StoreError(OSError):

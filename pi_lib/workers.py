@@ -81,7 +81,8 @@ class Processes:
 
     def __exit__(self, kind, *_) -> None:
         if kind is not None:
-            self._alive.close()
+            for process in [*self._pool._processes.values()]:
+                process.kill()  # the pool's own `kill_workers`, from Python 3.14 on
         self._pool.shutdown(cancel_futures=True)
         self._alive.close()
 

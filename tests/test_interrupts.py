@@ -119,16 +119,16 @@ def test_a_study_is_interrupted_killed_and_goes_on(small, start, tmp_path):
     process = start(*command)
     until(lambda: list(store.glob("pretrain/.*.partial")))
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=20)[1]
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in said
     assert "go on with: python -m pi_lib study --grid grid.yml --jobs 1\n" in said
-    until(lambda: ended(process.pid, group=True), 10)
+    until(lambda: ended(process.pid, group=True))
 
     process = start(*command)
     until(lambda: list(store.glob("train/.*.partial/state/checkpoint-*")))
     process.kill()
     process.wait()
-    until(lambda: ended(process.pid, group=True), 10)
+    until(lambda: ended(process.pid, group=True))
 
     assert 0 < len(list(store.glob("*/*/record.json"))) < 9
     found = results(store)
@@ -144,12 +144,12 @@ def test_interrupted_notebooks_end_with_their_kernels(start, tmp_path):
         time.sleep(0.1)
         kernel = int((tmp_path / "kernel").read_text())
         process.send_signal(stop)  # to the runner alone: it ends the others
-        said = process.communicate(timeout=20)[1]
+        said = process.communicate(timeout=60)[1]
         assert "Traceback" not in said
         if stop == signal.SIGINT:
             assert process.returncode == 130
             assert "go on with: python -m pi_lib run --profile smoke\n" in said
-        until(lambda: ended(process.pid, group=True) and ended(kernel), 10)  # noqa: B023
+        until(lambda: ended(process.pid, group=True) and ended(kernel))  # noqa: B023
         (tmp_path / "kernel").unlink()
     assert not list((tmp_path / "book" / "executed").glob("*.ipynb"))
 
@@ -161,27 +161,29 @@ def test_stopped_at_25_random_moments(what, small, start, tmp_path):
     """By Ctrl-C and by kill in turn; whenever it comes to an end, the results are the same."""
     expected, home = results(tmp_path / "whole"), tmp_path / "home"
     (tmp_path / "notebooks" / "01_study.py").write_text(NOTEBOOK + STUDY)
-    command = ("run", "--profile", "smoke")
+    command = ("run", "--profile", "smoke", "--jobs", str(os.cpu_count()))  # one thread each
     if what == "study":
         command = ("study", "--grid", "grid.yml", "--jobs", "2")
     moments, stopped, whole = random.Random(0), 0, 0
     while stopped < 25 or not whole:
         process = start(*command)
         try:
-            said = process.communicate(timeout=moments.uniform(1, 15))[1]
+            said = process.communicate(timeout=moments.uniform(1, 25))[1]
             assert process.returncode == 0, said
         except subprocess.TimeoutExpired:
             stopped += 1
             if stopped % 2:
                 os.killpg(process.pid, signal.SIGINT)
-                said = process.communicate(timeout=30)[1]
-                assert "Traceback" not in said and process.returncode in (0, 130, -2), said
+                said = process.communicate(timeout=60)[1]
+                # -SIGINT: Python was still loading packages, and had done nothing
+                assert process.returncode in (0, 130, -signal.SIGINT), said
+                assert process.returncode == -signal.SIGINT or "Traceback" not in said
             else:
                 process.kill()
                 process.communicate()
-            until(lambda: ended(process.pid, group=True), 20)  # noqa: B023
+            until(lambda: ended(process.pid, group=True))  # noqa: B023
             if (tmp_path / "kernel").exists():
-                until(lambda: ended(int((tmp_path / "kernel").read_text() or 0)), 20)
+                until(lambda: ended(int((tmp_path / "kernel").read_text() or 0)))
             continue
         whole += 1
         check_same(results(home / "results"), expected)
