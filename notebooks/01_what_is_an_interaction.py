@@ -31,6 +31,7 @@ strongest = 8
 import torch
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study, tasks
 from pi_lib.coalitions import label
@@ -151,7 +152,7 @@ figure = plots.strongest(seen, image, k=strongest)
 # %% [markdown]
 # Choose another image, AND or OR, the highest order and the threshold. *AND* writes the output as
 # effects of patches that are all visible, *OR* as effects of patches of which any is visible
-# ([AND and OR](10_and_or) tells more). The curve says how well the strongest interactions alone
+# ([AND and OR](02_and_or) tells more). The curve says how well the strongest interactions alone
 # rebuild the outputs of all masked copies of the image; the dot is where your choice stands.
 
 # %%

@@ -19,13 +19,15 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from pi_lib import progress, store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "quick", "reduced", "full")
-RUNNER = {"book", "__main__", "assets", "progress"}  # modules that change no result
+_children: set[subprocess.Popen] = set()  # that execute notebooks now
+RUNNER = {"book", "__main__", "assets", "progress", "workers"}  # modules that change no result
 
 
 class Refused(ValueError):
@@ -161,6 +163,9 @@ def run(
                 progress.show(f"{job.name}: FAILED")
             else:
                 progress.show(f"{job.name}: done in {progress.clock(future.result())}")
+    except BaseException:
+        _end(_children)
+        raise
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)
@@ -318,14 +323,38 @@ def _in_own_process(job: Job) -> float:
         progress.VARIABLE: str(job.lines.resolve()),
     }
     start = time.monotonic()
-    with job.log.open("w") as log:
-        command = [sys.executable, "-m", "pi_lib.book", json.dumps(asdict(job))]
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    if done.returncode:
+    command = [sys.executable, "-m", "pi_lib.book", json.dumps(asdict(job))]
+    with (
+        job.log.open("w") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
+        ) as child,
+    ):
+        _children.add(child)
+        child.wait()
+        _children.discard(child)
+    if child.returncode:
         raise Failed(_failure(job))
     job.copy.unlink()
     job.lines.unlink()
     return time.monotonic() - start
+
+
+def _end(children: set[subprocess.Popen]) -> None:
+    """End processes that execute notebooks; their kernels end with them."""
+    for child in [*children]:
+        child.terminate()
+    for child in [*children]:
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of what started this process, which holds its standard input open."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 def _execute(job: Job) -> None:
@@ -486,4 +515,5 @@ def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
+    Thread(target=_end_with_parent, daemon=True).start()
     _execute(Job(**json.loads(sys.argv[1])))

@@ -2,24 +2,25 @@
 
 A cell is a backbone, what it was pre-trained on, a downstream task, a seed and a profile. It is a
 pure function of these: three runs (linear probe, fine-tuned, scratch) and their interactions on
-the same samples at every checkpoint.
+the same samples at every checkpoint. What is stored at a time is a `Step`: `run` computes the
+missing ones here, `run_all` and `compute_all` in several processes or on a cluster.
 """
 
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from functools import cached_property, partial
+from heapq import heappop, heappush
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pi_lib import assets, knowledge, models, tasks, training
+from pi_lib import assets, knowledge, models, tasks, training, workers
 from pi_lib.interactions import Interactions, extract, sum_by_order
 from pi_lib.knowledge import Estimate, Knowledge, Learned, Trajectory
 from pi_lib.players import PatchPlayers, WordPlayers
@@ -34,7 +35,6 @@ _TRAINING = ("assets", "tasks", "models", "training", "study")
 STEPS = {  # and the modules whose code decides a step's result
     "pretrain": _TRAINING,
     "train": _TRAINING,
-    "choose": _TRAINING,
     "extract": (
         *_TRAINING,
         "coalitions",
@@ -242,7 +242,11 @@ class Cell:
     ) -> models.Classifier:
         """The network that a phase starts from: pre-trained, or random for "scratch"."""
         if phase != "scratch" and self.source is not None:
-            return models.transfer(_pretrained(self, store or Store()), n_classes, seed=self.seed)
+            source = Step(self, "pretrain").compute(store or Store())
+            classes = len(self.load_source().classes)
+            model = models.build(self.backbone, classes, pretrained=False)
+            model = training.Run.load_at(source, model)
+            return models.transfer(model, n_classes, seed=self.seed)
         return models.build(self.backbone, n_classes, pretrained=phase != "scratch", seed=self.seed)
 
     @property
@@ -483,8 +487,94 @@ class Result:
         return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What the store keeps as one entry of a cell.
+
+    Attributes
+    ----------
+    cell : Cell
+    name : "pretrain", "train" or "extract"
+        Pre-training, one for all seeds and phases; a phase's run; its interactions at one of the
+        run's checkpoints.
+    phase : str
+        One of `PHASES`, except for pre-training.
+    rate : float
+        The phase's learning rate.
+    at : int, optional
+        For "extract": the checkpoint, by its step of training.
+    """
+
+    cell: Cell
+    name: Literal["pretrain", "train", "extract"]
+    phase: str = ""
+    rate: float = 0.0
+    at: int | None = None
+
+    @cached_property
+    def key(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+        """Name, specification and deciding modules, as the store wants them."""
+        cell, s = self.cell, asdict(self.cell.settings)
+        about = ["size", "batch_size"]
+        spec = {"backbone": cell.backbone}
+        if self.name == "pretrain" or (cell.source is not None and self.phase != "scratch"):
+            spec["source"] = tasks.identity(cell.source)
+            about += ["n_source", "source_epochs"]
+        if self.name != "pretrain":
+            spec |= {
+                "task": tasks.identity(cell.task),
+                "seed": cell.seed,
+                "phase": self.phase,
+                "learning_rate": self.rate,
+                "epochs": s["probe_epochs" if self.phase == "probe" else "epochs"],
+            }
+            about += ["n_train", "n_val", "checkpoints"]
+        about += ["n_test"]
+        if self.name == "extract":
+            spec["checkpoint"] = self.at
+            about += ["samples", "n", "grid"]
+        return self.name, spec | {name: s[name] for name in about}, STEPS[self.name]
+
+    @property
+    def needs(self) -> list[tuple["Step", int | None]]:
+        """The runs whose weights this step starts from, each at a step of training; None: its end.
+
+        Fine-tuning and a probe start from pre-training; interactions are those of a run, and a
+        probe's run holds its head alone.
+        """
+        needs = []
+        if self.name == "extract":
+            needs.append((replace(self, name="train", at=None), self.at))
+        pretrained = "probe" if self.name == "extract" else ("probe", "finetuned")
+        if self.cell.source is not None and self.phase and self.phase in pretrained:
+            needs.append((Step(self.cell, "pretrain"), None))
+        return needs
+
+    def path(self, store: Store) -> Path:
+        """Folder of the step's entry."""
+        return store.path(*self.key)
+
+    def stored(self, store: Store) -> bool:
+        """Whether the entry is there, and sound."""
+        return store.has(*self.key)
+
+    def compute(self, store: Store) -> Path:
+        """The step's entry, computed first where it is missing, and so is what it needs.
+
+        Raises
+        ------
+        TrainingDiverged
+            If the run diverged. That is stored too: it is not tried twice.
+        """
+        compute = {"pretrain": _pretrain, "train": _train, "extract": _extract}[self.name]
+        entry = store.get(*self.key, partial(compute, self, store))
+        if self.name != "extract":
+            _about(entry)
+        return entry
+
+
 def run(cell: Cell, store: Store | None = None) -> Result:
-    """The cell's results, computing what the store does not have yet.
+    """The cell's results, computing here what the store does not have yet.
 
     Parameters
     ----------
@@ -494,33 +584,38 @@ def run(cell: Cell, store: Store | None = None) -> Result:
         Default the store under `pi_lib.store.home`.
     """
     store = store or Store()
+    for *_, error in _finished([(cell, phase) for phase in PHASES], store, workers.Here()):
+        if error:
+            raise error
     phases, entries = {}, {}
     if cell.source is not None:
-        entries["pre-train"] = _pretraining(cell, store)
+        entries["pre-train"] = Step(cell, "pretrain").path(store)
     for name in PHASES:
-        chosen = _chosen(cell, name, store)
-        trained = _trained(cell, name, store, chosen["rate"])
-        extracted = _extracted(cell, name, trained, store, chosen["rate"])
-        entries |= {f"train {name}": trained, f"extract {name}": extracted}
-        about = json.loads((trained / "run.json").read_text())
+        rate, tried = _chosen(cell, name, store)
+        step = Step(cell, "train", name, rate)
+        trained = entries[f"train {name}"] = step.path(store)
+        about = _about(trained)
+        extracted = {at.at: at.path(store) for at in _extractions(step, store)}
+        entries |= {f"extract {name}, step {at}": entry for at, entry in extracted.items()}
         phases[name] = Phase(
             name=name,
             log=about["log"],
             settings=about["settings"],
             interactions={
-                int(file.stem): Interactions.load(file) for file in extracted.glob("*.safetensors")
+                at: Interactions.load(entry / "interactions.safetensors")
+                for at, entry in extracted.items()
             },
             seconds={
                 "training": about["seconds"],
-                "extraction": store.record(extracted)["seconds"],
+                "extraction": sum(store.record(x)["seconds"] for x in extracted.values()),
             },
-            tried={float(rate): found for rate, found in chosen["tried"].items()},
+            tried=tried,
         )
     return Result(cell=cell, entries=entries, **phases)
 
 
 def run_all(
-    cells: Sequence[Cell], store: Store | None = None, workers: int | None = None
+    cells: Sequence[Cell], store: Store | None = None, processes: int | None = None
 ) -> list[Result]:
     """The results of several cells, computed side by side where they are not stored.
 
@@ -529,9 +624,8 @@ def run_all(
     cells : sequence of Cell
     store : Store, optional
         Default the store under `pi_lib.store.home`.
-    workers : int, optional
-        Processes; default one per core, no more than there are phases to compute. Each has its
-        share of the cores.
+    processes : int, optional
+        Default one per core, no more than there are phases. Each has its share of the cores.
 
     Raises
     ------
@@ -539,7 +633,7 @@ def run_all(
         If cells failed, after all the others were computed.
     """
     store = store or Store()
-    failed = compute_all(cells, store, workers)
+    failed = compute_all(cells, store, processes)
     if failed:
         raise StudyFailed(
             "\n".join(f"{cell.name}, seed {cell.seed}: {why}" for cell, why in failed)
@@ -548,36 +642,56 @@ def run_all(
 
 
 def compute_all(
-    cells: Sequence[Cell], store: Store, workers: int | None = None
+    cells: Sequence[Cell],
+    store: Store,
+    processes: int | None = None,
+    cluster: workers.Cluster | None = None,
 ) -> list[tuple[Cell, str]]:
-    """Compute what the store does not have of the cells; returns those that failed, and why."""
-    cores = os.cpu_count() or 1
-    missing = [(c, phase) for c in cells for phase in PHASES if not _stored(c, phase, store)]
-    # What others wait for comes first: pre-training, then seed 0, which chooses learning rates.
-    sources = {(c.backbone, c.source, c.profile): c for c, _ in missing if c.source is not None}
-    jobs = [(c, "pretrain") for c in sources.values()] + sorted(
-        missing, key=lambda job: job[0].seed
-    )
-    workers = max(1, min(workers or cores, len(jobs)))
-    threads, failed = max(1, cores // workers), {}
-    if not jobs:
+    """Compute what the store does not have of the cells; returns those that failed, and why.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Those that come first are finished first.
+    store : Store
+    processes : int, optional
+        As in `run_all`.
+    cluster : pi_lib.workers.Cluster, optional
+        Where the steps are computed instead.
+    """
+    jobs = [(cell, phase) for cell in cells for phase in PHASES]
+    if all(stored(cell, store) for cell in cells):
         return []
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
-        futures = {pool.submit(_compute, *job, store.root, threads): job for job in jobs}
-        try:
-            for done in track(as_completed(futures), "study", len(futures)):
-                cell, phase = futures[done]
-                if error := done.exception():
-                    failed.setdefault(cell, f"{phase}: {type(error).__name__}: {error}")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    cores = os.cpu_count() or 1
+    # By what is asked for, not by what is missing: a run that goes on has the threads it had.
+    processes = max(1, min(processes or cores, len(jobs)))
+    threads = max(1, min(cores // processes, torch.get_num_threads()))
+    failed = {}
+    with cluster or workers.Processes(processes, threads) as pool:
+        for cell, phase, error in track(_finished(jobs, store, pool), "study", len(jobs)):
+            if error:
+                failed.setdefault(cell, f"{phase}: {type(error).__name__}: {error}")
     return list(failed.items())
 
 
 def stored(cell: Cell, store: Store) -> bool:
     """Whether the store has every step of the cell."""
-    return all(_stored(cell, phase, store) for phase in PHASES)
+    try:
+        return all(_missing(_rounds(cell, phase, store), store) is None for phase in PHASES)
+    except training.TrainingDiverged:
+        return False
+
+
+def entries(cell: Cell, store: Store) -> list[Path]:
+    """Folders of the cell's steps that the store has, each once."""
+    found = {}
+    for phase in PHASES:
+        for steps in _rounds(cell, phase, store):
+            there = [step for step in steps if step.stored(store)]
+            found |= {step.path(store): step for step in there}
+            if len(there) < len(steps):  # what comes next is not known yet
+                break
+    return list(found)
 
 
 def trained_model(cell: Cell, phase: str, store: Store | None = None) -> models.Classifier:
@@ -585,8 +699,15 @@ def trained_model(cell: Cell, phase: str, store: Store | None = None) -> models.
     if phase not in PHASES:
         raise ValueError(f"phase={phase!r}; expected one of {', '.join(PHASES)}")
     store = store or Store()
-    trained = _trained(cell, phase, store, _chosen(cell, phase, store)["rate"])
-    return _load_run(cell, phase, trained, store).model
+    for steps in _rounds(cell, phase, store):
+        if steps[0].name == "extract":
+            break
+        for step in steps:
+            try:
+                step.compute(store)
+            except training.TrainingDiverged:
+                continue  # a rate that is not chosen
+    return _model(Step(cell, "extract", phase, _chosen(cell, phase, store)[0]), store)
 
 
 def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
@@ -597,172 +718,180 @@ def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
     return Estimate(accuracy, interval.low, interval.high)
 
 
-def _stored(cell: Cell, phase: str, store: Store) -> bool:
-    def there(*step) -> Path | None:
-        path = store.path(*step)
-        return path if (path / "record.json").exists() else None
-
-    rates = _rates(cell, phase)
-    first = replace(cell, seed=0)
-    choice = there(*_step(first, phase, "choose", rates)) if len(rates) > 1 else None
-    if len(rates) > 1 and choice is None:
-        return False
-    rate = json.loads((choice / "choice.json").read_text())["rate"] if choice else rates[0]
-    return all(there(*_step(cell, phase, name, rate)) for name in ("train", "extract"))
-
-
 def _short(task: str) -> str:
     """A task's name; of a folder's path, its end."""
     return Path(task).name if task.startswith(tasks.FOLDER) else task
 
 
-def _end_with_parent() -> None:
-    """Let this worker process end when the process that started it is killed."""
+def _rounds(cell: Cell, phase: str, store: Store) -> Iterator[list[Step]]:
+    """The steps of a phase, those that may be computed at once together.
 
-    def watch() -> None:
-        wait([parent_process().sentinel])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-def _compute(cell: Cell, phase: str, root: Path, threads: int) -> None:
-    """Compute a phase of a cell into the store; what a worker process does."""
-    torch.set_num_threads(threads)
-    store = Store(root)
-    if phase == "pretrain":
-        _pretraining(cell, store)
-        return
-    rate = _chosen(cell, phase, store)["rate"]
-    _extracted(cell, phase, _trained(cell, phase, store, rate), store, rate)
+    A round is known when those before it are stored: trials choose the learning rate.
+    """
+    if cell.source is not None and phase != "scratch":
+        yield [Step(cell, "pretrain")]
+    if len(trials := _trials(cell, phase)) > 1:
+        yield trials
+    trained = Step(cell, "train", phase, _chosen(cell, phase, store)[0])
+    yield [trained]
+    yield _extractions(trained, store)
 
 
-def _step(
-    cell: Cell, phase: str, step: str, rate: float | Sequence[float]
-) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    """Name, specification and deciding modules of a step, as the store wants them."""
-    s = asdict(cell.settings)
-    about = ["size", "batch_size"]
-    spec = {"backbone": cell.backbone}
-    if step == "pretrain" or (cell.source is not None and phase != "scratch"):
-        spec["source"] = tasks.identity(cell.source)
-        about += ["n_source", "source_epochs"]
-    if step != "pretrain":
-        spec |= {
-            "task": tasks.identity(cell.task),
-            "seed": cell.seed,
-            "phase": phase,
-            "learning_rate": rate,
-            "epochs": s["probe_epochs" if phase == "probe" else "epochs"],
-        }
-        about += ["n_train", "n_val", "checkpoints"]
-    about += ["n_test"]
-    if step == "extract":
-        about += ["samples", "n", "grid"]
-    return step, spec | {name: s[name] for name in about}, STEPS[step]
+def _missing(rounds: Iterator[list[Step]], store: Store) -> list[Step] | None:
+    """What the store lacks of the next round that is not complete; None if there is no such."""
+    for steps in rounds:
+        if missing := [step for step in steps if not step.stored(store)]:
+            return missing
+    return None
 
 
-def _pretraining(cell: Cell, store: Store) -> Path:
-    """The store's entry with the backbone trained on the source task: one for all seeds."""
+def _finished(
+    jobs: Sequence[tuple[Cell, str]], store: Store, pool: workers.Pool
+) -> Iterator[tuple[Cell, str, Exception | None]]:
+    """Cells' phases as they are stored, or have failed; `pool` computes what is missing.
 
-    def compute(folder: Path) -> None:
-        task, s = cell.load_source(), cell.settings
-        training.pretrain(
-            models.build(cell.backbone, len(task.classes), pretrained=False),
-            task.train,
-            task.test,
-            epochs=s.source_epochs,
-            learning_rate=SOURCE_RATE[cell.kind],
-            batch_size=s.batch_size,
-            checkpoints=2,
-            tokenizer=cell.tokenizer,
-        ).save(folder)
-
-    return store.get(*_step(cell, "pretrain", "pretrain", SOURCE_RATE[cell.kind]), compute)
-
-
-def _pretrained(cell: Cell, store: Store) -> models.Classifier:
-    classes = len(cell.load_source().classes)
-    model = models.build(cell.backbone, classes, pretrained=False)
-    return training.Run.load(_pretraining(cell, store), model).model
-
-
-def _rates(cell: Cell, phase: str) -> tuple[float, ...]:
-    return LEARNING_RATES[cell.kind][phase][: cell.settings.trials]
-
-
-def _chosen(cell: Cell, phase: str, store: Store) -> dict[str, Any]:
-    """The learning rate that is best on the validation split with seed 0: rate, tried."""
-    rates, first = _rates(cell, phase), replace(cell, seed=0)
-    if len(rates) == 1:
-        return {"rate": rates[0], "tried": {}}
-
-    def compute(folder: Path) -> None:
-        tried, failed = {}, None
-        for rate in rates:
+    A job asks for one round of steps at a time. Steps wait in a queue, those of earlier jobs
+    first; one that several jobs ask for, as pre-training, is computed once.
+    """
+    rounds = [_rounds(cell, phase, store) for cell, phase in jobs]
+    due, failed = deque(range(len(jobs))), {}
+    queue: list[tuple[int, int, Step, Path]] = []
+    running: dict[Future, Path] = {}
+    waiting: dict[Path, list[int]] = {}  # by entry: the jobs that asked for it
+    left = Counter()  # by job: steps of its round
+    while due or queue or running:
+        while due:
+            job = due.popleft()
             try:
-                trained = _trained(first, phase, store, rate)
-            except training.TrainingDiverged as error:
-                failed = error
+                missing = None if job in failed else _missing(rounds[job], store)
+            except Exception as error:
+                missing, failed[job] = None, error
+            if missing is None:
+                yield *jobs[job], failed.get(job)
                 continue
-            about = json.loads((trained / "run.json").read_text())
-            tried[rate] = about["settings"]["validation"]
-        if not tried:
-            raise failed
-        best = max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"]))
-        choice = {"rate": best, "tried": tried}
-        (folder / "choice.json").write_text(json.dumps(choice, indent=1) + "\n")
-
-    entry = store.get(*_step(first, phase, "choose", rates), compute)
-    return json.loads((entry / "choice.json").read_text())
-
-
-def _trained(cell: Cell, phase: str, store: Store, rate: float) -> Path:
-    """The store's entry with the phase's run."""
-
-    def compute(folder: Path) -> None:
-        task, s = cell.load(), cell.settings
-        train = {
-            "probe": training.linear_probe,
-            "finetuned": training.finetune,
-            "scratch": training.train_from_scratch,
-        }[phase]
-        train(
-            cell.build(len(task.classes), phase, store),
-            task.train.take(range(s.n_train)),
-            task.test,
-            validation=task.train.take(range(s.n_train, len(task.train))) if s.n_val else None,
-            epochs=s.probe_epochs if phase == "probe" else s.epochs,
-            learning_rate=rate,
-            batch_size=s.batch_size,
-            checkpoints=2 if phase == "probe" else s.checkpoints,
-            seed=cell.seed,
-            tokenizer=cell.tokenizer,
-        ).save(folder)
-
-    return store.get(*_step(cell, phase, "train", rate), compute)
+            left[job] = len(missing)
+            for i, step in enumerate(missing):
+                entry = step.path(store)
+                if entry not in waiting:
+                    heappush(queue, (job, i, step, entry))
+                waiting.setdefault(entry, []).append(job)
+        while queue and len(running) < pool.slots:
+            *_, step, entry = heappop(queue)
+            running[pool.submit(step, store)] = entry
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            error = future.exception()
+            for job in waiting.pop(running.pop(future)):
+                if error and not isinstance(error, training.TrainingDiverged):
+                    failed.setdefault(job, error)  # what diverged is stored, for `_chosen` to see
+                left[job] -= 1
+                if not left[job]:
+                    due.append(job)
 
 
-def _extracted(cell: Cell, phase: str, trained: Path, store: Store, rate: float) -> Path:
-    """The store's entry with the interactions of the run at `trained`; a probe's at its end."""
-
-    def compute(folder: Path) -> None:
-        task = cell.load()
-        run = _load_run(cell, phase, trained, store, len(task.classes))
-        samples, players = cell.samples(task), cell.players(task)
-        inputs = tasks.images(samples.inputs) if task.kind == "image" else samples.inputs
-        skipped = task.test.ids.index(samples.ids[-1]) + 1 - len(samples)  # had too few players
-        for step in run.steps[-1:] if phase == "probe" else run.steps:
-            model = run.at(step)
-            result = extract(model, inputs, samples.labels, players, ids=samples.ids)
-            result.meta["skipped"] = skipped
-            result.save(folder / f"{step}.safetensors")
-
-    return store.get(*_step(cell, phase, "extract", rate), compute)
+def _trials(cell: Cell, phase: str) -> list[Step]:
+    """The runs among which the learning rate is chosen, all with seed 0."""
+    rates = LEARNING_RATES[cell.kind][phase][: cell.settings.trials]
+    return [Step(replace(cell, seed=0), "train", phase, rate) for rate in rates]
 
 
-def _load_run(
-    cell: Cell, phase: str, trained: Path, store: Store, n_classes: int | None = None
-) -> training.Run:
-    n_classes = n_classes or len(cell.load().classes)
-    return training.Run.load(trained, cell.build(n_classes, phase, store))
+def _chosen(cell: Cell, phase: str, store: Store) -> tuple[float, dict[float, dict[str, Any]]]:
+    """The learning rate that is best on the validation split with seed 0, and what was tried."""
+    trials = _trials(cell, phase)
+    if len(trials) == 1:
+        return trials[0].rate, {}
+    tried, diverged = {}, None
+    for trial in trials:
+        try:
+            tried[trial.rate] = _about(trial.path(store))["settings"]["validation"]
+        except training.TrainingDiverged as error:
+            diverged = error
+    if not tried:
+        raise diverged
+    best = max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"]))
+    return best, tried
+
+
+def _extractions(trained: Step, store: Store) -> list[Step]:
+    """Interactions at every checkpoint of a stored run; a probe's at its end."""
+    about = _about(trained.path(store))
+    steps = about["steps"][-1:] if trained.phase == "probe" else about["steps"]
+    return [replace(trained, name="extract", at=at) for at in steps]
+
+
+def _about(entry: Path) -> dict[str, Any]:
+    """What a stored run says of itself; raises `TrainingDiverged` if it has no end."""
+    about = json.loads((entry / "run.json").read_text())
+    if "diverged" in about:
+        raise training.TrainingDiverged(about["diverged"])
+    return about
+
+
+def _pretrain(step: Step, store: Store, folder: Path) -> None:
+    cell, s, task = step.cell, step.cell.settings, step.cell.load_source()
+    _fit(
+        folder,
+        training.pretrain,
+        lambda: models.build(cell.backbone, len(task.classes), pretrained=False),
+        task.train,
+        task.test,
+        epochs=s.source_epochs,
+        learning_rate=SOURCE_RATE[cell.kind],
+        batch_size=s.batch_size,
+        checkpoints=2,
+        tokenizer=cell.tokenizer,
+    )
+
+
+def _train(step: Step, store: Store, folder: Path) -> None:
+    cell, s, task = step.cell, step.cell.settings, step.cell.load()
+    train = {
+        "probe": training.linear_probe,
+        "finetuned": training.finetune,
+        "scratch": training.train_from_scratch,
+    }[step.phase]
+    _fit(
+        folder,
+        train,
+        lambda: cell.build(len(task.classes), step.phase, store),
+        task.train.take(range(s.n_train)),
+        task.test,
+        validation=task.train.take(range(s.n_train, len(task.train))) if s.n_val else None,
+        epochs=s.probe_epochs if step.phase == "probe" else s.epochs,
+        learning_rate=step.rate,
+        batch_size=s.batch_size,
+        checkpoints=2 if step.phase == "probe" else s.checkpoints,
+        seed=cell.seed,
+        tokenizer=cell.tokenizer,
+    )
+
+
+def _fit(folder: Path, train: Callable, build: Callable, *splits: tasks.Split, **options) -> None:
+    """Train into a folder of the store, going on from the state that an earlier attempt left."""
+    state = folder / "state"
+    if not (folder / "run.json").exists():  # else interrupted while it tidied up
+        try:
+            train(build(), *splits, resume=state, **options).save(folder)
+        except training.TrainingDiverged as error:
+            (folder / "run.json").write_text(json.dumps({"diverged": str(error)}) + "\n")
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _extract(step: Step, store: Store, folder: Path) -> None:
+    cell, task, kept = step.cell, step.cell.load(), folder / "values"
+    samples, players = cell.samples(task), cell.players(task)
+    inputs = tasks.images(samples.inputs) if task.kind == "image" else samples.inputs
+    model = _model(step, store, len(task.classes))
+    found = extract(model, inputs, samples.labels, players, ids=samples.ids, keep=kept)
+    # Of the test samples looked at, how many had too few players.
+    found.meta["skipped"] = task.test.ids.index(samples.ids[-1]) + 1 - len(samples)
+    found.save(folder / "interactions.safetensors")
+    shutil.rmtree(kept)
+
+
+def _model(step: Step, store: Store, n_classes: int | None = None) -> models.Classifier:
+    """The network of a step's run at its checkpoint; the run is trained first if need be."""
+    cell, trained = step.cell, replace(step, name="train", at=None).compute(store)
+    # A probe's run holds its head; the others hold all weights, whatever they are put into.
+    start = "probe" if step.phase == "probe" else "scratch"
+    model = cell.build(n_classes or len(cell.load().classes), start, store)
+    return training.Run.load_at(trained, model, step.at)

@@ -3,15 +3,18 @@
 The four phases differ in what they start from and what they may change, nothing else: the same
 batches in the same order for the same seed, AdamW, a cosine schedule after a linear warm-up,
 gradients clipped at norm 1. Checkpoints are kept on a schedule, with loss and accuracy on the
-test split at each.
+test split at each. A run that was interrupted goes on from the last state that it saved.
 """
 
 import copy
 import json
 import math
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +24,12 @@ from torch import Tensor, nn
 
 from pi_lib.progress import report, track
 from pi_lib.tasks import Split
-from pi_lib.values import choose_device
+from pi_lib.values import choose_device, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SAVE_EVERY = 60.0  # seconds between the states that a run may go on from; saving takes 1 or 2
 
 
 class TrainingDiverged(ArithmeticError):
@@ -47,7 +52,7 @@ class Run:
     settings : dict
         What decided the run, as JSON values.
     seconds : float
-        Wall time.
+        Wall time; of a run that was resumed, since then.
     """
 
     model: nn.Module
@@ -82,16 +87,14 @@ class Run:
 
     def save(self, folder: str | Path) -> Path:
         """Write checkpoints (safetensors) and ``run.json`` into a folder. Returns the folder."""
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         for step, state in self.checkpoints.items():
-            save_file({k: x.contiguous() for k, x in state.items()}, folder / f"{step}.safetensors")
+            _save(state, folder / f"{step}.safetensors")
         about = {
             "steps": self.steps, "log": self.log,
             "settings": self.settings, "seconds": self.seconds,
         }  # fmt: skip
-        (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n")
+        _write(folder / "run.json", about)  # last: where it is, the others are whole
         return folder
 
     @classmethod
@@ -106,6 +109,17 @@ class Run:
         run = cls(model=model, checkpoints=checkpoints, **about)
         run.model = run.at(steps[-1])
         return run
+
+    @staticmethod
+    def load_at(folder: str | Path, model: nn.Module, step: int | None = None) -> nn.Module:
+        """`model` with the weights that `save` wrote for a step, by default the last; eval mode."""
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        if step is None:
+            step = json.loads((folder / "run.json").read_text())["steps"][-1]
+        model.load_state_dict(load_file(folder / f"{step}.safetensors"), strict=False)
+        return model.eval()
 
 
 def finetune(model: nn.Module, train: Split, test: Split, **options) -> Run:
@@ -188,6 +202,7 @@ def fit(
     tokenizer=None,
     validation: Split | None = None,
     callbacks: Sequence = (),
+    resume: str | Path | None = None,
     label: str = "train",
 ) -> Run:
     """Train a copy of `model`; the one recipe behind every phase.
@@ -221,13 +236,18 @@ def fit(
         a learning rate is chosen.
     callbacks : sequence of `transformers.TrainerCallback`
         Further callbacks.
+    resume : path, optional
+        Folder where the run's state is saved every minute, and from which it goes on where an
+        earlier attempt was interrupted; the result is the same to the bit. It takes three to
+        four times the space of the model. Remove it when the result is kept.
     label : str
         What the progress line says.
 
     Raises
     ------
     ValueError
-        If there is nothing to train on, or a checkpoint lies outside the run.
+        If there is nothing to train on, a checkpoint lies outside the run, or `resume` holds the
+        state of another run.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
@@ -253,12 +273,20 @@ def fit(
     }  # fmt: skip
     start = time.perf_counter()
     learner = _WithLoss(copy.deepcopy(model))
-    recorder = _recorder(steps, total, label)
-    with tempfile.TemporaryDirectory() as scrap, torch.random.fork_rng():
+    saved = None
+    if resume is not None:
+        data = [(split.ids, split.labels) for split in (train, test)]
+        saved = _saved(
+            Path(resume),
+            settings | {"steps": steps, "start": fingerprint(learner), "data": fingerprint(data)},
+        )
+    recorder = _recorder(steps, total, label, resume)
+    folder = tempfile.TemporaryDirectory() if resume is None else nullcontext(resume)
+    with folder as output, torch.random.fork_rng():
         trainer = Trainer(
             model=learner,
             args=TrainingArguments(
-                output_dir=scrap,
+                output_dir=output,
                 num_train_epochs=epochs,
                 learning_rate=learning_rate,
                 per_device_train_batch_size=batch_size,
@@ -270,8 +298,9 @@ def fit(
                 data_seed=seed,
                 use_cpu=choose_device(device).type == "cpu",
                 dataloader_pin_memory=False,
-                eval_on_start=0 in steps,
-                save_strategy="no",
+                eval_on_start=0 in steps and saved is None,
+                save_strategy="no",  # the recorder says when
+                save_total_limit=1,
                 logging_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
@@ -285,7 +314,7 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train()
+            trainer.train(resume_from_checkpoint=saved)
         except TrainingDiverged as error:
             raise TrainingDiverged(
                 f"{label}: {error} at step {trainer.state.global_step} of {total}; "
@@ -390,37 +419,108 @@ def _accuracy(prediction) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
-def _recorder(steps: list[int], total: int, label: str):
-    """A callback that evaluates and keeps the weights at the given steps, and reports progress."""
+def _recorder(steps: list[int], total: int, label: str, resume: str | Path | None):
+    """A callback that evaluates and keeps the weights at the given steps, and reports progress.
+
+    With `resume` it also says when the Trainer saves its state; what was recorded until then is
+    written before.
+    """
+    from safetensors.torch import load_file
     from transformers import TrainerCallback
 
     class Recorder(TrainerCallback):
         def __init__(self):
             self.states: dict[int, dict[str, Tensor]] = {}
             self.log: list[dict[str, float]] = []
+            self.saved = time.monotonic()
 
         def on_train_begin(self, args, state, control, **_):
-            report(label, 0, total)
+            for row in state.log_history:  # of a run that goes on
+                if row["step"] in steps and "eval_loss" in row:
+                    self._keep(row, load_file(self._file(row["step"])))
+            report(label, state.global_step, total)
 
         def on_step_end(self, args, state, control, **_):
             report(label, state.global_step, total)
             control.should_evaluate = state.global_step in steps
+            due = resume is not None and time.monotonic() - self.saved >= SAVE_EVERY
+            if due and not control.should_evaluate:
+                for step, weights in self.states.items():
+                    if not self._file(step).exists():
+                        _save(weights, self._file(step))
+                control.should_save = True
             return control
+
+        def on_save(self, args, state, control, **_):
+            self.saved = time.monotonic()
 
         def on_evaluate(self, args, state, control, model, metrics, **_):
             step = state.global_step
-            if step in self.states:
+            if step in self.states or step not in steps:
                 return
-            self.states[step] = {
+            weights = {
                 name: x.detach().cpu().clone() for name, x in model.model.state_dict().items()
             }
+            self._keep(metrics | {"step": step, "epoch": state.epoch}, weights)
+
+        def _keep(self, row, weights):
+            self.states[row["step"]] = weights
             self.log.append(
                 {
-                    "step": step,
-                    "epoch": float(state.epoch or 0),
-                    "loss": metrics["eval_loss"],
-                    "accuracy": metrics["eval_accuracy"],
+                    "step": row["step"],
+                    "epoch": float(row.get("epoch") or 0),
+                    "loss": row["eval_loss"],
+                    "accuracy": row["eval_accuracy"],
                 }
             )
 
+        def _file(self, step: int) -> Path:
+            return Path(resume) / f"{step}.safetensors"
+
     return Recorder()
+
+
+def _save(weights: dict[str, Tensor], path: Path) -> None:
+    """Write weights whole or not at all."""
+    from safetensors.torch import save_file
+
+    aside = path.with_suffix(".aside")
+    save_file({name: x.contiguous() for name, x in weights.items()}, aside)
+    os.replace(aside, path)
+
+
+def _write(path: Path, about: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    aside = path.with_suffix(".aside")
+    aside.write_text(json.dumps(about, indent=1) + "\n")
+    os.replace(aside, path)
+
+
+def _saved(folder: Path, asked: dict[str, Any]) -> str | None:
+    """The last state that a run of these settings has saved whole in a folder; None: nothing yet.
+
+    Raises
+    ------
+    ValueError
+        If it is another run's folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = folder / "asked.json"
+    if about.exists():
+        found = json.loads(about.read_text())
+        if differ := [name for name in asked if found.get(name) != asked[name]]:
+            raise ValueError(
+                f"{folder} holds the state of another run: "
+                + ", ".join(f"{name} {found.get(name)!r}, not {asked[name]!r}" for name in differ)
+                + "; name another folder, or remove it"
+            )
+    else:
+        _write(about, asked)
+    by_step = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*")}
+    for _, path in sorted(by_step.items(), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+            return str(path)
+        except (OSError, ValueError):  # it is written last, so this one was not finished
+            shutil.rmtree(path)
+    return None

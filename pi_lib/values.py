@@ -4,9 +4,13 @@ The value of a masked input is the log-odds of the true class, ``log p / (1 - p)
 (arXiv 2410.08455, section 3), computed from logits and never through p, which saturates.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +81,7 @@ def coalition_values(
     batch_size: int | str = "auto",
     autocast: torch.dtype | None = None,
     share: bool = True,
+    keep: str | Path | None = None,
 ) -> Tensor:
     """Value of every coalition of players of every sample.
 
@@ -105,6 +110,11 @@ def coalition_values(
         Whether a module's first layers run once for what masked inputs have in common
         (`pi_lib.shared`), where that changes no value by more than 1e-4. Switch it off for a
         model that records what passes through it, or that another thread uses meanwhile.
+    keep : path, optional
+        Folder where each sample's values are kept as soon as they are there, and taken from when
+        the same is asked again, as after an interruption: the same weights, sample, label,
+        players and coalitions. What is no module has no weights to tell it by: give each such
+        model, and each `value` without a name, a folder of its own.
 
     Returns
     -------
@@ -129,7 +139,7 @@ def coalition_values(
     values = torch.empty(len(inputs), 2**players.n, dtype=torch.float64)
     with games(
         model, inputs, labels, players, ids=ids, value=value, device=device,
-        batch_size=batch_size, autocast=autocast, share=share,
+        batch_size=batch_size, autocast=autocast, share=share, keep=keep,
     ) as samples:  # fmt: skip
         for row, game in zip(values, samples, strict=True):
             row[:] = game(membership(players.n))
@@ -149,6 +159,7 @@ def games(
     batch_size: int | str = "auto",
     autocast: torch.dtype | None = None,
     share: bool = True,
+    keep: str | Path | None = None,
 ) -> Iterator[Iterator[Callable[[Tensor], Tensor]]]:
     """Each sample's game: a function from coalitions, bool (m, n), to values, float64 (m,).
 
@@ -174,12 +185,21 @@ def games(
     size = _BatchSize(batch_size, device)
     bottlenecks = {} if share and _is_eager(model) else None
     precision = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
+    kept = None if keep is None else _Kept(Path(keep), model, value, autocast)
+    unchecked = [True]
 
     def game(sample: int, coalitions: Tensor) -> Tensor:
+        if kept is None:
+            return computed(sample, coalitions)
+        asked = (labels[sample], vars(placements[sample]), coalitions)
+        return kept.get(asked, lambda: computed(sample, coalitions))
+
+    def computed(sample: int, coalitions: Tensor) -> Tensor:
         label, asked = labels[sample].to(device), coalitions.to(device)
         run = _MaskedModel(model, placements[sample], label, value, asked, bottlenecks)
-        if sample == 0:
+        if unchecked:
             run.check_repeatable()
+            unchecked.clear()
         values = size.run(run, len(asked)).cpu()
         if not (finite := torch.isfinite(values)).all():
             wrong = int((~finite).nonzero()[0])
@@ -208,6 +228,61 @@ def choose_device(device: str | torch.device) -> torch.device:
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits naming weights and data: modules, tensors, and JSON-like values of them.
+
+    Examples
+    --------
+    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.ones(2), [1])
+    True
+    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.zeros(2), [1])
+    False
+    """
+    told = hashlib.sha256()
+
+    def tell(part):
+        if isinstance(part, torch.nn.Module):
+            told.update(repr(part).encode())
+            tell(part.state_dict())
+        elif isinstance(part, Tensor):
+            part = part.detach().cpu().contiguous()
+            told.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+            told.update(part.flatten().view(torch.uint8).numpy())
+        elif isinstance(part, dict):
+            tell([*part.items()])
+        elif isinstance(part, list | tuple):
+            told.update(f"{len(part)} ".encode())
+            for x in part:
+                tell(x)
+        else:
+            told.update(f"{part!r} ".encode())
+
+    tell(parts)
+    return told.hexdigest()[:16]
+
+
+class _Kept:
+    """Values on disk, one file for each sample and what was asked of it."""
+
+    def __init__(self, folder: Path, model, value: Callable, autocast: torch.dtype | None):
+        folder.mkdir(parents=True, exist_ok=True)
+        named = [getattr(x, "__qualname__", type(x).__qualname__) for x in (model, value)]
+        weights = model if isinstance(model, torch.nn.Module) else None
+        self.folder, self.whole = folder, fingerprint(weights, *named, autocast)
+
+    def get(self, asked: tuple, compute: Callable[[], Tensor]) -> Tensor:
+        from safetensors.torch import load_file, save_file
+
+        file = self.folder / f"{fingerprint(self.whole, asked)}.safetensors"
+        if file.exists():
+            return load_file(file)["values"]
+        values = compute()
+        aside = file.with_suffix(f".{os.getpid()}.aside")
+        save_file({"values": values}, aside)
+        os.replace(aside, file)  # whole or not at all
+        return values
 
 
 class _MaskedModel:

@@ -157,7 +157,7 @@ def test_explorers_move_by_keyboard(browser, server):
         explorer.get_by_label("kind").select_option("OR")
         shown.locator(".pi-readout", has_text="OR").wait_for()
 
-    for page, name in (("02_what_is_preserved", "threshold"), ("04_how_directly", "checkpoint")):
+    for page, name in (("03_what_is_preserved", "threshold"), ("05_how_directly", "checkpoint")):
         tab, _ = visit(browser, server, f"book/executed/{page}.html")
         tab.locator(".pi-explore").first.wait_for()
         assert move(tab, tab.locator(".pi-explore").first, name).locator("img").count() == 1
@@ -182,7 +182,7 @@ def test_published_notebooks_tell_nothing_of_this_machine(built):
 
 
 def test_how_fast_says_of_every_target_whether_it_is_met(browser, server):
-    tab, _ = visit(browser, server, "book/executed/06_how_fast.html")
+    tab, _ = visit(browser, server, "book/executed/12_how_fast.html")
     rows = tab.locator("article table").first.locator("tbody tr").all_inner_texts()
     recorded = json.loads((book.ROOT / "benchmarks" / "recorded.json").read_text())["targets"]
     verdict = {True: "met", False: "missed", None: "not measured"}

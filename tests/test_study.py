@@ -1,15 +1,10 @@
 """One cell from data to results, on real images and weights at the smoke profile."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
+import small_study
 import torch
 
 import pi_lib as pi
@@ -38,7 +33,7 @@ def test_a_cell_has_all_three_models_on_the_same_samples(result):
     both = [p.settings["seed"] for p in (result.finetuned, result.scratch)]
     assert both == [CELL.seed] * 2
     assert set(result.accuracies()["phase"]) == set(study.PHASES)
-    assert len(result.provenance()) == 6
+    assert len(result.provenance()) == 3 + 1 + 2 * s.checkpoints  # runs, and interactions
 
 
 def test_what_is_stored_is_what_the_model_says(result, store):
@@ -72,17 +67,6 @@ def test_a_second_run_computes_nothing(result, store, monkeypatch):
     assert torch.equal(again.scratch.final.v, result.scratch.final.v)
     assert study.stored(CELL, store)
     assert not study.stored(study.Cell(profile="smoke", seed=1), store)
-
-
-def test_interrupted_and_side_by_side_give_the_same_bits(result, store, tmp_path):
-    """Half of the cell is there already, as after an interruption; the rest in two processes."""
-    for entry in (result.entries["train probe"], result.entries["extract finetuned"]):
-        shutil.copytree(entry, tmp_path / entry.relative_to(store.root))
-    again = study.run_all([CELL], Store(tmp_path), workers=2)[0]
-    for phase in study.PHASES:
-        one, other = getattr(result, phase), getattr(again, phase)
-        assert one.steps == other.steps and one.log == other.log
-        assert all(torch.equal(one.interactions[s].v, other.interactions[s].v) for s in one.steps)
 
 
 def test_what_is_skipped_is_said(store):
@@ -119,16 +103,6 @@ def test_unknown_names_are_refused():
         study.trained_model(CELL, "first")
 
 
-def tiny(**changes):
-    """A profile of seconds for the largest networks."""
-    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
-    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 2} | changes
-    return {
-        "image": study.Settings(**({"size": 64} | about)),
-        "text": study.Settings(**(about | {"size": None})),
-    }
-
-
 @pytest.mark.filterwarnings("ignore:.*leave some of the .* classes without any")
 @pytest.mark.parametrize(
     ("backbone", "source", "task"),
@@ -146,7 +120,7 @@ def test_every_backbone_goes_through_the_whole_pipeline(
     monkeypatch.setattr(
         study.models, "build", lambda *a, pretrained=True, **k: built(*a, pretrained=False, **k)
     )
-    monkeypatch.setitem(study.PROFILES, "smoke", tiny())
+    monkeypatch.setitem(study.PROFILES, "smoke", small_study.profile())
     result = study.run(study.Cell(backbone, task, "smoke", source=source), Store(tmp_path))
     assert result.probe.final.v.isfinite().all() and result.scratch.final.v.shape == (1, 4)
     assert ("pre-train" in result.entries) == (source is not None)
@@ -155,23 +129,7 @@ def test_every_backbone_goes_through_the_whole_pipeline(
 
 @pytest.fixture
 def digits(monkeypatch):
-    """scikit-learn's digits as a task, for a source of other data than the downstream task's."""
-    from sklearn.datasets import load_digits
-
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
-    splits = (slice(0, 1200), slice(1200, None))
-    source = study.tasks._Source(
-        classes=tuple("0123456789"),
-        splits=tuple(
-            study.tasks._Samples(
-                labels[part], np.arange(len(labels[part])), pictures[part].__getitem__
-            )
-            for part in splits
-        ),
-        source="scikit-learn",
-    )
-    monkeypatch.setitem(study.tasks._LOADERS, "digits", lambda _: source)
+    monkeypatch.setitem(study.tasks._LOADERS, "digits", small_study.digits)
     monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
 
 
@@ -189,7 +147,7 @@ def test_a_folder_of_ones_own_is_a_task(tmp_path):
     moved = folder.rename(tmp_path / "elsewhere")
     study.tasks.identity.cache_clear()
     assert study.tasks.identity(f"folder:{moved}") == before
-    assert str(tmp_path) not in json.dumps(study._step(cell, "probe", "train", 0.1)[1])
+    assert str(tmp_path) not in json.dumps(study.Step(cell, "train", "probe", 0.1).key[1])
     (moved / "test.csv").write_text("text,label\nfine,good")
     study.tasks.identity.cache_clear()
     assert study.tasks.identity(f"folder:{moved}") != before
@@ -205,7 +163,9 @@ def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, 
     rates = {phase: (1e38, 1e-6, 1e-2) for phase in study.PHASES}
     monkeypatch.setitem(study.LEARNING_RATES, "image", rates)
     about = dict(n_train=96, n_val=32, n_test=32, trials=3, epochs=3, probe_epochs=20)
-    monkeypatch.setitem(study.PROFILES, "smoke", tiny(**about, size=32, batch_size=16, n_source=64))
+    monkeypatch.setitem(
+        study.PROFILES, "smoke", small_study.profile(**about, size=32, batch_size=16, n_source=64)
+    )
     store = Store(tmp_path)
     cell = study.Cell("resnet20", "digits", "smoke", seed=3, source="fashion-mnist")
     result = study.run(cell, store)
@@ -221,12 +181,12 @@ def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, 
         for entry in (tmp_path / "train").iterdir()
         if entry.is_dir()
     ]
-    assert sorted(seeds) == [0] * 6 + [3] * 3  # two rates a phase with seed 0; the chosen with 3
+    assert sorted(seeds) == [0] * 9 + [3] * 3  # the rates of each phase with seed 0; the chosen
     assert len(list((tmp_path / "pretrain").glob("[!.]*"))) == 1  # one for all seeds
 
 
 def test_validation_samples_are_no_training_samples(monkeypatch):
-    monkeypatch.setitem(study.PROFILES, "smoke", tiny(n_train=20, n_val=10))
+    monkeypatch.setitem(study.PROFILES, "smoke", small_study.profile(n_train=20, n_val=10))
     task = study.Cell(profile="smoke").load()
     assert len(set(task.train.ids)) == 30
     assert sorted(task.train.labels[20:].tolist()) == list(range(10))  # balanced too
@@ -259,35 +219,6 @@ def test_the_table_says_what_the_results_say(result):
     directness = (result.trajectory(phase).directness().value for phase in ("finetuned", "scratch"))
     fine, scratch = directness
     assert findings.directness_gain(table).value == pytest.approx(fine - scratch, nan_ok=True)
-
-
-def test_workers_end_with_the_process_that_started_them(tmp_path):
-    """A killed run leaves no worker behind."""
-    code = (
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from multiprocessing import get_context\n"
-        "import os, time\n"
-        "from pi_lib.study import _end_with_parent\n"
-        "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, get_context('spawn'), _end_with_parent)\n"
-        "    print(pool.submit(os.getpid).result(), flush=True)\n"
-        "    pool.submit(time.sleep, 60)\n"
-        "    time.sleep(60)\n"
-    )
-    script = tmp_path / "run.py"
-    script.write_text(code)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
-        worker = int(parent.stdout.readline())
-        parent.kill()
-    for _ in range(100):
-        try:
-            os.kill(worker, 0)
-        except ProcessLookupError:
-            return
-        if Path(f"/proc/{worker}/stat").read_text().split(") ")[1][0] == "Z":
-            return  # ended; nobody has asked how
-        time.sleep(0.1)
-    raise AssertionError("the worker goes on")
 
 
 def test_five_lines_on_a_model_of_ones_own():

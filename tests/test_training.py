@@ -1,11 +1,14 @@
 """The four phases on small real images: scikit-learn's digits."""
 
+import shutil
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from transformers import TrainerCallback
 
-from pi_lib import finetune, linear_probe, models, pretrain, train_from_scratch
+from pi_lib import finetune, linear_probe, models, pretrain, train_from_scratch, training
 from pi_lib.tasks import Split
 from pi_lib.training import Run, TrainingDiverged, checkpoint_steps
 
@@ -93,6 +96,56 @@ def test_saved_and_loaded_alike(digits, tmp_path):
     assert (again.steps, again.log, again.settings) == (run.steps, run.log, run.settings)
     assert same(again.model.state_dict(), run.model.state_dict())
     assert same(again.at(10).state_dict(), run.at(10).state_dict())
+
+
+class StopAt(TrainerCallback):
+    """Interrupts as Ctrl-C does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def with_dropout():
+    model = network()
+    normed = nn.Sequential(nn.Dropout2d(0.3), nn.BatchNorm2d(1), *model.encoder, nn.Dropout(0.5))
+    return models.Classifier(normed, model.head)
+
+
+@pytest.mark.parametrize("stops", [[19], [30, 45]])  # 19 steps an epoch, 57 in all
+def test_interrupted_and_resumed_gives_the_same_bits(stops, digits, tmp_path, monkeypatch):
+    """Weights, every checkpoint and the log; what was done before is not done again."""
+    options = SHORT | {"checkpoints": [0, 14, 30], "validation": digits[1].take(range(50))}
+    expected = finetune(with_dropout(), *digits, **options)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[StopAt(stop)], **options)
+    half_written = tmp_path / "checkpoint-99"
+    shutil.copytree(next(tmp_path.glob("checkpoint-*")), half_written)
+    state = half_written / "trainer_state.json"
+    state.write_text(state.read_text()[:-20])
+
+    seen = []
+    first = StopAt(None)
+    first.on_step_begin = lambda args, state, control, **_: seen.append(state.global_step)
+    found = finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[first], **options)
+    assert stops[-1] - seen[0] in (0, 1) and seen[-1] == 56  # a recorded step is saved one later
+    assert found.log == expected.log and found.settings == expected.settings
+    assert found.steps == expected.steps == [0, 14, 30, 57]
+    assert all(same(found.checkpoints[s], expected.checkpoints[s]) for s in found.steps)
+    assert same(found.model.state_dict(), expected.model.state_dict())
+
+
+def test_another_runs_state_is_refused(digits, tmp_path):
+    finetune(network(), *digits, resume=tmp_path, **SHORT)
+    with pytest.raises(ValueError, match="another run: learning_rate 0.003, not 0.1;"):
+        finetune(network(), *digits, resume=tmp_path, **SHORT | {"learning_rate": 0.1})
+    with pytest.raises(ValueError, match="another run: start '"):
+        finetune(network(1), *digits, resume=tmp_path, **SHORT)
 
 
 def test_batchnorm_and_a_last_batch_of_one(digits):

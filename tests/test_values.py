@@ -126,6 +126,45 @@ def test_memory_shortage_halves_the_batch():
     assert sizes.count(16) == 1 and 2 in sizes  # learned once, for every later sample
 
 
+class Interrupted(torch.nn.Module):
+    """A model that is stopped at one of its forward passes, as Ctrl-C does."""
+
+    def __init__(self, model, stop=None):
+        super().__init__()
+        self.model, self.stop, self.forwards = model, stop, 0
+
+    def forward(self, x):
+        if self.forwards == self.stop:
+            raise KeyboardInterrupt
+        self.forwards += 1
+        return self.model(x)
+
+
+def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path):
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    model, other = image_model(), image_model(seed=1)
+    for network in (model, other):
+        network(images)
+
+    def run(stop=None, model=model, labels=(0, 1, 2), seed=0, keep=tmp_path):
+        watched = Interrupted(model, stop).eval()
+        players = PatchPlayers(grid=4, n=4, seed=seed)
+        v = coalition_values(watched, images, labels, players, share=False, batch_size=8, keep=keep)
+        return v, watched.forwards
+
+    expected, forwards = run(keep=None)
+    assert forwards == 3 * 2 + 2  # and two that check whether answers repeat
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=7)  # in the third sample
+    found, repeated = run()
+    assert torch.equal(found, expected) and repeated == 2 + 2
+    assert run()[1] == 0
+
+    assert run(labels=(0, 1, 4))[1] == 2 + 2  # another label of the third sample
+    assert torch.equal(run(model=other)[0], run(model=other, keep=None)[0])
+    assert torch.equal(run(seed=9)[0], run(seed=9, keep=None)[0])
+
+
 def test_a_module_goes_back_where_it_was():
     model = image_model()
     images = torch.rand(1, 3, 8, 8)

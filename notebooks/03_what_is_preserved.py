@@ -30,6 +30,7 @@ tau = 0.05
 import pandas as pd
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
 from pi_lib.widgets import explore

@@ -18,7 +18,7 @@
 #   training. Here that becomes three numbers: area under the curve, when it crosses a half, and
 #   directness.
 #
-# *Needs: [What is preserved](02_what_is_preserved), whose results it reads. Five minutes to read,
+# *Needs: [What is preserved](03_what_is_preserved), whose results it reads. Five minutes to read,
 # seconds to run.*
 
 # %% tags=["parameters"]
@@ -29,6 +29,7 @@ seed = 0
 import pandas as pd
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
 from pi_lib.widgets import explore_training

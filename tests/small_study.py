@@ -1,0 +1,43 @@
+"""A study of seconds: scikit-learn's digits as a task, and a profile. Dask workers preload it."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from pi_lib import study, tasks
+
+
+def digits(_) -> tasks._Source:
+    """Data that are everywhere, other than Fashion-MNIST's."""
+    pictures, labels = load_digits(return_X_y=True)
+    pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
+    splits = (slice(0, 1200), slice(1200, None))
+    return tasks._Source(
+        classes=tuple("0123456789"),
+        splits=tuple(
+            tasks._Samples(labels[part], np.arange(len(labels[part])), pictures[part].__getitem__)
+            for part in splits
+        ),
+        source="scikit-learn",
+    )
+
+
+def profile(**changes) -> dict[str, study.Settings]:
+    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
+    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 2} | changes
+    return {
+        "image": study.Settings(**({"size": 64} | about)),
+        "text": study.Settings(**(about | {"size": None})),
+    }
+
+
+CELL = {"backbone": "resnet20", "task": "digits", "profile": "smoke", "source": "fashion-mnist"}
+PROFILE = profile(
+    n_train=24, n_test=16, n_source=16, size=32, batch_size=8, epochs=2, samples=2, n=3, grid=4
+)
+
+
+def dask_setup(_) -> None:
+    """Called by a Dask worker that preloads this file."""
+    study.PROFILES["smoke"] = PROFILE
+    tasks._LOADERS["digits"] = digits
+    tasks.NAMES = (*tasks.NAMES, "digits")
