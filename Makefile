@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: book test bench lint clean system
+.PHONY: book test soak bench lint clean system
 
 book: .venv/installed system
 	$(BIN)/python -m pi_lib assets
@@ -13,6 +13,11 @@ test: .venv/installed system
 	$(BIN)/python -m pi_lib assets
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The long forms: hundreds of interruptions, every byte flipped, 1,000 examples a property.
+soak: .venv/installed system
+	$(BIN)/python -m pi_lib assets
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m soak -n 2 --dist loadfile
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks

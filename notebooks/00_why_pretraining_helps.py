@@ -24,6 +24,7 @@ record = "recorded/paper.parquet"
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import findings, grid, plots
 
 plots.style()
@@ -102,26 +103,26 @@ lines = [
     (
         "Only a small part of what was known is preserved",
         "only a small part is preserved",
-        "02_what_is_preserved",
+        "03_what_is_preserved",
     ),
     (
         "It is the complex part that is discarded most",
         "the complex part is discarded most",
-        "02_what_is_preserved",
+        "03_what_is_preserved",
     ),
-    ("Much is learned anew", "much is learned anew", "02_what_is_preserved"),
-    ("What is new is complex", "what is new is complex", "02_what_is_preserved"),
+    ("Much is learned anew", "much is learned anew", "03_what_is_preserved"),
+    ("What is new is complex", "what is new is complex", "03_what_is_preserved"),
     (
         "What is preserved is hard to learn from scratch",
         "what is preserved is hard to learn from scratch",
-        "03_what_scratch_learns",
+        "04_what_scratch_learns",
     ),
     (
         "Fine-tuning approaches its end faster than scratch training",
         "fine-tuning approaches its end faster",
-        "04_how_directly",
+        "05_how_directly",
     ),
-    ("And more directly", "and more directly", "04_how_directly"),
+    ("And more directly", "and more directly", "05_how_directly"),
 ]
 display(
     Markdown(
@@ -133,7 +134,7 @@ display(
 )
 
 # %% [markdown]
-# [Findings](05_findings) has every number behind this list, with its interval and its seeds. The
+# [Findings](06_findings) has every number behind this list, with its interval and its seeds. The
 # networks and data here are smaller than the paper's: a copy of the book must be computable on a
 # laptop, from package registries alone. A claim that fails here has failed *here*;
 # [Choices](../choices) says where the paper left a choice open, and
@@ -142,11 +143,11 @@ display(
 # ## Where to go from here
 #
 # - [What an interaction is](01_what_is_an_interaction) works a toy game by hand, then one image and
-#   one sentence; [AND and OR](10_and_or) is about the two kinds.
-# - [What is preserved](02_what_is_preserved), [What scratch learns](03_what_scratch_learns) and
-#   [How directly](04_how_directly) take the claims in turn.
-# - [Your own image model](07_your_image_model), [your own text model](08_your_text_model) and
-#   [your own training run](09_your_training_run) are pages that run on a model of yours:
+#   one sentence; [AND and OR](02_and_or) is about the two kinds.
+# - [What is preserved](03_what_is_preserved), [What scratch learns](04_what_scratch_learns) and
+#   [How directly](05_how_directly) take the claims in turn.
+# - [Your own image model](08_your_image_model), [your own text model](09_your_text_model) and
+#   [your own training run](10_your_training_run) are pages that run on a model of yours:
 #
 #       import pi_lib as pi
 #       players = pi.PatchPlayers(grid=8, n=10, region="central")
@@ -159,7 +160,7 @@ display(
 #
 #     make book                                       # everything, at the quick profile
 #     .venv/bin/python -m pi_lib run --profile full   # more data, longer training
-#     .venv/bin/python -m pi_lib run --only 02 -p seed=1
+#     .venv/bin/python -m pi_lib run --only 03 -p seed=1
 #     .venv/bin/python -m pi_lib twins                # .ipynb, for JupyterLab
 #
 # Every number in the chapters was computed by the notebook in which it stands;

@@ -31,10 +31,11 @@ strongest = 8
 import torch
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study, tasks
 from pi_lib.coalitions import label
-from pi_lib.widgets import explore
+from pi_lib.widgets import explore_game, explore_sample
 
 plots.style()
 
@@ -88,18 +89,18 @@ assert torch.equal(pi.and_inverse(interactions), v)
 # interactions always add up to the full output (*efficiency*); and players that can be swapped get
 # equal interactions (*symmetry*). The tests of this book hold the code to these axioms.
 #
-# The slider moves one value of the game, the score of the whole review, and shows what follows.
-
+# The sliders move values of the game: *good* alone, *not good*, and the whole review. In JupyterLab
+# all eight move. Watch which interactions follow: only those of sets that hold the coalition moved.
 
 # %%
-def by_hand(whole):
-    return plots.game(scores | {"not very good": whole}, names)
-
-
-explore(
-    by_hand,
-    alt="Values and interactions of the game as bars, for another score of the whole review",
-    whole=[-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5],
+explore_game(
+    scores,
+    names,
+    {
+        "good": [-2.0, 0.0, 1.0, 3.0],
+        "not good": [-3.0, 0.0, 1.5, 3.0],
+        "not very good": [-4.0, 0.0, 2.5, 4.0],
+    },
 )
 
 # %% [markdown]
@@ -149,21 +150,13 @@ figure = plots.strongest(seen, image, k=strongest)
 
 
 # %% [markdown]
-# Move the sliders: another image, or more of its interactions.
-
+# Choose another image, AND or OR, the highest order and the threshold. *AND* writes the output as
+# effects of patches that are all visible, *OR* as effects of patches of which any is visible
+# ([AND and OR](02_and_or) tells more). The curve says how well the strongest interactions alone
+# rebuild the outputs of all masked copies of the image; the dot is where your choice stands.
 
 # %%
-def on_image(sample, k):
-    where = players.place(picture, samples.ids)[sample]
-    return plots.interactions_on_image(where, seen, sample, k=k)
-
-
-explore(
-    on_image,
-    alt="An image and the patches of its strongest interactions",
-    sample=list(range(min(4, len(seen)))),
-    k=[2, 4, 6],
-)
+explore_sample(seen, picture, players)
 
 # %% [markdown]
 # ## A real sentence
@@ -190,6 +183,13 @@ display(
 
 # %% mystnb={"figure": {"name": "fig-sentence-bars", "caption": "The strongest interactions of the sentence as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its words."}}
 figure = plots.strongest(read, sentence, k=strongest)
+
+# %% [markdown]
+# The same choices for the sentences. Words that act together are marked, orange where they speak for
+# the true class and blue where they speak against it; the other players are underlined.
+
+# %%
+explore_sample(read, chosen.inputs, words)
 
 # %% [markdown]
 # ## Few interactions rebuild the output

@@ -19,7 +19,7 @@
 #   Fashion-MNIST. Only the question that they are asked changes.
 # - A conclusion that depends on such a choice is none. The last section counts them.
 #
-# *Needs: [What is preserved](02_what_is_preserved). Five minutes to read, some minutes to run.*
+# *Needs: [What is preserved](03_what_is_preserved). Five minutes to read, some minutes to run.*
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -30,6 +30,7 @@ record = "recorded/paper.parquet"
 import pandas as pd
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import findings, grid, plots, study, tasks
 
@@ -37,7 +38,7 @@ plots.style()
 cell = study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed)
 task, default = cell.load(), cell.players(cell.load())
 probe, finetuned = (study.trained_model(cell, phase) for phase in ("probe", "finetuned"))
-samples = cell.samples(task)
+samples = cell.samples(task).take(range(min(12, cell.settings.samples)))
 images = tasks.images(samples.inputs)
 
 # %% [markdown]

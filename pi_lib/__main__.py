@@ -1,4 +1,4 @@
-"""``python -m pi_lib``: fetch the assets, compute a study, run the notebooks, build the book."""
+"""``python -m pi_lib``: fetch assets, compute and keep results, run notebooks, build the book."""
 
 import argparse
 import shlex
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pi_lib import book, progress
+from pi_lib import book, progress, store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except book.Refused as error:
         print(f"pi_lib: {error}", file=sys.stderr)
         return 2
-    except book.Failed as error:
+    except (book.Failed, store.StoreError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -51,27 +51,99 @@ def _assets(options: argparse.Namespace) -> None:
 
 def _study(options: argparse.Namespace) -> None:
     from pi_lib import grid, study
-    from pi_lib.store import Store
 
-    try:
-        cells = grid.read(options.grid)
-    except grid.GridError as error:
-        raise book.Refused(str(error)) from error
-    store = Store()
-    failed = []
+    cells, results, failed = _cells(options.grid), store.Store(), []
     if not options.dry_run:
-        failed = study.compute_all(cells, store, options.jobs, _cluster(options))
+        failed = study.compute_all(cells, results, options.jobs, _cluster(options))
     for cell in cells:
-        state = "stored" if study.stored(cell, store) else "not computed"
+        state = "stored" if study.stored(cell, results) else "not computed"
         print(f"{state:<13} {cell.name}, {cell.profile}, seed {cell.seed}")
     if options.record:
-        held = grid.record(cells, store, options.record)
+        held = grid.record(cells, results, options.record)
         print(f"recorded {len(held)} of {len(cells)} cells in {options.record}")
     if failed:
         listed = "\n".join(f"{cell.name}, seed {cell.seed}: {why}" for cell, why in failed)
         raise book.Failed(
             f"{len(failed)} of {len(cells)} cells failed; the others are kept:\n{listed}"
         )
+
+
+def _cells(path: str) -> list:
+    from pi_lib import grid
+
+    try:
+        return grid.read(path)
+    except grid.GridError as error:
+        raise book.Refused(str(error)) from error
+
+
+def _store_list(options: argparse.Namespace) -> None:
+    held = store.Store(options.store)
+    total = 0
+    for entry in held.entries():
+        bytes_, why = store.size(entry), store.fault(entry)
+        total += bytes_
+        about = "" if why else _about(held.record(entry))
+        state = f"DAMAGED ({why})" if why else "" if store.is_current(entry) else "by other code"
+        print(
+            f"{entry.parent.name}/{entry.name}  {bytes_ / 1e6:8.1f} MB  {about}  {state}".rstrip()
+        )
+    print(f"{len(held.entries())} entries, {total / 1e9:.2f} GB, in {held.root}")
+
+
+def _store_verify(options: argparse.Namespace) -> None:
+    held = store.Store(options.store)
+    wrong = [(entry, why) for entry in held.entries() if (why := store.fault(entry))]
+    print(f"{len(held.entries()) - len(wrong)} of {len(held.entries())} entries are as written")
+    if wrong:
+        listed = "\n".join(f"{entry.parent.name}/{entry.name}: {why}" for entry, why in wrong)
+        raise book.Failed(f"{listed}\nThey are set aside and computed again when asked for.")
+
+
+def _store_show(options: argparse.Namespace) -> None:
+    import yaml
+
+    held = store.Store(options.store)
+    wanted = options.entry.rpartition("/")[-1]
+    found = [entry for entry in held.entries() if wanted and entry.name.startswith(wanted)]
+    if len(found) != 1:
+        raise book.Refused(
+            f"{len(found)} entries are named {options.entry!r}; expected the 16 hex digits of one, "
+            "or as many as name it alone: `python -m pi_lib store list`"
+        )
+    if why := store.fault(found[0]):
+        raise book.Failed(f"{found[0]} is damaged: {why}")
+    print(found[0])
+    print(yaml.safe_dump(held.record(found[0]), sort_keys=False, allow_unicode=True), end="")
+
+
+def _store_prune(options: argparse.Namespace) -> None:
+    held = store.Store(options.store)
+    needed = None
+    if options.grid:
+        from pi_lib import study
+
+        needed = {path for cell in _cells(options.grid) for path in study.entries(cell, held)}
+    waste = held.waste(needed)
+    if not waste:
+        print("nothing to remove")
+        return
+    for path in waste:
+        print(path.relative_to(held.root))
+    print(f"{len(waste)} paths, {sum(map(store.size, waste)) / 1e9:.2f} GB")
+    if not options.yes and input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise book.Refused("nothing was removed")
+    for path in waste:
+        store.remove(path)
+    print("removed")
+
+
+def _about(record: dict[str, Any]) -> str:
+    """What an entry is, on a line: its date, seconds and the words of its specification."""
+    spec = record["spec"]
+    words = [str(spec[k]) for k in ("backbone", "source", "task", "phase") if spec.get(k)]
+    seed = f", seed {spec['seed']}" if "seed" in spec else ""
+    return f"{record['finished'][:16]}  {record['seconds']:7.1f} s  {' '.join(words)}{seed}"
 
 
 def _cluster(options: argparse.Namespace):
@@ -162,6 +234,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     study.add_argument("--record", metavar="PATH", help="write PATH.parquet and PATH.json")
     study.add_argument("--dry-run", action="store_true", help="only say what is stored")
+    of_store = commands.add_parser("store", help="list, verify, show and remove stored results")
+    of_store = of_store.add_subparsers(metavar="ACTION", required=True)
+    for name, do, text in (
+        ("list", _store_list, "every entry: its size, when and how long it was computed, and what"),
+        ("verify", _store_verify, "read every entry and name those that are not as written"),
+        ("show", _store_show, "where one entry comes from"),
+        ("prune", _store_prune, "remove what no specification needs; asks first"),
+    ):
+        action = of_store.add_parser(name, help=text, description=text)
+        action.set_defaults(do=do)
+        action.add_argument("--store", metavar="DIR", help="default: results in PI_LIB_HOME")
+        if name == "show":
+            action.add_argument("entry", metavar="ID", help="its hex digits, or the first of them")
+        if name == "prune":
+            action.add_argument("--grid", metavar="FILE", help="keep only what its cells need")
+            action.add_argument("--yes", action="store_true", help="do not ask")
     command("twins", _twins, "make the .ipynb twins of the notebooks, or bring them up to date")
     clean = command("clean", _clean, "remove executed copies, twins and the built book")
     clean.add_argument("--all", action="store_true", help="also stored results and fetched assets")

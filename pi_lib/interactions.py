@@ -248,16 +248,11 @@ class Interactions(Selection):
         Raises
         ------
         ValueError
-            If the file is a safetensors file of something else.
+            If the file holds something else, or is damaged.
+        FileNotFoundError
+            If there is no such file.
         """
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get("pi_lib")
-            if header is None:
-                raise ValueError(f"{path} holds no interactions; it was not written by pi_lib")
-            arrays = {name: file.get_tensor(name).double() for name in file.keys()}
-        header = json.loads(header)
+        arrays, header = read(path)
         if "coalitions" in header:
             raise ValueError(f"{path} holds sparse interactions: SparseInteractions.load reads it")
         return cls(**arrays, **header)
@@ -355,6 +350,20 @@ def extract(
         ids=list(ids) if ids is not None else [],
         meta=meta,
     )
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Arrays (float64) and header of a file that interactions were saved to."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["pi_lib"])
+            return {name: file.get_tensor(name).double() for name in file.keys()}, header
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no interactions: it was not written by pi_lib, or is damaged ({error})"
+        ) from error
 
 
 def sum_by_order(terms: Tensor, orders: Tensor, n: int) -> Tensor:

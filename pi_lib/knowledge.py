@@ -82,6 +82,11 @@ def bootstrap(
         With one sample, or none, the interval is NaN: nothing is known of the spread.
         Samples whose value is NaN are left out.
 
+    Raises
+    ------
+    ValueError
+        If the arrays have other shapes, or there are none.
+
     Examples
     --------
     >>> print(bootstrap(np.array([1.0, 2.0, 3.0])))
@@ -90,7 +95,13 @@ def bootstrap(
     from scipy.stats import DegenerateDataWarning
     from scipy.stats import bootstrap as scipy_bootstrap
 
-    arrays = np.stack([np.asarray(s, dtype=np.float64) for s in samples])
+    arrays = [np.asarray(s, dtype=np.float64) for s in samples]
+    if not arrays or {array.shape for array in arrays} != {(len(arrays[0]),)}:
+        raise ValueError(
+            "expected one value per sample, of as many samples in each array; got arrays of shapes "
+            f"{[array.shape[0] if array.ndim == 1 else array.shape for array in arrays]}"
+        )
+    arrays = np.stack(arrays)
     arrays = arrays[:, ~np.isnan(arrays).any(0)]
     if arrays.shape[1] == 0:
         return Estimate(np.nan, np.nan, np.nan)

@@ -21,18 +21,20 @@ from pi_lib.interactions import Interactions, sum_by_order
 from pi_lib.knowledge import Knowledge, Learned, Trajectory, bootstrap
 from pi_lib.players import Placement
 from pi_lib.sparse import AndOrSplit
-from pi_lib.transforms import and_inverse, and_transform, or_transform
+from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pi_lib.study import Result
 
-COLOURS = {  # Okabe and Ito's, as seaborn's "colorblind"
+# Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
+# against the page in dark mode, each has the contrast of 3:1 that bars and lines need.
+COLOURS = {
     "preserved": "#0173B2",
-    "discarded": "#949494",
-    "new": "#DE8F05",
-    "probe": "#56B4E9",
+    "discarded": "#858585",
+    "new": "#C67B00",
+    "probe": "#2F8FC7",
     "finetuned": "#D55E00",
     "scratch": "#029E73",
     "positive": "#D55E00",
@@ -40,9 +42,12 @@ COLOURS = {  # Okabe and Ito's, as seaborn's "colorblind"
 }
 VERDICT_COLOURS = {  # of the same palette
     "confirmed": "#029E73",
-    "undecided": "#949494",
+    "undecided": "#858585",
     "contradicted": "#D55E00",
 }
+PALETTE = (
+    "#0173B2", "#C67B00", "#029E73", "#D55E00", "#B565A7", "#A5703D", "#2F8FC7", "#858585",
+)  # fmt: skip
 MARKERS = "osD^vP*X<>"
 NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
 SIMILARITIES = {  # colour and name of what a run in training is compared with
@@ -58,7 +63,7 @@ def style() -> None:
     sns.set_theme(
         context="notebook",
         style="whitegrid",
-        palette="colorblind",
+        palette=PALETTE,
         rc={"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100,
             "legend.frameon": False, "axes.titlesize": "medium"},
     )  # fmt: skip
@@ -76,7 +81,7 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
             _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
         _order_axis(axis, one.n)
     _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
-    figure.axes[0].legend(title=None)
+    _legend(figure)
     return figure
 
 
@@ -90,7 +95,7 @@ def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
         _order_axis(axis, one.n)
         axis.set_ylim(0, 1)
     _label_left(figure, "preserved share of the\npre-trained strength")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -104,7 +109,7 @@ def learned(results: Learned | Mapping[str, Learned]) -> Figure:
         _order_axis(axis, one.found.shape[-1] - 1)
         axis.set_ylim(0, 1)
     _label_left(figure, "share of the preserved knowledge\nthat scratch training learned")
-    figure.axes[-1].legend()
+    _legend(figure)
     return figure
 
 
@@ -116,9 +121,9 @@ def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
         ratios = [one.ratio() for one in at]
         axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
         _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
-        axis.set(xlabel="progress of scratch training (fraction of its steps)", ylim=(0, 1))
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
     _label_left(figure, "share of the preserved\nknowledge learned")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -132,10 +137,10 @@ def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") 
         for phase in ("finetuned", "scratch"):
             one: Trajectory = result.trajectory(phase, target)
             _line(axis, one.to_frame(), "progress", COLOURS[phase], NAMES[phase])
-        axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1.02))
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1.02))
     whose = "its own final model" if target == "own" else "the fine-tuned model"
     _label_left(figure, f"Jaccard similarity with\n{whose}")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
@@ -166,9 +171,9 @@ def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
         probe = result.probe.accuracy
         axis.axhspan(probe.low, probe.high, color=COLOURS["probe"], alpha=0.25)
         axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
-        axis.set(xlabel="progress of the run (fraction of its steps)", ylim=(0, 1))
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
     _label_left(figure, "accuracy on the test split")
-    figure.axes[-1].legend()
+    _legend(figure)
     return figure
 
 
@@ -257,14 +262,7 @@ def kept(table: "pd.DataFrame") -> Figure:
         axis.set(xlim=(0, 1))
         axis.grid(False, axis="y")
     axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize="small"
-    )
+    _legend(figure, columns=5)
     axes[0].set_yticks(at, names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
@@ -322,7 +320,7 @@ def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
         _order_axis(axis, one.n)
         axis.set_xlabel("order")
     _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
-    figure.axes[0].legend(title=None)
+    _legend(figure)
     return figure
 
 
@@ -400,37 +398,40 @@ def rebuild(interactions: Interactions | Mapping[str, Interactions]) -> Figure:
     """
     figure, panels = _panels(interactions)
     for axis, one in panels:
-        if one.kind != "and":
-            raise ValueError(f"expected AND interactions; got kind {one.kind!r}")
         counts = np.unique(np.geomspace(1, 2**one.n, 25).astype(int))
         error = rebuild_error(one, counts).numpy()
-        axis.plot(counts, error.T, color="0.7", linewidth=0.8, alpha=0.6)
+        axis.plot(counts, error.T, color="0.55", linewidth=0.7)
         axis.plot(counts, np.median(error, 0), color=COLOURS["preserved"], label="median sample")
         axis.set(
             xscale="log", xlabel=f"strongest interactions kept, of {2**one.n:,}", ylim=(0, 1.5)
         )
     _label_left(figure, "relative error of the\nrebuilt output")
-    figure.axes[0].legend()
+    _legend(figure)
     return figure
 
 
 def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
-    """Relative RMS error of v from the k strongest AND interactions: (B, len(counts))."""
-    strength = interactions.i_and.abs()
-    strength[..., 0] = torch.inf  # v({}) is always known
+    """Relative RMS error of v from the k strongest interactions: (B, len(counts)).
+
+    v({}), which is always known, counts as the first.
+    """
+    terms, orders, v = interactions.terms, interactions.orders, interactions.v
+    strength = terms.abs().masked_fill(orders == 0, torch.inf)
     rank = strength.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    v = interactions.v
+    rank -= (orders == 0).sum() - 1  # AND and OR hold v({}) between them
     spread = (v - v.mean(-1, keepdim=True)).pow(2).mean(-1).sqrt().clamp(min=1e-12)
-    errors = [
-        (and_inverse(interactions.i_and * (rank < count)) - v).pow(2).mean(-1).sqrt() / spread
-        for count in counts
-    ]
+    inverses = (and_inverse, or_inverse)
+    errors = []
+    for count in counts:
+        parts = (terms * (rank < count)).split(v.shape[-1], -1)
+        rebuilt = sum(inverse(part) for inverse, part in zip(inverses, parts, strict=False))
+        errors.append((rebuilt - v).pow(2).mean(-1).sqrt() / spread)
     return torch.stack(errors, -1)
 
 
 def players_on_image(placement: Placement) -> Figure:
     """An image with its players outlined and named."""
-    figure, axis = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(3.5, 3.5), layout="constrained")
     axis.imshow(_picture(placement))
     for player, name in enumerate(placement.names):
         left, top, width, height = _outline(axis, placement, player, "#FFD700")
@@ -453,23 +454,30 @@ def interactions_on_image(
 ) -> Figure:
     """The image with its players, then the patches of each of its k strongest interactions."""
     frame = interactions.top(k, sample)
+    columns = min(3, 1 + len(frame))  # more of them would be too small on a phone
+    rows = -(-(1 + len(frame)) // columns)
     figure, axes = plt.subplots(
-        1, 1 + len(frame), figsize=(1.9 * (1 + len(frame)), 2.4), layout="constrained"
+        rows, columns, figsize=(1.2 * columns, 1.5 * rows), layout="constrained", squeeze=False
     )
-    picture = _picture(placement)
-    axes[0].imshow(picture)
-    axes[0].set_title("players")
+    first, *others = axes.flat
+    first.imshow(_picture(placement))
+    first.set_title("players")
     for player in range(len(placement.names)):
-        _outline(axes[0], placement, player, "#FFD700")
-    for axis, row in zip(axes[1:], frame.itertuples(), strict=True):
-        colour = _signs([row.value])[0]
-        inside = sum((placement.owner[0, 0] == i).int() for i in members(row.coalition)).numpy()
-        axis.imshow(np.where(inside[..., None] > 0, picture, picture * 0.35 + 0.65))
-        for player in members(row.coalition):
-            _outline(axis, placement, player, colour)
-        axis.set_title(f"{row.value:+.2f}", color=colour)
-    for axis in axes:
+        _outline(first, placement, player, "#FFD700")
+    for axis, row in zip(others, frame.itertuples(), strict=False):
+        _patches(axis, placement, members(row.coalition), _signs([row.value])[0])
+        axis.set_title(f"{row.value:+.2f}")
+    for axis in axes.flat:
         axis.set_axis_off()
+    return figure
+
+
+def patches(placement: Placement, group: int, colour: str) -> Figure:
+    """A small picture of the image in which the patches of one coalition stand out."""
+    figure = plt.figure(figsize=(1.2, 1.2))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    _patches(axis, placement, members(group), colour)
     return figure
 
 
@@ -482,7 +490,7 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     v = torch.zeros(2 ** len(names), dtype=torch.float64)
     for key, value in values.items():
         v[index[key]] = value
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
     ticks = [label(s, names) for s in range(len(v))]
     for axis, numbers, title in (
         (axes[0], v, "v(T): output when T is present"),
@@ -559,8 +567,8 @@ def growth(
     return figure
 
 
-def _panels(results, width: float = 4.6, height: float = 3.6, one_scale: bool = True):
-    """A figure with a panel per result, and (axis, result) pairs."""
+def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = True):
+    """A figure with a panel per result, and (axis, result) pairs; two fill the page's width."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
         raise ValueError("nothing to draw: no results were given")
@@ -594,7 +602,7 @@ def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: fl
 
 
 def _order_axis(axis: Axes, n: int) -> None:
-    axis.set_xlabel("order (number of players in the interaction)")
+    axis.set_xlabel("order (number of players)")
     axis.set_xticks(range(1, n + 1))
     axis.grid(False, axis="x")
 
@@ -603,12 +611,31 @@ def _label_left(figure: Figure, text: str) -> None:
     figure.axes[0].set_ylabel(text)
 
 
+def _legend(figure: Figure, columns: int = 3) -> None:
+    """One legend for all panels, below them, where it hides nothing."""
+    named = {
+        name: handle
+        for axis in figure.axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named, loc="outside lower center", ncols=min(columns, len(named)))
+
+
 def _signs(values) -> list[str]:
     return [COLOURS["positive" if value >= 0 else "negative"] for value in values]
 
 
 def _picture(placement: Placement) -> np.ndarray:
     return placement.inputs[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+
+
+def _patches(axis: Axes, placement: Placement, players: Sequence[int], colour: str) -> None:
+    """The image pale, but for the patches of some players, which are outlined."""
+    picture = _picture(placement)
+    inside = sum((placement.owner[0, 0] == player).int() for player in players).numpy()
+    axis.imshow(np.where(inside[..., None] > 0, picture, picture * 0.35 + 0.65))
+    for player in players:
+        _outline(axis, placement, player, colour)
 
 
 def _outline(axis: Axes, placement: Placement, player: int, colour: str):

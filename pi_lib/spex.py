@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, label, members
-from pi_lib.interactions import Selection
+from pi_lib.interactions import Selection, read
 from pi_lib.players import sample_ids
 from pi_lib.values import games
 
@@ -187,15 +187,13 @@ class SparseInteractions(Selection):
         Raises
         ------
         ValueError
-            If the file is a safetensors file of something else.
+            If the file holds something else, or is damaged.
+        FileNotFoundError
+            If there is no such file.
         """
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("pi_lib", "{}"))
-            if "coalitions" not in header:
-                raise ValueError(f"{path} holds no sparse interactions")
-            arrays = {name: file.get_tensor(name).double() for name in file.keys()}
+        arrays, header = read(path)
+        if "coalitions" not in header:
+            raise ValueError(f"{path} holds no sparse interactions: Interactions.load reads it")
         header["coalitions"] = [coalition(players) for players in header["coalitions"]]
         return cls(**arrays, **header)
 

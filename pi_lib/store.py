@@ -4,9 +4,13 @@ An entry is a folder ``results/<step>/<digest>/``: the files that the step wrote
 ``record.json``, which says what was asked for, by which code and versions, on what device,
 when, and in how many seconds. The digest covers the step's name, its specification and the
 source of the modules that compute it, so a changed setting or a changed method is another entry.
+
+``SHA256SUMS`` beside them covers every file of an entry, in the format of ``sha256sum -c``. An
+entry that does not agree with it is set aside under ``results/damaged`` and computed again.
 """
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -14,17 +18,23 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 PACKAGE = Path(__file__).resolve().parent
 SHORTAGES = (OSError, MemoryError)  # the machine's, not the specification's: trying again may do
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+SUMS = "SHA256SUMS"
+DAMAGED = "damaged"  # folder of the entries that were set aside
+_sound: dict[Path, tuple] = {}  # entries checked by this process: sizes and times of their files
 # As they were when the package was loaded: an edit during a run is not what the run computes with.
 _SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py")}
 
@@ -90,8 +100,16 @@ def _installed() -> tuple[dict[str, str], str | None]:
     return versions, commit.stdout.strip() or None
 
 
+class StoreError(OSError):
+    """The store cannot be written to; the message says what to do. What it holds is intact."""
+
+
+class DamagedEntry(UserWarning):
+    """An entry was not what was written; it has been set aside and is computed again."""
+
+
 class Store:
-    """Results on disk, each computed once.
+    """Results on disk, each computed once; any number of processes may share it.
 
     Parameters
     ----------
@@ -106,10 +124,15 @@ class Store:
         """Folder where the entry of `step` under `spec` is, or would be."""
         return self.root / step / digest([step, spec, source_digest(modules)])
 
+    def has(self, step: str, spec: dict, modules: Iterable[str]) -> bool:
+        """Whether the finished entry is there, and sound."""
+        entry = self.path(step, spec, modules)
+        return entry.is_dir() and fault(entry) is None
+
     def get(
         self, step: str, spec: dict, modules: Iterable[str], compute: Callable[[Path], None]
     ) -> Path:
-        """Folder of the finished entry, computed first if it is not there.
+        """Folder of the finished entry, computed first if it is not there or damaged.
 
         Parameters
         ----------
@@ -123,41 +146,214 @@ class Store:
             Writes the result's files into the folder that it is given. The folder holds what an
             attempt that was interrupted has left there, and `compute` may go on from it.
 
+        Raises
+        ------
+        StoreError
+            If the disk is full or cannot be written to.
+
+        Warns
+        -----
+        DamagedEntry
+            If the entry was there, but is not what was written.
+
         Notes
         -----
         The folder is written aside and renamed, so a reader never sees half an entry. A second
         process that asks for the same entry waits for the first. An attempt that fails leaves
         nothing; one that is interrupted, or short of memory or disk, leaves its folder.
         """
+        modules = sorted(modules)
         entry = self.path(step, spec, modules)
-        if (entry / "record.json").exists():
+        if entry.is_dir() and fault(entry) is None:
             return entry
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_name(f".{entry.name}.lock")):
-            if (entry / "record.json").exists():
-                return entry
-            aside = entry.with_name(f".{entry.name}.partial")
-            aside.mkdir(exist_ok=True)
-            try:
-                start = time.perf_counter()
-                compute(aside)
-                record = {
-                    "step": step,
-                    "spec": spec,
-                    "code": source_digest(modules),
-                    "seconds": round(time.perf_counter() - start, 3),
-                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                    **environment(),
-                }
-                (aside / "record.json").write_text(json.dumps(record, indent=1) + "\n")
-                os.replace(aside, entry)
-            except Exception as error:
-                if not isinstance(error, SHORTAGES):
-                    shutil.rmtree(aside, ignore_errors=True)
-                raise
+        with self._writing():
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(entry)
+            with FileLock(lock):
+                self._get_alone(entry, step, spec, modules, compute)
+                lock.unlink(missing_ok=True)  # whoever waits for it finds the entry
         return entry
+
+    def _get_alone(self, entry: Path, step: str, spec: dict, modules, compute) -> None:
+        if entry.is_dir():
+            if (why := fault(entry)) is None:
+                return
+            aside = self._set_aside(entry)
+            warnings.warn(
+                f"{step}/{entry.name} is damaged ({why}); it was moved to {aside} and is computed "
+                "again",
+                DamagedEntry,
+                stacklevel=4,
+            )
+        aside = entry.with_name(f".{entry.name}.partial")
+        resumed = aside.exists()
+        aside.mkdir(exist_ok=True)
+        try:
+            start = time.perf_counter()
+            compute(aside)
+            record = {
+                "step": step,
+                "spec": spec,
+                "modules": modules,
+                "code": source_digest(modules),
+                "seconds": round(time.perf_counter() - start, 3),
+                "resumed": resumed,
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                **environment(),
+            }
+            (aside / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+            (aside / SUMS).write_text(_sums(aside, flush=True))
+            os.replace(aside, entry)
+        except Exception as error:
+            if not isinstance(error, SHORTAGES) and not _no_space(error):
+                shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def _set_aside(self, entry: Path) -> Path:
+        folder = self.root / DAMAGED / entry.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        to = next(path for k in range(10**6) if not (path := folder / f"{entry.name}-{k}").exists())
+        os.replace(entry, to)
+        _sound.pop(entry, None)
+        return to
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says of a disk that is full or cannot be written to what to do."""
+        try:
+            yield
+        except Exception as error:
+            number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+            if _no_space(error):
+                why = "the disk is full: free some space (`python -m pi_lib store prune`)"
+            elif (
+                number in UNWRITABLE and name and Path(os.fsdecode(name)).is_relative_to(self.root)
+            ):
+                why = f"it cannot be written to ({os.strerror(number)}): make it writable"
+            else:
+                raise
+            raise StoreError(
+                f"{self.root}: {why}, or name another folder by PI_LIB_HOME, and start again; "
+                "what was finished is kept"
+            ) from error
+
+    def entries(self) -> list[Path]:
+        """Folders of all finished entries, by step and digest."""
+        return sorted(
+            path
+            for path in self.root.glob("[!.]*/[!.]*")
+            if path.is_dir() and path.parent.name != DAMAGED
+        )
+
+    def waste(self, needed: Iterable[Path] | None = None) -> list[Path]:
+        """What no specification needs: what `python -m pi_lib store prune` removes.
+
+        Entries that other code than the present made (no specification finds them any more),
+        damaged ones, folders of interrupted attempts and locks that no process holds. With
+        `needed`, also every entry that is not among these.
+        """
+        keep = None if needed is None else set(needed)
+        found = [
+            entry
+            for entry in self.entries()
+            if fault(entry) is not None
+            or not is_current(entry)
+            or (keep is not None and entry not in keep)
+        ]
+        found += sorted((self.root / DAMAGED).glob("*/*"))
+        for path in sorted(self.root.glob("*/.*.partial")):
+            if not _held(_lock(path.with_name(path.name[1:].removesuffix(".partial")))):
+                found.append(path)
+        return found + [lock for lock in sorted(self.root.glob("*/.*.lock")) if not _held(lock)]
 
     @staticmethod
     def record(entry: Path) -> dict[str, Any]:
         """The record beside an entry's files."""
         return json.loads((entry / "record.json").read_text())
+
+
+def fault(entry: Path) -> str | None:
+    """What is wrong with an entry; None if its files are those that were written.
+
+    Within a process an entry is read once: after that, the sizes and times of its files count.
+    """
+    try:
+        about = [(path, path.stat()) for path in _files(entry)]
+        seen = tuple((path, at.st_size, at.st_mtime_ns, at.st_ino) for path, at in about)
+        if _sound.get(entry) == seen:
+            return None
+        if not (entry / SUMS).is_file():
+            return f"no {SUMS}: it is half an entry, or of an older version"
+        written, found = (entry / SUMS).read_bytes(), _sums(entry).encode()
+    except FileNotFoundError:
+        return "some of its files are gone"
+    if written == found:
+        _sound[entry] = seen
+        return None
+    names = {line[66:] for line in set(written.splitlines()) ^ set(found.splitlines())}
+    return "not as written: " + ", ".join(
+        sorted(n.decode(errors="replace") for n in names) or [SUMS]
+    )
+
+
+def is_current(entry: Path) -> bool:
+    """Whether the present code made an entry, so that some specification may ask for it."""
+    record = Store.record(entry)
+    modules = record.get("modules", ())
+    known = set(modules) <= set(_SOURCES)
+    return known and bool(modules) and record["code"] == source_digest(modules)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
+
+
+def remove(path: Path) -> None:
+    """Remove an entry, or whatever else `Store.waste` names."""
+    _sound.pop(path, None)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sums(entry: Path, flush: bool = False) -> str:
+    """What ``sha256sum`` says of an entry's files; `flush`: and they are on the disk."""
+    lines = []
+    for path in _files(entry):
+        if path == entry / SUMS:
+            continue
+        with path.open("rb") as file:
+            lines.append(
+                f"{hashlib.file_digest(file, 'sha256').hexdigest()}  "
+                f"{path.relative_to(entry).as_posix()}\n"
+            )
+            if flush:
+                os.fsync(file.fileno())
+    return "".join(lines)
+
+
+def _lock(entry: Path) -> Path:
+    return entry.with_name(f".{entry.name}.lock")
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process holds a lock."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _no_space(error: Exception) -> bool:
+    """Whether the disk is full, whoever says so: safetensors has an error of its own."""
+    full = {errno.ENOSPC, errno.EDQUOT}
+    return getattr(error, "errno", None) in full or os.strerror(errno.ENOSPC) in str(error)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pi_lib import knowledge, models, tasks, training, workers
+from pi_lib import assets, knowledge, models, tasks, training, workers
 from pi_lib.interactions import Interactions, extract, sum_by_order
 from pi_lib.knowledge import Estimate, Knowledge, Learned, Trajectory
 from pi_lib.players import PatchPlayers, WordPlayers
@@ -143,7 +143,7 @@ class Cell:
     backbone : str
         A name of `pi_lib.models.SOURCES`.
     task : str
-        The downstream task, a name that `pi_lib.tasks.load` knows.
+        The downstream task, as `pi_lib.tasks.load` takes it: a name, or ``folder:PATH``.
     profile : "smoke", "quick", "reduced" or "full"
     seed : int
         Of everything random in the cell.
@@ -170,23 +170,29 @@ class Cell:
         named = [
             ("profile", self.profile, PROFILES),
             ("backbone", self.backbone, models.SOURCES),
-            ("task", self.task, tasks.NAMES),
         ]
-        if self.source is not None:
-            named.append(("source", self.source, tasks.NAMES))
         for name, given, valid in named:
             if given not in valid:
                 yield f"{name}={given!r}; expected one of {', '.join(valid)}"
         if not isinstance(self.seed, int) or self.seed < 0:
             yield f"seed={self.seed!r}; expected an integer, at least 0"
         about = models.SOURCES.get(self.backbone)
-        if about is None:
-            return
         for name in ("task", "source"):
             given = getattr(self, name)
-            kind = "text" if given in tasks.TEXT else "image"
-            if given in tasks.NAMES and kind != about.kind:
+            if given is None and name == "source":
+                continue
+            if not isinstance(given, str):
+                yield f"{name}={given!r}; expected one of {', '.join(tasks.NAMES)}"
+                continue
+            try:
+                kind = tasks.kind(given)
+            except (ValueError, assets.MissingAsset) as error:
+                yield f"{name}: {error}"
+                continue
+            if about is not None and kind != about.kind:
                 yield f"{self.backbone} takes {about.kind}s, but {name}={given!r} has {kind}s"
+        if about is None:
+            return
         if self.source is None and not about.published:
             yield f"{self.backbone} has no published weights: name a source task to pre-train it on"
         if self.source == self.task or {self.source, self.task} in tasks.SAME_DATA:
@@ -201,8 +207,8 @@ class Cell:
         >>> Cell("vit-32", "flowers", source="cifar10").name
         'vit-32 (cifar10) on flowers'
         """
-        source = f" ({self.source})" if self.source else ""
-        return f"{self.backbone}{source} on {self.task}"
+        source = f" ({_short(self.source)})" if self.source else ""
+        return f"{self.backbone}{source} on {_short(self.task)}"
 
     @property
     def kind(self) -> str:
@@ -512,11 +518,11 @@ class Step:
         about = ["size", "batch_size"]
         spec = {"backbone": cell.backbone}
         if self.name == "pretrain" or (cell.source is not None and self.phase != "scratch"):
-            spec["source"] = cell.source
+            spec["source"] = tasks.identity(cell.source)
             about += ["n_source", "source_epochs"]
         if self.name != "pretrain":
             spec |= {
-                "task": cell.task,
+                "task": tasks.identity(cell.task),
                 "seed": cell.seed,
                 "phase": self.phase,
                 "learning_rate": self.rate,
@@ -549,8 +555,8 @@ class Step:
         return store.path(*self.key)
 
     def stored(self, store: Store) -> bool:
-        """Whether the entry is there."""
-        return (self.path(store) / "record.json").exists()
+        """Whether the entry is there, and sound."""
+        return store.has(*self.key)
 
     def compute(self, store: Store) -> Path:
         """The step's entry, computed first where it is missing, and so is what it needs.
@@ -676,6 +682,18 @@ def stored(cell: Cell, store: Store) -> bool:
         return False
 
 
+def entries(cell: Cell, store: Store) -> list[Path]:
+    """Folders of the cell's steps that the store has, each once."""
+    found = {}
+    for phase in PHASES:
+        for steps in _rounds(cell, phase, store):
+            there = [step for step in steps if step.stored(store)]
+            found |= {step.path(store): step for step in there}
+            if len(there) < len(steps):  # what comes next is not known yet
+                break
+    return list(found)
+
+
 def trained_model(cell: Cell, phase: str, store: Store | None = None) -> models.Classifier:
     """The network that a phase of the cell ends with, trained first if need be."""
     if phase not in PHASES:
@@ -698,6 +716,11 @@ def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
 
     interval = binomtest(round(accuracy * tested), tested).proportion_ci(method="wilson")
     return Estimate(accuracy, interval.low, interval.high)
+
+
+def _short(task: str) -> str:
+    """A task's name; of a folder's path, its end."""
+    return Path(task).name if task.startswith(tasks.FOLDER) else task
 
 
 def _rounds(cell: Cell, phase: str, store: Store) -> Iterator[list[Step]]:

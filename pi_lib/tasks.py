@@ -10,6 +10,7 @@ Subsets are balanced over the classes, drawn by a seed, and nested: with one see
 """
 
 import gzip
+import hashlib
 import html
 import io
 import math
@@ -17,6 +18,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -191,6 +193,40 @@ def load(
     mean = None if task.text else _mean(splits[0].inputs)
     kind = "text" if task.text else "image"
     return Task(name, kind, task.classes, *splits, source=task.source, mean=mean)
+
+
+@cache
+def kind(name: str) -> Literal["image", "text"]:
+    """What a task's samples are. A folder is looked into, its samples are not read.
+
+    Raises
+    ------
+    ValueError
+        If there is no such task, or the folder holds none.
+    pi_lib.assets.MissingAsset
+        If there is no such folder.
+    """
+    if name.startswith(FOLDER):
+        return "text" if _folder(name).text else "image"
+    if name not in NAMES:
+        raise ValueError(f"no task named {name!r}; there are {', '.join(NAMES)}, and {FOLDER}PATH")
+    return "text" if name in TEXT else "image"
+
+
+@cache
+def identity(name: str) -> str:
+    """What a stored result says of its data: the name, or a digest of the folder's content.
+
+    So a folder may be moved without losing results, and a change in it is noticed by the next
+    process.
+    """
+    if not name.startswith(FOLDER):
+        return name
+    folder, digest = Path(name.removeprefix(FOLDER)).expanduser(), hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return FOLDER + digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,27 @@
-"""What the tests share: the book, executed at the smoke profile and built once a session."""
+"""What the tests share: the book, executed at the smoke profile and built once, and a browser."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 from pi_lib import book
 
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("repeatable")
+settings.register_profile("short", max_examples=30, derandomize=True, deadline=None)
+settings.register_profile("soak", max_examples=1000, derandomize=True, deadline=None)
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+settings.load_profile("soak" if LONG else "short")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`make soak` runs the property tests too, each with many more examples."""
+    for item in items:
+        if LONG and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("soak")
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +39,15 @@ def built(tmp_path_factory) -> Path:
     executed = book.run(profile="smoke", root=root)
     assert executed == list(book.notebooks(root))
     return book.build(root).parent
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium")
+    assert chromium, "no browser to test the book in: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()

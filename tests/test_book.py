@@ -1,15 +1,16 @@
-"""The built book in a real browser, page by page, from disk."""
+"""The built book in a real browser, page by page."""
 
 import functools
 import http.server
 import json
-import shutil
 import threading
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+import torch
 
 from pi_lib import book
+from pi_lib.transforms import and_transform
 
 
 @pytest.fixture(scope="module")
@@ -34,57 +35,101 @@ def server(built):
         serving.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    assert chromium, "no browser to test the book in: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
-
 def pages(built):
     return sorted(
         str(p.relative_to(built)) for p in built.rglob("*.html") if "_static" not in p.parts
     )
 
 
-def visit(browser, server, page, width=1200):
-    """The loaded page, and what went wrong on it."""
-    tab = browser.new_page(viewport={"width": width, "height": 900})
+# Nothing fades in while it is looked at.
+STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
+WHAT_IS_WRONG = (Path(__file__).parent / "page.js").read_text()
+
+
+def watched(browser, address):
+    """A tab, and the list to which everything that goes wrong on its pages is added."""
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
     wrong = []
     tab.on(
-        "request", lambda r: None if r.url.startswith((server, "data:")) else wrong.append(r.url)
+        "request", lambda r: None if r.url.startswith((address, "data:")) else wrong.append(r.url)
     )
     tab.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    tab.on("requestfailed", lambda r: wrong.append(f"failed {r.url}"))
+    tab.on(  # unless the test itself went on to the next page
+        "requestfailed",
+        lambda r: None if r.failure == "net::ERR_ABORTED" else wrong.append(f"failed {r.url}"),
+    )
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("console", lambda m: wrong.append(str(m.location)) if m.type == "error" else None)
-    tab.goto(f"{server}/{page}", wait_until="networkidle")
     return tab, wrong
 
 
+def visit(browser, address, page):
+    """A tab with the loaded page, and what went wrong on it."""
+    tab, wrong = watched(browser, address)
+    tab.goto(f"{address}/{page}", wait_until="networkidle")
+    return tab, wrong
+
+
+def move(tab, explorer, name, key="ArrowRight"):
+    """Press a key on a slider of an explorer, and wait until what it shows has changed."""
+    shown = explorer.locator(".pi-frame:visible").last
+    before = shown.inner_html()
+    handle = explorer.get_by_role("slider", name=name, exact=True)
+    handle.focus()
+    handle.press(key)
+    tab.wait_for_function(
+        """([box, before]) => [...box.querySelectorAll(".pi-frame")]
+            .some(f => f.offsetParent !== null && f.innerHTML && f.innerHTML !== before)""",
+        arg=[explorer.element_handle(), before],
+    )
+    return explorer.locator(".pi-frame:visible").last
+
+
 def test_every_page_is_whole(browser, server, built):
-    """No outside request, no script error, no missing file; images have alternative text."""
+    """Nothing from outside, no error, no sideways scrolling; text and names for every reader."""
     found = pages(built)
     assert len(found) >= 10
+    tab, wrong = watched(browser, server)
     for page in found:
-        tab, wrong = visit(browser, server, page)
-        assert wrong == [], page
-        without = tab.locator("article img:not([alt]), article img[alt='']").count()
-        assert without == 0, page
         assert (built / page).stat().st_size < 3_000_000, page
-        tab.close()
-
-
-def test_no_page_scrolls_sideways_on_a_phone(browser, server, built):
-    for page in pages(built):
-        tab, _ = visit(browser, server, page, width=390)
+        tab.set_viewport_size({"width": 1200, "height": 900})
+        tab.goto(f"{server}/{page}", wait_until="networkidle")
+        tab.add_style_tag(content=STILL)
+        for mode in ("light", "dark"):
+            tab.evaluate("mode => { document.documentElement.dataset.theme = mode; }", mode)
+            wrong += [f"{mode}: {what}" for what in tab.evaluate(WHAT_IS_WRONG)]
+        tab.set_viewport_size({"width": 390, "height": 800})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
-        tab.close()
+        assert wrong == [], page
+    tab.close()
+
+
+def test_every_page_opens_from_disk(browser, built):
+    tab, wrong = watched(browser, built.as_uri())
+    for page in pages(built):
+        leads_on = page == "index.html"  # to the front page, of itself
+        tab.goto(f"{built.as_uri()}/{page}", wait_until="networkidle" if leads_on else "load")
+        assert wrong == [], page
+    tab.close()
+
+
+def test_search_finds_a_word(browser, server):
+    tab, wrong = visit(browser, server, "search.html?q=interaction")
+    tab.locator("#search-results li a").first.wait_for()
+    assert wrong == []
+
+
+def test_the_reader_chooses_dark(browser, server):
+    """The theme's own button leads to what the other tests look at, and the page remembers it."""
+    tab, _ = visit(browser, server, "book/choices.html")
+    root = tab.locator("html")
+    for _ in range(3):
+        if root.get_attribute("data-theme") == "dark":
+            break
+        tab.locator(".theme-switch-button:visible").first.click()
+    assert root.get_attribute("data-theme") == "dark"
+    tab.reload()
+    assert root.get_attribute("data-theme") == "dark"
 
 
 def test_maths_is_typeset(browser, server):
@@ -92,23 +137,30 @@ def test_maths_is_typeset(browser, server):
     assert tab.locator("mjx-container").count() > 0
 
 
-@pytest.mark.parametrize("page", ["01_what_is_an_interaction", "04_how_directly"])
-def test_explorers_move_by_keyboard(browser, server, page):
-    tab, _ = visit(browser, server, f"book/executed/{page}.html")
+def test_explorers_move_by_keyboard(browser, server):
+    tab, _ = visit(browser, server, "book/executed/01_what_is_an_interaction.html")
     explorers = tab.locator(".pi-explore")
-    explorers.first.wait_for()
-    assert explorers.count() >= 1
-    explorer = explorers.last
-    frame = explorer.locator("img:visible").first
-    before = frame.get_attribute("src")
-    handle = explorer.get_by_role("slider").last
-    handle.focus()
-    handle.press("ArrowRight")
-    tab.wait_for_function(
-        """([box, before]) => [...box.querySelectorAll("img")]
-            .some(i => i.offsetParent !== null && i.src !== before)""",
-        arg=[explorer.element_handle(), before],
-    )
+    explorers.nth(2).wait_for()
+    game, image, sentence = (explorers.nth(k) for k in range(3))
+
+    shown = move(tab, game, "v({not, very, good})")
+    # the strongest interaction follows by its definition from the values that the row shows
+    rows = [row.split() for row in shown.locator("tr").all_inner_texts()[1:]]
+    v, found = ([float(row[k]) for row in rows] for k in (-2, -1))
+    assert found == pytest.approx(and_transform(torch.tensor(v)).tolist())
+
+    for explorer, mark in ((image, "img[alt^='{']"), (sentence, "mark")):
+        fewer = move(tab, explorer, "threshold").locator(".pi-readout").inner_text()
+        shown = move(tab, explorer, "up to order", "ArrowLeft")
+        assert "up to order" in shown.locator(".pi-readout").inner_text() != fewer
+        assert shown.locator(mark).count() >= 1
+        explorer.get_by_label("kind").select_option("OR")
+        shown.locator(".pi-readout", has_text="OR").wait_for()
+
+    for page, name in (("03_what_is_preserved", "threshold"), ("05_how_directly", "checkpoint")):
+        tab, _ = visit(browser, server, f"book/executed/{page}.html")
+        tab.locator(".pi-explore").first.wait_for()
+        assert move(tab, tab.locator(".pi-explore").first, name).locator("img").count() == 1
 
 
 def test_the_front_page_needs_no_scripts(browser, server):
@@ -130,7 +182,7 @@ def test_published_notebooks_tell_nothing_of_this_machine(built):
 
 
 def test_how_fast_says_of_every_target_whether_it_is_met(browser, server):
-    tab, _ = visit(browser, server, "book/executed/06_how_fast.html")
+    tab, _ = visit(browser, server, "book/executed/12_how_fast.html")
     rows = tab.locator("article table").first.locator("tbody tr").all_inner_texts()
     recorded = json.loads((book.ROOT / "benchmarks" / "recorded.json").read_text())["targets"]
     verdict = {True: "met", False: "missed", None: "not measured"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_lib import (
@@ -85,7 +85,6 @@ def test_two_ways_to_average_ratios():
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05, 0.3]))
-@settings(max_examples=30, deadline=None)
 def test_identities(seed, tau):
     before, after = random(seed), random(seed + 1)
     k = compare(before, after, tau)
@@ -104,7 +103,6 @@ def test_identities(seed, tau):
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
 def test_jaccard_is_the_formula(seed):
     before, after = random(seed), random(seed + 1)
     a, b = normalised(before, 0.05), normalised(after, 0.05)

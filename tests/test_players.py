@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pi_lib import LabelMapPlayers, PatchPlayers, WordPlayers, models
 
@@ -39,6 +41,29 @@ def test_the_draw_depends_on_seed_and_sample_alone():
     by_id = [p.names for p in players.place(IMAGES, [7, 7, 8])]
     assert by_id[0] == by_id[1] != by_id[2]
     assert by_id != [p.names for p in PatchPlayers(grid=8, n=5, seed=1).place(IMAGES, [7, 7, 8])]
+
+
+@given(
+    st.integers(3, 9),
+    st.sampled_from(["central", "all"]),
+    st.integers(0, 99),
+    st.data(),
+)
+def test_any_patches_are_disjoint_connected_and_seeded(grid, region, seed, data):
+    """Every player owns a rectangle of its own, of the sizes that the grid allows."""
+    most = (grid - 2) ** 2 if region == "central" else grid**2
+    n = data.draw(st.integers(1, most))
+    height, width = (data.draw(st.integers(grid, 3 * grid + 2)) for _ in range(2))
+    players = PatchPlayers(grid, n, region=region, seed=seed)
+    image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(seed))
+    (one,), (again,) = players.place(image, [seed]), players.place(image, [seed])
+    assert torch.equal(one.owner, again.owner) and len(set(one.names)) == n
+    for player in range(n):
+        rows, columns = torch.nonzero(one.owner[0, 0] == player, as_tuple=True)
+        high, wide = (int(x.max() - x.min()) + 1 for x in (rows, columns))
+        assert len(rows) == high * wide  # a full rectangle
+        assert height // grid <= high <= -(-height // grid)
+        assert width // grid <= wide <= -(-width // grid)
 
 
 def test_baselines():

@@ -123,8 +123,8 @@ def test_a_killed_kernel_is_named(checkout):
             ["run", "--profile", "long"],
             "unknown profile 'long'; there are smoke, quick, reduced, full",
         ),
-        (["run", "--only", "99"], "unknown notebook 99; there are 01_what_is_an_interaction, 02_"),
-        (["run", "--only", "03", "-p", "tau=1"], "unknown parameter tau of 03_what_scratch_learns"),
+        (["run", "--only", "99"], "unknown notebook 99; there are 00_why_pretraining_helps, 01_"),
+        (["run", "--only", "04", "-p", "tau=1"], "unknown parameter tau of 04_what_scratch_learns"),
         (["run", "-p", "seed"], "expected -p name=value; got 'seed'"),
         (["run", "--jobs", "0"], "expected at least 1 job"),
     ],
@@ -143,7 +143,7 @@ def test_help_and_list_name_what_there_is(capsys):
     for command in ("run", "build", "assets", "twins", "clean", "list"):
         assert command in text
     assert main(["list"]) == 0
-    assert "02_what_is_preserved" in capsys.readouterr().out
+    assert "03_what_is_preserved" in capsys.readouterr().out
 
 
 def test_building_without_executed_copies_is_refused(checkout):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -126,7 +126,6 @@ def test_eight_players_reach_the_optimum_within_the_default_tolerance(noise):
     values=st.lists(st.floats(-100, 100, width=32), min_size=8, max_size=8),
     noise=st.sampled_from([0.0, 0.04, 0.5]),
 )
-@settings(max_examples=60, deadline=None)
 def test_any_small_game_is_certified_and_rebuilt(values, noise):
     v = torch.tensor(values, dtype=torch.float64)
     split = and_or_split(v, noise)

@@ -1,5 +1,6 @@
 """One cell from data to results, on real images and weights at the smoke profile."""
 
+import json
 import shutil
 
 import pytest
@@ -132,6 +133,31 @@ def digits(monkeypatch):
     monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
 
 
+def test_a_folder_of_ones_own_is_a_task(tmp_path):
+    """Read as any other; results go by the folder's content, not by where it lies."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    words = {"good": "a truly fine and moving film", "bad": "one very dull and empty film"}
+    for part, count in (("train", 40), ("test", 40)):
+        rows = [f"{text} number {k},{label}" for k in range(count) for label, text in words.items()]
+        (folder / f"{part}.csv").write_text("text,label\n" + "\n".join(rows))
+    cell = study.Cell("minilm", f"folder:{folder}", "smoke")
+    assert cell.name == "minilm on mine" and cell.load().classes == ("bad", "good")
+    before = study.tasks.identity(cell.task)
+    moved = folder.rename(tmp_path / "elsewhere")
+    study.tasks.identity.cache_clear()
+    assert study.tasks.identity(f"folder:{moved}") == before
+    assert str(tmp_path) not in json.dumps(study.Step(cell, "train", "probe", 0.1).key[1])
+    (moved / "test.csv").write_text("text,label\nfine,good")
+    study.tasks.identity.cache_clear()
+    assert study.tasks.identity(f"folder:{moved}") != before
+    study.tasks.kind.cache_clear()
+    with pytest.raises(ValueError, match="task: .*there is no folder"):
+        study.Cell("minilm", f"folder:{folder}", "smoke")
+    with pytest.raises(ValueError, match="vit-32 takes images, but task='folder:.*' has texts"):
+        study.Cell("vit-32", f"folder:{moved}", "smoke", source="cifar10")
+
+
 def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, digits):
     """With seed 0, for all seeds; a rate that diverges is not chosen; the trials are kept."""
     rates = {phase: (1e38, 1e-6, 1e-2) for phase in study.PHASES}
@@ -192,7 +218,7 @@ def test_the_table_says_what_the_results_say(result):
     assert findings.area_gain(table).value == pytest.approx(areas.mean())
     directness = (result.trajectory(phase).directness().value for phase in ("finetuned", "scratch"))
     fine, scratch = directness
-    assert findings.directness_gain(table).value == pytest.approx(fine - scratch)
+    assert findings.directness_gain(table).value == pytest.approx(fine - scratch, nan_ok=True)
 
 
 def test_five_lines_on_a_model_of_ones_own():

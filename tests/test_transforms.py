@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_lib import and_inverse, and_transform, or_inverse, or_transform
@@ -34,7 +34,6 @@ def by_definition(v, kind):
 
 
 @given(st.integers(0, 7), st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
 def test_equal_to_the_definition_and_inverted(n, seed):
     v = game(n, 3, seed=seed)
     torch.testing.assert_close(and_transform(v), by_definition(v, "and"), rtol=0, atol=1e-11)

@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
 from pi_lib.coalitions import label
@@ -136,7 +137,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# How long each takes is measured on the page [How fast](06_how_fast).
+# How long each takes is measured on the page [How fast](12_how_fast).
 #
 # ## What it does to real models
 #

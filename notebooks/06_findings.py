@@ -19,8 +19,8 @@
 # - The numbers were recorded beforehand, by the command at the foot of the page, because they take
 #   hours; the page only draws them.
 #
-# *Needs: [What is preserved](02_what_is_preserved), [What scratch learns](03_what_scratch_learns)
-# and [How directly](04_how_directly) for what is measured. Five minutes to read, seconds to run.*
+# *Needs: [What is preserved](03_what_is_preserved), [What scratch learns](04_what_scratch_learns)
+# and [How directly](05_how_directly) for what is measured. Five minutes to read, seconds to run.*
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -30,6 +30,7 @@ record = "recorded/paper.parquet"
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import findings, grid, plots
 
 plots.style()

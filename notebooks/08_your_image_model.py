@@ -30,6 +30,7 @@ from IPython.display import Markdown, display
 from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import models, plots, tasks
 

@@ -30,8 +30,10 @@ tau = 0.05
 import pandas as pd
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
+from pi_lib.widgets import explore
 
 plots.style()
 cells = {
@@ -171,6 +173,27 @@ pd.DataFrame(
         }
         for name, result in results.items()
     }
+)
+
+# %% [markdown]
+# The bars of {numref}`fig-knowledge` under each of these thresholds:
+
+
+# %%
+def at_threshold(threshold):
+    return plots.knowledge(
+        {
+            name: pi.compare(result.probe.final, result.finetuned.final, tau=threshold)
+            for name, result in results.items()
+        }
+    )
+
+
+explore(
+    at_threshold,
+    alt="Preserved, discarded and new knowledge by order, images beside sentences",
+    start={"threshold": tau},
+    threshold=sorted({0.0, 0.02, 0.05, 0.1, 0.2, tau}),
 )
 
 # %% [markdown]

@@ -27,6 +27,7 @@ import torch
 from IPython.display import Markdown, display
 from transformers import BertConfig, BertForSequenceClassification
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import models, plots, tasks
 

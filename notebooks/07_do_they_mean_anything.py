@@ -17,7 +17,7 @@
 # - Each check has its null: an untrained network, random players, random weights.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction) and
-# [What is preserved](02_what_is_preserved), whose results it reads. Seven minutes to read, under a
+# [What is preserved](03_what_is_preserved), whose results it reads. Seven minutes to read, under a
 # minute to run.*
 
 # %% tags=["parameters"]
@@ -33,6 +33,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
 from pi_lib.coalitions import membership, order
@@ -190,39 +191,49 @@ display(
 )
 
 # %% [markdown]
-# ## A network that knows nothing
+# ## Networks that have learned nothing
 #
-# What share of the probe's interactions would be "preserved" by a network of random weights? That is
-# the scratch network before its first step. A preserved share is only worth what it has beyond this.
+# What share of the probe's interactions would be "preserved" by a network that never saw the task?
+# Two such networks: random weights throughout, which is the scratch network before its first step;
+# and the pre-trained encoder under a head of random weights, which is the fine-tuned network before
+# its first step. A preserved share is only worth what it has beyond these.
 
 # %% tags=["hide-input"]
-shares = {}
-for name, result in results.items():
-    after = result.knowledge.preserved_share()
-    nothing = pi.compare(result.probe.final, result.scratch.interactions[0]).preserved_share()
-    before = pi.compare(result.probe.final, result.finetuned.interactions[0]).preserved_share()
-    shares[name] = {
-        "fine-tuned": after,
-        "fine-tuned, before its first step": before,
-        "random weights": nothing,
+shares = {
+    name: {
+        "fine-tuned": result.knowledge.preserved_share(),
+        **{
+            null: pi.compare(result.probe.final, phase.interactions[0]).preserved_share()
+            for null, phase in (
+                ("random head", result.finetuned),
+                ("random weights", result.scratch),
+            )
+        },
     }
+    for name, result in results.items()
+}
 pd.DataFrame(shares).map(str)
 
 # %% tags=["hide-input"]
 display(
     Markdown(
         "\n".join(
-            f"- {name}: the fine-tuned model's share lies "
+            f"- {name}: the fine-tuned network's share lies "
             + (
-                "**beyond** that of random weights: their intervals do not meet."
-                if row["fine-tuned"].low > row["random weights"].high
-                else "**within reach** of random weights: their intervals meet."
+                "**beyond**"
+                if row["fine-tuned"].low > row[null].high
+                else "**below**"
+                if row["fine-tuned"].high < row[null].low
+                else "**within reach of**"
             )
+            + f" that under {null}."
             for name, row in shares.items()
+            for null in ("random head", "random weights")
         )
     )
 )
 
 # %% [markdown]
-# What follows for practice: read a preserved share against its null, on the same samples and players,
-# before drawing conclusions from it.
+# Where the share is within reach of that under a random head, it says what any network with this
+# encoder shares with the probe, not what fine-tuning chose to keep. What follows for practice: read a
+# preserved share against its nulls, on the same samples and players, before drawing conclusions.

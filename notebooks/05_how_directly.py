@@ -18,7 +18,7 @@
 #   training. Here that becomes three numbers: area under the curve, when it crosses a half, and
 #   directness.
 #
-# *Needs: [What is preserved](02_what_is_preserved), whose results it reads. Five minutes to read,
+# *Needs: [What is preserved](03_what_is_preserved), whose results it reads. Five minutes to read,
 # seconds to run.*
 
 # %% tags=["parameters"]
@@ -29,9 +29,10 @@ seed = 0
 import pandas as pd
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
-from pi_lib.widgets import explore
+from pi_lib.widgets import explore_training
 
 plots.style()
 cells = {
@@ -131,34 +132,25 @@ figure = plots.accuracies(results)
 # %% [markdown]
 # ## Through training, frame by frame
 #
-# Strength by order at each checkpoint of both runs: what each model has of the finished fine-tuned
-# model's knowledge (preserved), and what else it has (new). Move the slider over the checkpoints.
+# Besides how similar two models are, we can ask in which orders. At any checkpoint, *preserved* is
+# what it shares with the finished fine-tuned model, *discarded* what it lacks of it, and *new* what
+# it has beyond it. {numref}`fig-scratch-end` shows this for the end of scratch training.
 
-
-# %%
-def at_checkpoint(task, checkpoint):
-    result = results[task]
-    frames = {}
-    for phase in ("finetuned", "scratch"):
-        run = getattr(result, phase)
-        step = run.steps[checkpoint]
-        frames[f"{plots.NAMES[phase]}, step {step}"] = pi.compare(
-            result.finetuned.final, run.interactions[step]
-        )
-    return plots.knowledge(frames, one_scale=True)
-
-
-explore(
-    at_checkpoint,
-    alt="Preserved, discarded and new knowledge by order, fine-tuned beside scratch",
-    task=list(results),
-    checkpoint=list(range(min(len(r.scratch.steps) for r in results.values()))),
+# %% mystnb={"figure": {"name": "fig-scratch-end", "caption": "What scratch training ends with, held against the finished fine-tuned model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order, in two panels."}}
+figure = plots.knowledge(
+    {
+        name: pi.compare(result.finetuned.final, result.scratch.final)
+        for name, result in results.items()
+    }
 )
 
 # %% [markdown]
-# In these frames *preserved* is what the checkpoint shares with the finished fine-tuned model,
-# *discarded* what it lacks of it, and *new* what it has beyond it.
-#
+# Move the slider over the checkpoints, from the first weights to the last.
+
+# %%
+explore_training(results)
+
+# %% [markdown]
 # ## Where these numbers come from
 
 # %% tags=["hide-input"]

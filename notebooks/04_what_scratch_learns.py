@@ -17,7 +17,7 @@
 # - The paper reports that scratch training learns 13 to 45 % of them. This chapter says where our
 #   numbers fall.
 #
-# *Needs: [What is preserved](02_what_is_preserved), whose results it reads. Five minutes to read,
+# *Needs: [What is preserved](03_what_is_preserved), whose results it reads. Five minutes to read,
 # seconds to run.*
 
 # %% tags=["parameters"]
@@ -28,6 +28,7 @@ seed = 0
 import pandas as pd
 from IPython.display import Markdown, display
 
+# Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import plots, study
 
