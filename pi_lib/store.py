@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -174,6 +174,28 @@ class Store:
                 lock.unlink(missing_ok=True)  # whoever waits for it finds the entry
         return entry
 
+    def put(
+        self, step: str, spec: dict, modules: Iterable[str], files: Mapping[str, bytes]
+    ) -> Path:
+        """Take in an entry that another store computed: all its files, by path within it.
+
+        A sound one that is there stays; else as `get`.
+        """
+        entry = self.path(step, spec, modules)
+        with self._writing():
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(entry)
+            with FileLock(lock):
+                if entry.is_dir() and fault(entry) is not None:
+                    self._set_aside(entry)
+                if not entry.is_dir():
+                    aside = entry.with_name(f".{entry.name}.partial")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    write(aside, files)
+                    os.replace(aside, entry)
+                lock.unlink(missing_ok=True)
+        return entry
+
     def _get_alone(self, entry: Path, step: str, spec: dict, modules, compute) -> None:
         if entry.is_dir():
             if (why := fault(entry)) is None:
@@ -307,6 +329,14 @@ def is_current(entry: Path) -> bool:
 def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by their paths within a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def remove(path: Path) -> None:

@@ -6,7 +6,6 @@ store)``, which gives a future: when it is done, the store has the step's entry,
 
 import json
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Mapping
@@ -19,9 +18,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Protocol
 
-from filelock import FileLock
-
-from pi_lib.store import Store
+from pi_lib.store import Store, write
 
 if TYPE_CHECKING:
     from pi_lib.study import Step
@@ -149,11 +146,10 @@ class Cluster:
 
     def _compute(self, step: "Step", store: Store) -> Path:
         sent = {_place(need, store): _weights(need, at, store) for need, at in step.needs}
-        entry = step.path(store)
         done = self._client.submit(
             _work, step, sent, _place(step, store), pure=False, resources=self._resources
         )
-        _put(entry, done.result())
+        store.put(*step.key, done.result())
         return step.compute(store)  # raises if the run diverged
 
 
@@ -235,27 +231,8 @@ class _Sent(Store):
         super().__init__(root)
         self.sent = {root / place for place in sent}
         for place, files in sent.items():
-            _write(root / place, files)
+            write(root / place, files)
 
     def get(self, step, spec, modules, compute) -> Path:
         entry = self.path(step, spec, modules)
         return entry if entry in self.sent else super().get(step, spec, modules, compute)
-
-
-def _put(entry: Path, files: dict[str, bytes]) -> None:
-    """Put an entry that another machine computed into the store, whole or not at all."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(entry.with_name(f".{entry.name}.lock")):
-        if entry.exists():
-            return
-        aside = entry.with_name(f".{entry.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        _write(aside, files)
-        os.replace(aside, entry)
-
-
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)

@@ -339,3 +339,18 @@ def test_the_command_lists_verifies_shows_and_prunes(tmp_path, capsys, monkeypat
     assert status == 0 and old.name in text and ".partial" in text
     assert store.entries() == [kept] and not partial.exists()
     assert run("prune")[1] == "nothing to remove\n" and Path(kept / "out.txt").exists()
+
+
+def test_an_entry_of_another_store_is_taken_in(tmp_path):
+    """As it was written, with its record; in the place of a damaged one, not of a sound one."""
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    entry = one.get("step", {}, [], writer([]))
+    files = {path.name: path.read_bytes() for path in entry.iterdir()}
+    taken = other.put("step", {}, [], files)
+    assert other.has("step", {}, []) and other.record(taken) == one.record(entry)
+    other.put("step", {}, [], files | {"out.txt": b"another"})
+    assert (taken / "out.txt").read_text() == "done"
+    (taken / "out.txt").write_text("spoilt")
+    other.put("step", {}, [], files)
+    assert other.has("step", {}, []) and (taken / "out.txt").read_text() == "done"
+    assert not list(other.root.glob("*/.*"))
