@@ -12,7 +12,7 @@ book: .venv/installed system
 test: .venv/installed system
 	$(BIN)/python -m pi_lib assets
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The long forms: hundreds of interruptions, every byte flipped, 1,000 examples a property.
 soak: .venv/installed system

@@ -18,10 +18,11 @@ from pi_lib.store import Store
 
 # The command line on small data, in the worker processes too; every step of training is saved.
 SCRIPT = """
-import functools, pathlib, sys
+import functools, pathlib, signal, sys
 import small_study
 from pi_lib import __main__, book, training
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
 small_study.dask_setup(None)
 training.SAVE_EVERY = 0
 book.run = functools.partial(book.run, root=pathlib.Path(__file__).parent)
