@@ -49,6 +49,7 @@ WHAT_IS_WRONG = (Path(__file__).parent / "page.js").read_text()
 def watched(browser, address):
     """A tab, and the list to which everything that goes wrong on its pages is added."""
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.set_default_timeout(90_000)  # the machine may be busy with other tests
     wrong = []
     tab.on(
         "request", lambda r: None if r.url.startswith((address, "data:")) else wrong.append(r.url)

@@ -77,7 +77,7 @@ def lab(tmp_path):
             server.wait(30)
 
 
-def _url(server, runtime, log, seconds=60):
+def _url(server, runtime, log, seconds=90):
     """The address that the server writes down once it listens."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
@@ -90,13 +90,14 @@ def _url(server, runtime, log, seconds=60):
 
 def test_explorers_move_by_keyboard(browser, lab):
     tab = browser.new_page(viewport={"width": 1200, "height": 1600})
+    tab.set_default_timeout(90_000)  # the machine may be busy with other tests
     errors = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(lab)
     tab.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
     tab.keyboard.press("Shift+Enter")
     explorers = tab.locator(".jp-OutputArea .pi-explore")
-    explorers.nth(3).wait_for(timeout=60_000)
+    explorers.nth(3).wait_for()
     game, sample, training, nothing = (explorers.nth(k) for k in range(4))
 
     assert game.get_by_role("slider").count() == 4  # every value moves, not the page's levels only
