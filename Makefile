@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 book: .venv/installed system
 	$(BIN)/python -m pi_lib assets
-	$(BIN)/python -m pi_lib run --profile quick
+	$(BIN)/python -m pi_lib run --profile quick --jobs 2
 	$(BIN)/python -m pi_lib build
 
 test: .venv/installed system

@@ -101,11 +101,11 @@ PROFILES = {
     },
     "quick": {  # the default of `make book`
         "image": Settings(
-            n_train=1000, n_val=200, trials=2, n_test=1000, probe_epochs=30, epochs=6,
+            n_train=700, n_val=200, trials=2, n_test=600, probe_epochs=30, epochs=6,
             checkpoints=5, samples=16, n=8, n_source=5000, source_epochs=5,
         ),
         "text": Settings(
-            n_train=500, n_val=150, trials=2, n_test=500, probe_epochs=30, epochs=4,
+            n_train=350, n_val=150, trials=2, n_test=300, probe_epochs=30, epochs=4,
             checkpoints=5, samples=12, n=8, n_source=5000, source_epochs=3,
         ),
     },
