@@ -234,6 +234,6 @@ display(
 )
 
 # %% [markdown]
-# Where the share is within reach of that under a random head, it says what any network with this
+# Where the share is not beyond that under a random head, it says what any network with this
 # encoder shares with the probe, not what fine-tuning chose to keep. What follows for practice: read a
 # preserved share against its nulls, on the same samples and players, before drawing conclusions.
