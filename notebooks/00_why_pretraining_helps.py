@@ -49,11 +49,12 @@ def verdicts(*names):
     return ", ".join(f"{found[v]} times {v}" for v in findings.VERDICTS if v in found)
 
 
+seeds = sorted({rows["seed"].nunique() for _, rows in findings.cells(table)})
 gains = [findings.gain(rows) for _, rows in findings.cells(table)]
 better = sum(gain.low > 0 for gain in gains)
 display(
     Markdown(
-        f"Over {len(gains)} pairs of network and task, with {table['seed'].nunique()} seeds: fine-tuning "
+        f"Over {len(gains)} pairs of network and task, with {' or '.join(map(str, seeds))} seeds each: fine-tuning "
         f"preserved {span('preserved')} of the strength of what the network knew before, and "
         f"{span('new')} of what it knew afterwards was new. A network that learned the same task from "
         f"scratch found {span('learned by scratch')} of the preserved part. The fine-tuned network was "
