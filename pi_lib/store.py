@@ -224,7 +224,7 @@ class Store:
                 **environment(),
             }
             (aside / "record.json").write_text(json.dumps(record, indent=1) + "\n")
-            (aside / SUMS).write_text(_sums(aside, flush=True))
+            (aside / SUMS).write_text(_sums(aside))
             os.replace(aside, entry)
         except Exception as error:
             if not isinstance(error, SHORTAGES) and not _no_space(error):
@@ -352,8 +352,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _sums(entry: Path, flush: bool = False) -> str:
-    """What ``sha256sum`` says of an entry's files; `flush`: and they are on the disk."""
+def _sums(entry: Path) -> str:
+    """What ``sha256sum`` says of an entry's files.
+
+    Nothing is flushed to the disk: what a power cut takes is found missing by these sums.
+    """
     lines = []
     for path in _files(entry):
         if path == entry / SUMS:
@@ -363,8 +366,6 @@ def _sums(entry: Path, flush: bool = False) -> str:
                 f"{hashlib.file_digest(file, 'sha256').hexdigest()}  "
                 f"{path.relative_to(entry).as_posix()}\n"
             )
-            if flush:
-                os.fsync(file.fileno())
     return "".join(lines)
 
 
