@@ -18,12 +18,18 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import engine, growth, split, transforms
+from benchmarks import cells, engine, growth, split, transforms
 from benchmarks.targets import judge
 from pi_lib.progress import track
 from pi_lib.store import environment
 
-PARTS = {"split": split, "transforms": transforms, "growth": growth, "engine": engine}
+PARTS = {
+    "split": split,
+    "transforms": transforms,
+    "growth": growth,
+    "engine": engine,
+    "cells": cells,
+}
 RECORD = Path(__file__).with_name("recorded.json")
 
 

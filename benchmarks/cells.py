@@ -1,12 +1,9 @@
-"""What a study costs apart from its work: 1,000 cells whose steps do nothing but write a file.
+"""What a study costs apart from its work: cells whose steps do nothing but write a file."""
 
-``python -m benchmarks.cells [CELLS]`` prints milliseconds a cell, here and on a Dask cluster of
-two worker processes on this machine. A cell has ten steps.
-"""
-
-import json
-import sys
+import multiprocessing
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,19 +44,32 @@ def milliseconds(cells: int, pool: workers.Pool) -> float:
     return 1000 * seconds / cells
 
 
-def main(cells: int = 1000) -> None:
+def _here(cells: int) -> float:
+    dask_setup()
+    return milliseconds(cells, workers.Here())
+
+
+def _on_dask(cells: int) -> float:
     from distributed import LocalCluster
 
-    dask_setup()
-    print(json.dumps({"cells": cells, "here": milliseconds(cells, workers.Here())}))
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, preload=[__file__]
         ) as cluster,
         workers.Cluster(cluster.scheduler_address) as pool,
     ):
-        print(json.dumps({"cells": cells, "Dask": milliseconds(cells, pool)}))
+        return milliseconds(cells, pool)
 
 
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+def rows(cells: int = 1000) -> Iterator[dict]:
+    """Milliseconds on the clock for a cell of ten steps, results stored, in one process and on a
+    Dask cluster of two worker processes on this machine.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    for pool, work in (("one process", _here), ("Dask, two workers", _on_dask)):
+        with ProcessPoolExecutor(1, mp_context=spawn) as process:  # whose steps alone are trivial
+            yield {
+                "what": f"{cells:,} cells of ten trivial steps, {pool}",
+                "pool": pool,
+                "ms_per_cell": process.submit(work, cells).result(),
+            }

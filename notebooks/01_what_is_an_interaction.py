@@ -117,7 +117,7 @@ explore_game(
 # colour of the data set (its {term}`baseline`).
 
 # %%
-images = study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed)
+images = study.offline_cells(profile, seed)["images"]
 task = images.load()
 model = study.trained_model(images, "probe")
 samples = images.samples(task)
@@ -165,7 +165,7 @@ explore_sample(seen, picture, players)
 # a small BERT, with a new linear head that tells positive from negative film reviews.
 
 # %%
-texts = study.Cell("minilm", "movie-reviews", profile=profile, seed=seed)
+texts = study.offline_cells(profile, seed)["sentences"]
 reviews = texts.load()
 reader = study.trained_model(texts, "probe")
 chosen = texts.samples(reviews)

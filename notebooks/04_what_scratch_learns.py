@@ -33,10 +33,7 @@ import pi_lib as pi
 from pi_lib import plots, study
 
 plots.style()
-cells = {
-    "images": study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed),
-    "sentences": study.Cell("minilm", "movie-reviews", profile=profile, seed=seed),
-}
+cells = study.offline_cells(profile, seed)
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 
 # %% [markdown]

@@ -35,10 +35,7 @@ from pi_lib import plots, study
 from pi_lib.widgets import explore_training
 
 plots.style()
-cells = {
-    "images": study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed),
-    "sentences": study.Cell("minilm", "movie-reviews", profile=profile, seed=seed),
-}
+cells = study.offline_cells(profile, seed)
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 
 # %% [markdown]

@@ -137,10 +137,7 @@ figure = plots.recovery(recovered)
 # choice is an exact average over all sets of that size, not a sample.
 
 # %%
-cells = {
-    "images": study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed),
-    "sentences": study.Cell("minilm", "movie-reviews", profile=profile, seed=seed),
-}
+cells = study.offline_cells(profile, seed)
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 
 

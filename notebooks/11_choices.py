@@ -35,7 +35,7 @@ import pi_lib as pi
 from pi_lib import findings, grid, plots, study, tasks
 
 plots.style()
-cell = study.Cell("efficientnet-lite0", "fashion-mnist", profile=profile, seed=seed)
+cell = study.offline_cells(profile, seed)["images"]
 task, default = cell.load(), cell.players(cell.load())
 probe, finetuned = (study.trained_model(cell, phase) for phase in ("probe", "finetuned"))
 samples = cell.samples(task).take(range(min(12, cell.settings.samples)))
@@ -101,14 +101,10 @@ NUMBERS = {
     "new share": lambda k: k.new_share(),
     "mean order, discarded minus preserved": lambda k: k.order_gap("discarded", "preserved"),
 }
-HOLDS = {  # the paper's claim, as on the page of findings
-    "preserved share": (float("-inf"), 0.5),
-    "new share": (0.5, float("inf")),
-    "mean order, discarded minus preserved": (0, float("inf")),
-}
+CLAIMS = {claim.number: claim for claim in findings.CLAIMS if claim.number in NUMBERS}
 found = pd.DataFrame(
     {"choice": choice, "variant": variant, "number": number}
-    | {"value": e.value, "low": e.low, "high": e.high}
+    | {"value": e.value, "low": e.low, "high": e.high, "verdict": CLAIMS[number].verdict(e)}
     for (choice, variant), (pair, tau) in variants.items()
     for knowledge in [pi.compare(*pair, tau=tau)]
     for number, of in NUMBERS.items()
@@ -116,7 +112,7 @@ found = pd.DataFrame(
 )
 
 # %% mystnb={"figure": {"name": "fig-choices", "caption": "Three numbers under every variant, with 95 % bootstrap intervals over samples. The line is the default's value; grey is where the paper's claim holds."}, "image": {"alt": "Three panels side by side with a dot and an interval for each variant of a choice."}}
-figure = plots.choices(found, HOLDS)
+figure = plots.choices(found, {n: (c.low, c.high) for n, c in CLAIMS.items()})
 
 # %% tags=["hide-input"]
 found.assign(
@@ -149,14 +145,13 @@ pd.DataFrame(
 
 # %% tags=["hide-input"]
 lines = []
-for number, (low, high) in HOLDS.items():
+for number, claim in CLAIMS.items():
     rows = found[found["number"] == number]
-    holds = ((rows["low"] > low) & (rows["high"] < high)).sum()
-    fails = ((rows["high"] < low) | (rows["low"] > high)).sum()
+    fell = rows["verdict"].value_counts().reindex(findings.VERDICTS, fill_value=0)
+    verdicts = ", ".join(f"{verdict} under {count}" for verdict, count in fell.items())
     lines.append(
-        f"- *{number}*: from {rows['value'].min():.2f} to {rows['value'].max():.2f}; the claim is "
-        f"confirmed under {holds}, contradicted under {fails}, undecided under "
-        f"{len(rows) - holds - fails} of {len(rows)} variants."
+        f"- *{number}*: from {rows['value'].min():.2f} to {rows['value'].max():.2f}; that "
+        f"{claim.name} is {verdicts} of {len(rows)} variants."
     )
 display(Markdown("\n".join(lines)))
 

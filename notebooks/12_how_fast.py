@@ -162,6 +162,20 @@ else:
 shown
 
 # %% [markdown]
+# ## A study apart from its work
+#
+# Cells whose steps do nothing but write a file: what is left is queue, specification, lock,
+# checksums and record.
+
+# %% tags=["hide-input"]
+if "cells" in rows:
+    shown = rows["cells"].set_index("what")[["ms_per_cell"]].round(1)
+    shown = shown.rename(columns={"ms_per_cell": "milliseconds a cell"})
+else:
+    shown = Markdown("*Not measured in this record.*")
+shown
+
+# %% [markdown]
 # ## Growth with the number of players
 #
 # A game of $n$ players has $2^n$ values, so each further player at least doubles the work. Here one

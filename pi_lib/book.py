@@ -47,7 +47,6 @@ class Job:
     target: str
     parameters: dict[str, Any]
     key: str
-    threads: int
 
     @property
     def published(self) -> Path:
@@ -124,7 +123,7 @@ def run(
     values : mapping, optional
         Further parameters, by name. Each notebook that is run must have them.
     jobs : int
-        Notebooks at a time. The machine's cores are divided among them.
+        Notebooks at a time, each on one core; a study within them takes all cores.
     root : path
         The checkout.
     executed : path, optional
@@ -298,7 +297,6 @@ def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
                 " (choose notebooks with --only)"
             )
     values = {"profile": profile, **values}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     return [
         Job(
             name=name,
@@ -306,7 +304,6 @@ def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
             target=str(executed / f"{name}.ipynb"),
             parameters=values,
             key=_key(known[name], values),
-            threads=threads,
         )
         for name in chosen
     ]
@@ -318,7 +315,7 @@ def _in_own_process(job: Job) -> float:
     job.copy.unlink(missing_ok=True)
     job.lines.write_text("")
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(job.threads),
+        "OMP_NUM_THREADS": "1",  # as a study's steps: the same numbers whatever runs beside it
         "OMP_WAIT_POLICY": "PASSIVE",  # on a busy machine, threads that spin starve those that work
         progress.VARIABLE: str(job.lines.resolve()),
     }

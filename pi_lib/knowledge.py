@@ -168,7 +168,15 @@ class Knowledge:
         return self.preserved + self.new
 
     def strength(self, part: str) -> Tensor:
-        """``sum_{|S|=m} |K(S)|`` of one part by sample and order: (B, n + 1)."""
+        """``sum_{|S|=m} |K(S)|`` of one of `PARTS` by sample and order: (B, n + 1) float64.
+
+        Raises
+        ------
+        ValueError
+            If there is no such part.
+        """
+        if part not in self.PARTS:
+            raise ValueError(f"part={part!r}; expected one of {', '.join(self.PARTS)}")
         return sum_by_order(getattr(self, part).abs(), self.orders, self.n)
 
     def by_order(self) -> "pd.DataFrame":

@@ -343,7 +343,10 @@ def recovery(frame: "pd.DataFrame") -> Figure:
 
 
 def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
-    """Sum of the sizes of all interactions from all-AND to all-OR, and a split's bound on it."""
+    """Sum of the sizes of all interactions from all-AND to all-OR, and a split's bound on it.
+
+    `v` (2**n,) float64 is one game, `split` what `pi_lib.and_or_split` makes of it.
+    """
     share = torch.linspace(-0.25, 1.25, steps, dtype=v.dtype)[:, None]
     sums = sum(
         transform(part * v)[:, 1:].abs().sum(-1)

@@ -315,7 +315,7 @@ def spex(
 
     # Faith-Banzhaf interactions of order up to n are the Harsanyi dividends themselves
     approximator = SPEX(n=n, index="FBII", max_order=n, degree_parameter=max_order)
-    with _numpy_seeded(rng), np.errstate(divide="ignore", invalid="ignore"):
+    with _process_kept(rng), np.errstate(divide="ignore", invalid="ignore"):
         try:
             values = approximator.approximate(budget, game).dict_values
         except ValueError as error:
@@ -351,11 +351,16 @@ def explained(dividends: dict[int, float], coalitions: Tensor, values: Tensor) -
 
 
 @contextmanager
-def _numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
-    """numpy's global generator, which SPEX draws from whatever its own seed, seeded for a block."""
-    state = np.random.get_state()
+def _process_kept(rng: np.random.Generator) -> Iterator[None]:
+    """What SPEX does to the whole process, undone after it.
+
+    It draws from numpy's global generator, whatever its own seed: that is seeded from `rng`. And
+    it loads numba, which sets the threads of OpenMP, and so torch's, to all cores.
+    """
+    state, threads = np.random.get_state(), torch.get_num_threads()
     np.random.seed(rng.integers(2**32))
     try:
         yield
     finally:
         np.random.set_state(state)
+        torch.set_num_threads(threads)

@@ -80,7 +80,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": dict(versions),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.system()} {platform.machine()}",
         "commit": commit,
     }
 
@@ -166,12 +166,9 @@ class Store:
         entry = self.path(step, spec, modules)
         if entry.is_dir() and fault(entry) is None:
             return entry
-        with self._writing():
-            entry.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock(entry)
-            with FileLock(lock):
-                self._get_alone(entry, step, spec, modules, compute)
-                lock.unlink(missing_ok=True)  # whoever waits for it finds the entry
+        with self._alone(entry) as there:
+            if not there:
+                self._compute(entry, step, spec, modules, compute)
         return entry
 
     def put(
@@ -179,34 +176,35 @@ class Store:
     ) -> Path:
         """Take in an entry that another store computed: all its files, by path within it.
 
-        A sound one that is there stays; else as `get`.
+        A sound one that is there stays. Raises and warns as `get`.
         """
         entry = self.path(step, spec, modules)
+        with self._alone(entry) as there:
+            if not there:
+                aside = entry.with_name(f".{entry.name}.partial")
+                shutil.rmtree(aside, ignore_errors=True)
+                write(aside, files)
+                os.replace(aside, entry)
+        return entry
+
+    @contextmanager
+    def _alone(self, entry: Path) -> Iterator[bool]:
+        """Hold an entry's lock; whether it is there, once a damaged one has been set aside."""
         with self._writing():
             entry.parent.mkdir(parents=True, exist_ok=True)
             lock = _lock(entry)
             with FileLock(lock):
-                if entry.is_dir() and fault(entry) is not None:
-                    self._set_aside(entry)
-                if not entry.is_dir():
-                    aside = entry.with_name(f".{entry.name}.partial")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    write(aside, files)
-                    os.replace(aside, entry)
-                lock.unlink(missing_ok=True)
-        return entry
+                if entry.is_dir() and (why := fault(entry)) is not None:
+                    warnings.warn(
+                        f"{entry.parent.name}/{entry.name} is damaged ({why}); it was moved to "
+                        f"{self._set_aside(entry)} and is computed again",
+                        DamagedEntry,
+                        stacklevel=4,
+                    )
+                yield entry.is_dir()
+                lock.unlink(missing_ok=True)  # whoever waits for it finds the entry
 
-    def _get_alone(self, entry: Path, step: str, spec: dict, modules, compute) -> None:
-        if entry.is_dir():
-            if (why := fault(entry)) is None:
-                return
-            aside = self._set_aside(entry)
-            warnings.warn(
-                f"{step}/{entry.name} is damaged ({why}); it was moved to {aside} and is computed "
-                "again",
-                DamagedEntry,
-                stacklevel=4,
-            )
+    def _compute(self, entry: Path, step: str, spec: dict, modules, compute) -> None:
         aside = entry.with_name(f".{entry.name}.partial")
         resumed = aside.exists()
         aside.mkdir(exist_ok=True)

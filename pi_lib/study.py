@@ -287,6 +287,21 @@ class Cell:
         return task.test.take(chosen)
 
 
+def offline_cells(profile: str = "quick", seed: int = 0) -> dict[str, Cell]:
+    """The two cells of the book, "images" and "sentences", which need package registries alone.
+
+    Examples
+    --------
+    >>> [cell.name for cell in offline_cells().values()]
+    ['efficientnet-lite0 on fashion-mnist', 'minilm on movie-reviews']
+    """
+    pairs = {
+        "images": ("efficientnet-lite0", "fashion-mnist"),
+        "sentences": ("minilm", "movie-reviews"),
+    }
+    return {name: Cell(*pair, profile=profile, seed=seed) for name, pair in pairs.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Phase:
     """One phase of a cell: how it trained, and its interactions at every checkpoint.
@@ -566,11 +581,19 @@ class Step:
         TrainingDiverged
             If the run diverged. That is stored too: it is not tried twice.
         """
-        compute = {"pretrain": _pretrain, "train": _train, "extract": _extract}[self.name]
-        entry = store.get(*self.key, partial(compute, self, store))
+        entry = store.get(*self.key, partial(self._compute, store))
         if self.name != "extract":
             _about(entry)
         return entry
+
+    def _compute(self, store: Store, folder: Path) -> None:
+        compute = {"pretrain": _pretrain, "train": _train, "extract": _extract}[self.name]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the last bits of a sum depend on how many share it
+        try:
+            compute(self, store, folder)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def run(cell: Cell, store: Store | None = None) -> Result:
@@ -625,7 +648,8 @@ def run_all(
     store : Store, optional
         Default the store under `pi_lib.store.home`.
     processes : int, optional
-        Default one per core, no more than there are phases. Each has its share of the cores.
+        Default one per core, no more than there are phases. A step takes one core, wherever it is
+        computed: how many there are at a time never shows in the results.
 
     Raises
     ------
@@ -662,12 +686,9 @@ def compute_all(
     jobs = [(cell, phase) for cell in cells for phase in PHASES]
     if all(stored(cell, store) for cell in cells):
         return []
-    cores = os.cpu_count() or 1
-    # By what is asked for, not by what is missing: a run that goes on has the threads it had.
-    processes = max(1, min(processes or cores, len(jobs)))
-    threads = max(1, min(cores // processes, torch.get_num_threads()))
+    processes = max(1, min(processes or os.cpu_count() or 1, len(jobs)))
     failed = {}
-    with cluster or workers.Processes(processes, threads) as pool:
+    with cluster or workers.Processes(processes) as pool:
         for cell, phase, error in track(_finished(jobs, store, pool), "study", len(jobs)):
             if error:
                 failed.setdefault(cell, f"{phase}: {type(error).__name__}: {error}")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pi_lib.coalitions import coalition, label
 from pi_lib.interactions import Interactions
-from pi_lib.knowledge import compare, jaccard
+from pi_lib.knowledge import bootstrap, compare, jaccard
 from pi_lib.progress import building_book
 from pi_lib.transforms import and_transform, or_transform
 
@@ -363,7 +363,7 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
     -------
     ipywidgets.VBox or ipywidgets.HTML
         *Preserved* is what the checkpoint shares with the finished fine-tuned model, *discarded*
-        what it lacks of it, *new* what it has beyond it.
+        what it lacks of it, *new* what it has beyond it. Numbers stand with 95 % intervals.
 
     Raises
     ------
@@ -375,6 +375,7 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
     >>> box = explore_training(None)  # a sentence: how to run a cell
     """
     from pi_lib import plots
+    from pi_lib.study import accuracy_estimate
 
     phases = ("finetuned", "scratch")
     named = results if isinstance(results, Mapping) else {"": results}
@@ -406,16 +407,19 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
             step, name = run.steps[checkpoint], plots.NAMES[phase]
             panels[f"{name}, step {step}"] = now
             accuracy = next((at["accuracy"] for at in run.log if at["step"] == step), None)
+            similar = jaccard(named[task].finetuned.final, run.interactions[step], tau)
             lines[name] = {
                 "step": f"{step} of {run.steps[-1]}",
-                "test accuracy": "" if accuracy is None else f"{accuracy:.2f}",
-                "has of the fine-tuned model's strength": f"{now.preserved_share().value:.2f}",
+                "test accuracy": (
+                    ""
+                    if accuracy is None
+                    else str(accuracy_estimate(accuracy, run.settings["test"]))
+                ),
+                "has of the fine-tuned model's strength": str(now.preserved_share()),
                 "new within its own strength": (
-                    f"{now.new_share().value:.2f}" if now.finetuned.any() else "it has none"
+                    str(now.new_share()) if now.finetuned.any() else "it has none"
                 ),
-                "similarity to the fine-tuned model": format(
-                    jaccard(named[task].finetuned.final, run.interactions[step], tau).mean(), ".2f"
-                ),
+                "similarity to the fine-tuned model": str(bootstrap(similar)),
             }
         figure = plots.knowledge(panels, one_scale=True)
         figure.axes[0].set_ylim(0, 1.05 * top(task))

@@ -59,17 +59,15 @@ class Processes:
     ----------
     slots : int
         How many.
-    threads : int
-        Of torch, in each.
     """
 
-    def __init__(self, slots: int, threads: int):
-        self.slots, self.threads = slots, threads
+    def __init__(self, slots: int):
+        self.slots = slots
 
     def __enter__(self) -> "Processes":
         spawn = get_context("spawn")
         reader, self._alive = spawn.Pipe(duplex=False)
-        self._pool = ProcessPoolExecutor(self.slots, spawn, _begin, (reader, self.threads))
+        self._pool = ProcessPoolExecutor(self.slots, spawn, _begin, (reader,))
         return self
 
     def submit(self, step: "Step", store: Store) -> Future:
@@ -156,15 +154,13 @@ class Cluster:
 # ---------------------------------------------------------------- in a process of `Processes`
 
 
-def _begin(alive: Connection, threads: int) -> None:
+def _begin(alive: Connection) -> None:
     """Let this process end when the other end of a pipe is closed, as at its owner's death."""
-    import torch
 
     def watch() -> None:
         wait([alive])
         os._exit(1)
 
-    torch.set_num_threads(threads)
     Thread(target=watch, daemon=True).start()
 
 

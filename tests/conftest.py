@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import small_study
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
-from pi_lib import book
+from pi_lib import book, study
 
 settings.register_profile("short", max_examples=30, derandomize=True, deadline=None)
 settings.register_profile("soak", max_examples=1000, derandomize=True, deadline=None)
@@ -22,6 +23,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if LONG and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("soak")
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """scikit-learn's digits as a task, for a source of other data than the downstream task's."""
+    monkeypatch.setitem(study.tasks._LOADERS, "digits", small_study.digits)
+    monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
+
+
+@pytest.fixture
+def small(monkeypatch, digits):
+    """The study of `small_study`, as its workers have it."""
+    monkeypatch.setitem(study.PROFILES, "smoke", small_study.PROFILE)
 
 
 @pytest.fixture(scope="session")

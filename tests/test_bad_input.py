@@ -50,17 +50,17 @@ class Infinite(torch.nn.Module):
 
 TABLE = {
     # ---- transforms and the split
-    "length no power of two": (lambda: pi.and_transform(torch.zeros(6)), ValueError, "6|power of"),
-    "OR of a wrong length": (lambda: pi.or_transform(torch.zeros(2, 3)), ValueError, "3|power of"),
+    "length no power of two": (lambda: pi.and_transform(torch.zeros(6)), ValueError, r"2\*\*n values.*\(6,\)"),
+    "OR of a wrong length": (lambda: pi.or_transform(torch.zeros(2, 3)), ValueError, r"2\*\*n values.*\(2, 3\)"),
     "a game of nothing": (lambda: pi.and_transform(torch.zeros(0)), ValueError, r"\(0,\)"),
     "a scalar for a game": (lambda: pi.and_transform(torch.tensor(1.0)), ValueError, "2\\*\\*n"),
     "complex values": (lambda: pi.and_transform(torch.zeros(4, dtype=torch.cfloat)), ValueError, "real"),
-    "NaN in a game": (lambda: pi.and_or_split(NAN), ValueError, "nan|finite"),
-    "infinite value": (lambda: pi.and_or_split(NAN.nan_to_num(float("inf"))), ValueError, "finite"),
+    "NaN in a game": (lambda: pi.and_or_split(NAN), ValueError, "finite values; got nan at sample 0, coalition 2"),
+    "infinite value": (lambda: pi.and_or_split(NAN.nan_to_num(float("inf"))), ValueError, "got inf at sample 0, coalition 2"),
     "negative noise": (lambda: pi.and_or_split(V, noise=-0.1), ValueError, "-0.1"),
-    "noise above one": (lambda: pi.and_or_split(V, noise=float("nan")), ValueError, "noise"),
-    "a tolerance below zero": (lambda: pi.and_or_split(V, tol=-1), ValueError, "tol"),
-    "no iterations": (lambda: pi.and_or_split(V, max_iterations=0), ValueError, "max_iterations"),
+    "noise above one": (lambda: pi.and_or_split(V, noise=float("nan")), ValueError, "noise is a share.*got nan"),
+    "a tolerance below zero": (lambda: pi.and_or_split(V, tol=-1), ValueError, "tol is a share.*got -1"),
+    "no iterations": (lambda: pi.and_or_split(V, max_iterations=0), ValueError, "at least 1; got 0"),
     "one model to share": (lambda: pi.shared_split(torch.zeros(4)), ValueError, "models, 2\\*\\*n"),
     "negative alpha": (lambda: pi.shared_split(V, alpha=-1), ValueError, "alpha.*-1"),
     # ---- players
@@ -156,16 +156,16 @@ TABLE = {
     ),
     # ---- what is compared
     "models asked about other players": (
-        lambda: pi.compare(seen(3), seen(4)), ValueError, "n=3|3 .*4|players",
+        lambda: pi.compare(seen(3), seen(4)), ValueError, r"differ in n \(3 against 4\): extract both",
     ),
     "models asked about other samples": (
-        lambda: pi.compare(seen(), seen(ids=(0, 2))), ValueError, "ids|samples",
+        lambda: pi.compare(seen(), seen(ids=(0, 2))), ValueError, r"differ in ids \(\[0, 1\] against \[0, 2\]\)",
     ),
     "a threshold below zero": (lambda: pi.compare(seen(), seen(), tau=-1), ValueError, "tau=-1"),
     "an unknown part": (
-        lambda: pi.compare(seen(), seen()).strength("lost"), (ValueError, AttributeError), "lost",
+        lambda: pi.compare(seen(), seen()).strength("lost"), ValueError, "'lost'.*preserved, discarded, new",
     ),
-    "a path of no steps": (lambda: pi.trajectory([], seen(), []), ValueError, "checkpoint|step|nothing"),
+    "a path of no steps": (lambda: pi.trajectory([], seen(), []), ValueError, "at least two checkpoints.*got 0"),
     "resampled together, but of two lengths": (
         lambda: pi.bootstrap(torch.zeros(3), torch.zeros(2)), ValueError, "\\[3, 2\\]",
     ),
@@ -175,7 +175,7 @@ TABLE = {
         lambda: tasks.load("folder:/nowhere"), assets.MissingAsset, "there is no folder /nowhere",
     ),
     "more samples than there are": (
-        lambda: tasks.load("movie-reviews", n_train=10**7), ValueError, "10000000|10,000,000",
+        lambda: tasks.load("movie-reviews", n_train=10**7), ValueError, "n_train=10000000, but there are",
     ),
     "pixels of sentences": (
         lambda: tasks.load("movie-reviews", n_train=4, n_test=4, size=32), ValueError, "sentences",
@@ -195,7 +195,7 @@ TABLE = {
         lambda: pi.finetune(
             torch.nn.Flatten(), SAMPLES, SAMPLES, epochs=1, learning_rate=0.1, checkpoints=[99]
         ),
-        ValueError, "\\[1, 99\\].*1 steps|99.*outside",
+        ValueError, r"\[1, 99\] lie outside a run of 1 steps",
     ),
     "one checkpoint": (lambda: training.checkpoint_steps(10, 1), ValueError, "1 checkpoints.*at least 2"),
     "a step without checkpoint": (

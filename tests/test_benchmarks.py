@@ -19,6 +19,7 @@ ON_THE_PAGE = {  # what the notebook reads of at least one row of each part
                "peak_gb"},
     "engine": {"what", "device", "engine_s", "plain_forward_s", "mask_loop_s",
                "throughput_of_plain", "throughput_of_loop", "outside_forward", "peak_gb"},
+    "cells": {"what", "ms_per_cell"},
 }  # fmt: skip
 
 
@@ -82,15 +83,29 @@ def test_an_unknown_part_is_refused(capsys):
 
 
 def test_targets_are_missed_met_or_not_measured():
-    def verdict(times):
-        rows = [{"n": 10, "batch": 64, "noise": 0.04, "times_less": t} for t in times]
-        return judge({"split": {"rows": rows}})[0]
+    def verdict(part, key, *rows):
+        (line,) = (
+            line
+            for line in judge({part: {"rows": list(rows)}})
+            if (line["part"], line["key"]) == (part, key)
+            and all(row[name] == wanted for row in rows for name, wanted in line["row"].items())
+        )
+        return line
 
-    assert verdict([])["met"] is None and verdict([])["found"] is None
-    assert verdict([100.0])["met"] is True
-    assert verdict([150.0, 99.0])["met"] is False and verdict([150.0, 99.0])["found"] == 99.0
+    def faster(*times):
+        found = [{"n": 10, "batch": 64, "noise": 0.04, "times_less": t} for t in times]
+        return verdict("split", "times_less", *found)
+
+    unmeasured = verdict("engine", "outside_forward")
+    assert unmeasured["met"] is None and unmeasured["found"] is None
+    assert faster(100.0)["met"] is True
+    assert faster(150.0, 99.0)["met"] is False and faster(150.0, 99.0)["found"] == 99.0
     most = {"throughput_of_plain": 1.0, "outside_forward": 0.06}
-    assert judge({"engine": {"rows": [most]}})[-1]["met"] is False
+    assert verdict("engine", "outside_forward", most)["met"] is False
+    assert verdict("engine", "throughput_of_plain", most)["met"] is True
+    for ms, met in ((20, True), (20.1, False)):
+        row = {"pool": "one process", "ms_per_cell": ms}
+        assert verdict("cells", "ms_per_cell", row)["met"] is met
 
 
 def test_growth_is_measured_in_a_process_of_its_own():

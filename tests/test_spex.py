@@ -16,7 +16,7 @@ from pi_lib import (
     models,
 )
 from pi_lib.coalitions import coalition, members
-from pi_lib.spex import HELD_OUT, explained, held_out
+from pi_lib.spex import HELD_OUT, explained, held_out, spex
 
 
 def planted(n, count=12, orders=(1, 5), seed=0):
@@ -223,6 +223,20 @@ def test_without_shapiq_it_says_what_to_install(monkeypatch):
     )
     with pytest.raises(ImportError, match="pip install shapiq"):
         one.to_shapiq()
+
+
+def test_what_it_does_to_the_process_is_undone():
+    """SPEX draws from numpy's global generator, and loads numba, which takes all cores."""
+    threads, state = torch.get_num_threads(), np.random.get_state()[1].copy()
+
+    def game(coalitions):
+        torch.set_num_threads(threads + 1)
+        return coalitions[:, 0] * 1.0
+
+    found = spex(game, 20, budget=1000, max_order=2, rng=np.random.default_rng(0))
+    assert found == pytest.approx({0: 0, 1: 1}, abs=1e-6)
+    assert torch.get_num_threads() == threads
+    assert np.array_equal(np.random.get_state()[1], state)
 
 
 def test_estimates_are_not_compared():

@@ -127,12 +127,6 @@ def test_every_backbone_goes_through_the_whole_pipeline(
     shutil.rmtree(tmp_path)  # hundreds of MB
 
 
-@pytest.fixture
-def digits(monkeypatch):
-    monkeypatch.setitem(study.tasks._LOADERS, "digits", small_study.digits)
-    monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
-
-
 def test_a_folder_of_ones_own_is_a_task(tmp_path):
     """Read as any other; results go by the folder's content, not by where it lies."""
     folder = tmp_path / "mine"

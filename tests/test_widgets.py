@@ -219,8 +219,18 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     first = shown(box)
     controls(box)["checkpoint"].index = 1
     assert "0 of 1" in first and "1 of 1" in shown(box) and "1 of 2" in shown(box)
-    cells = re.findall(r"<th>has of.*?</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>", shown(box), re.S)
-    assert cells == [("1.00", "0.00")]  # the end is itself; the opposite shares nothing
+
+    def row(name):
+        (cells,) = re.findall(
+            rf"<th>{name}.*?</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>", shown(box), re.S
+        )
+        return cells
+
+    # The end is itself; the opposite shares nothing, and all its own is new.
+    assert row("has of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert row("new within") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
+    assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert row("test accuracy") == (str(study.accuracy_estimate(0.5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
 

@@ -18,14 +18,6 @@ from pi_lib.workers import _work
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """What the workers preload, here for the length of a test."""
-    monkeypatch.setitem(study.PROFILES, "smoke", small_study.PROFILE)
-    monkeypatch.setitem(study.tasks._LOADERS, "digits", small_study.digits)
-    monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
-
-
-@pytest.fixture
 def scheduler():
     from distributed import LocalCluster
 
@@ -49,6 +41,17 @@ def workers(scheduler, tmp_path):
     for process in processes:
         process.kill()
         process.wait()
+
+
+def with_two_threads(compute):
+    """A worker has one, by `make test`: a step has one whatever its process has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        return compute()
+    finally:
+        assert torch.get_num_threads() == 2  # a step hands them back
+        torch.set_num_threads(threads)
 
 
 def test_a_lost_workers_steps_are_computed_by_another(
@@ -85,7 +88,7 @@ def test_a_lost_workers_steps_are_computed_by_another(
     assert not list((tmp_path / "home").rglob(".*.partial"))
 
     (cell,) = (study.Cell(**small_study.CELL, seed=1),)
-    expected = study.run(cell, Store(tmp_path / "here"))
+    expected = with_two_threads(lambda: study.run(cell, Store(tmp_path / "here")))
     found = study.run(cell, Store(tmp_path / "home" / "results"))
     assert found.learning_rates().equals(expected.learning_rates())
     for phase in study.PHASES:
