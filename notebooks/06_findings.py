@@ -87,15 +87,8 @@ display(Markdown("In words:\n\n" + "\n".join(lines)))
 # variance of $v$ over coalitions that the salient interactions of the fine-tuned model leave out.
 
 # %% tags=["hide-input"]
-rows = {}
-for cell, one in findings.cells(table):
-    rows[cell] = {
-        f"accuracy, {plots.NAMES[p]}": str(findings.accuracy(one, p)) for p in plots.NAMES
-    } | {"gain over scratch": str(findings.gain(one))}
-    for name in findings.QUANTITIES:
-        of = "finetuned" if name == "salient error" else ""
-        rows[cell][name] = str(findings.share(one, name, of))
-pd.DataFrame(rows)
+numbers = findings.summary(table)
+numbers.T.map(str)
 
 # %% [markdown]
 # ## Fine-tuned against scratch, sample by sample
@@ -118,8 +111,7 @@ display(
 # Over cells: the preserved share against the fine-tuned accuracy and against the gain over scratch.
 # Cells differ in task and backbone, so this is a description, not a cause.
 
-# %% mystnb={"figure": {"name": "fig-over-cells", "caption": "Preserved share against fine-tuned accuracy and gain over scratch, a mark per cell, all seeds together."}, "image": {"alt": "Two scatter plots with one mark per cell."}}
-numbers = findings.summary(table)
+# %% mystnb={"figure": {"name": "fig-over-cells", "caption": "Preserved share against fine-tuned accuracy and gain over scratch, a mark per cell, all seeds together; whiskers: 95 % intervals."}, "image": {"alt": "Two scatter plots with one mark per cell."}}
 figure = plots.over_cells(numbers, "preserved", ["accuracy finetuned", "gain over scratch"])
 
 # %% tags=["hide-input"]
@@ -141,7 +133,7 @@ display(Markdown("\n".join(lines)))
 # %% tags=["hide-input"]
 tried = [
     {
-        "cell": f"{c['backbone']} ({c['source'] or 'published'}) on {c['task']}",
+        "cell": c["name"],
         "phase": plots.NAMES[one["phase"]],
         "rate: accuracy": f"{one['rate']:g}: {one['accuracy']:.2f}" + " *" * one["chosen"],
     }
@@ -160,7 +152,7 @@ pd.DataFrame(tried, columns=columns).groupby(columns[:2], sort=False).agg(", ".j
 # %% tags=["hide-input"]
 seconds = pd.DataFrame(
     {
-        "cell": f"{c['backbone']} ({c['source'] or 'published'}) on {c['task']}",
+        "cell": c["name"],
         "step": name.split()[0],
         "minutes": step["seconds"] / 60,
     }

@@ -6,7 +6,7 @@ contradicted if it lies outside, else undecided. Intervals come from resampling 
 seeds together; beside them stands the range over seeds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from pi_lib.knowledge import Estimate, Trajectory, bootstrap, ratio_of_sums, ris
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ["backbone", "source", "task"]
+CELL = ["backbone", "source", "task", "changes"]
 FEWEST_CELLS = 5  # for a correlation over cells
 VERDICTS = ("confirmed", "undecided", "contradicted")
 QUANTITIES = {
@@ -159,8 +159,8 @@ CLAIMS = (
 
 def cells(table: "pd.DataFrame"):
     """The table's cells by name, each with its rows, all seeds together."""
-    for (backbone, source, task), rows in table.groupby(CELL, sort=False):
-        yield f"{backbone} ({source}) on {task}", rows
+    for (backbone, source, task, changes), rows in table.groupby(CELL, sort=False):
+        yield f"{backbone} ({source}) on {task}" + (changes and f", {changes}"), rows
 
 
 def findings(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -220,46 +220,99 @@ def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
         without a number where there are fewer than 5 cells. Intervals from resampling cells.
     """
     import pandas as pd
-    from scipy.stats import rankdata
 
-    values = summary(table)
+    values = summary(table).map(lambda estimate: estimate.value)
     found = []
     for name, column in (
         ("accuracy, fine-tuned", "accuracy finetuned"),
         ("gain over scratch", "gain over scratch"),
     ):
-        x, y = values["preserved"].to_numpy(), values[column].to_numpy()
-
-        def spearman(a, b, axis=-1):
-            a, b = rankdata(a, axis=axis), rankdata(b, axis=axis)
-            a, b = a - a.mean(axis, keepdims=True), b - b.mean(axis, keepdims=True)
-            norm = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
-            return np.divide((a * b).sum(axis), norm, out=np.zeros_like(norm), where=norm > 0)
-
-        enough = len(x) >= FEWEST_CELLS
-        rho = bootstrap(x, y, statistic=spearman) if enough else Estimate(*[np.nan] * 3)
-        side = rho.compared_with(0) if enough else "undecided"
+        rho = rank_correlation(values["preserved"], values[column])
+        side = rho.compared_with(0)
         found.append(
             {
                 "of": f"preserved share with {name}", "rho": rho.value, "low": rho.low,
-                "high": rho.high, "cells": len(x),
+                "high": rho.high, "cells": len(values),
                 "verdict": {"above": "positive", "below": "negative"}.get(side, side),
             }
         )  # fmt: skip
     return pd.DataFrame(found)
 
 
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """Spearman's rank correlation over cells, its interval from resampling them.
+
+    NaN, which is undecided against any threshold, where there are fewer than 5.
+
+    Examples
+    --------
+    >>> round(rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25]).value, 6)
+    1.0
+    """
+    from scipy.stats import rankdata
+
+    def spearman(a, b, axis=-1):
+        a, b = rankdata(a, axis=axis), rankdata(b, axis=axis)
+        a, b = a - a.mean(axis, keepdims=True), b - b.mean(axis, keepdims=True)
+        norm = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
+        return np.divide((a * b).sum(axis), norm, out=np.zeros_like(norm), where=norm > 0)
+
+    if len(x) < FEWEST_CELLS:
+        return Estimate(np.nan, np.nan, np.nan)
+    return bootstrap(np.asarray(x), np.asarray(y), statistic=spearman)
+
+
+def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
+    """The size of training data from which on a gain stays under a margin.
+
+    Interpolated on the logarithm of the size; infinite where the largest size still gains as much,
+    the smallest size where none does. The interval comes from 2,000 draws of all gains, each from
+    the normal distribution that its own interval stands for.
+
+    Parameters
+    ----------
+    sizes : sequence of float
+        Ascending.
+    gains : sequence of Estimate
+        Of a size each, with symmetric 95 % intervals, as `gain` gives them.
+    margin : float
+
+    Examples
+    --------
+    >>> known = [Estimate(x, x, x) for x in (0.3, 0.1, 0.0)]
+    >>> round(crossing([10, 100, 1000], known, 0.05).value)
+    316
+    """
+    if len(sizes) != len(gains) or list(sizes) != sorted(set(sizes)):
+        raise ValueError(f"expected a gain for each ascending size; got {list(sizes)}, {gains}")
+
+    def cross(values: np.ndarray) -> float:
+        above = np.flatnonzero(values >= margin)
+        if not len(above):
+            return float(sizes[0])
+        last = above[-1]
+        if last == len(sizes) - 1:
+            return np.inf
+        share = (values[last] - margin) / (values[last] - values[last + 1])
+        return float(sizes[last] ** (1 - share) * sizes[last + 1] ** share)
+
+    value = np.array([gain.value for gain in gains])
+    spread = np.array([(gain.high - gain.low) / (2 * 1.96) for gain in gains])
+    draws = np.random.default_rng(0).normal(value, spread, (2000, len(value)))
+    low, high = np.quantile([cross(draw) for draw in draws], [0.025, 0.975], method="nearest")
+    return Estimate(cross(value), low, high)
+
+
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per cell: accuracies, gain over scratch and every share, as plain numbers."""
+    """One row per cell: accuracies, gain over scratch and every share, each an `Estimate`."""
     import pandas as pd
 
     rows = {}
     for cell, one in cells(table):
-        rows[cell] = {f"accuracy {p}": accuracy(one, p).value for p in _PHASES}
-        rows[cell]["gain over scratch"] = gain(one).value
+        rows[cell] = {f"accuracy {p}": accuracy(one, p) for p in _PHASES}
+        rows[cell]["gain over scratch"] = gain(one)
         for name in QUANTITIES:
-            phase = "finetuned" if name == "salient error" else ""
-            rows[cell][name] = share(one, name, phase).value
+            rows[cell][name] = share(one, name, "finetuned" if name == "salient error" else "")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -6,7 +6,7 @@ A grid file names cells, each a backbone, a task and maybe a source, and what th
     seeds: [0, 1, 2]
     cells:
       - {backbone: vit-32, source: cifar10-jpeg, task: flowers}
-      - {backbone: efficientnet-lite0, task: flowers, seeds: [0]}
+      - {backbone: efficientnet-lite0, task: flowers, seeds: [0], changes: {n_train: 100}}
 """
 
 import json
@@ -20,7 +20,7 @@ from pi_lib.study import Cell, Result, run, stored
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHARED = ("profile", "seeds")
+_SHARED = ("profile", "seeds", "changes")
 _KEYS = ("backbone", "task", "source", *_SHARED)
 
 
@@ -85,6 +85,11 @@ def _cells(shared: dict, entry) -> list[Cell]:
     wrong = [f"unknown key {key!r}; expected {', '.join(_KEYS)}" for key in entry.keys() - {*_KEYS}]
     wrong += [f"{key} is missing" for key in ("backbone", "task") if key not in entry]
     fields = shared | {key: value for key, value in entry.items() if key in _KEYS}
+    changes = [one.get("changes") or {} for one in (shared, entry)]
+    if not all(isinstance(one, dict) for one in changes):
+        wrong.append(f"changes={entry.get('changes')!r}; expected a mapping, {{n_train: 100}}")
+    else:
+        fields["changes"] = changes[0] | changes[1]
     seeds = fields.pop("seeds", [0])
     if not isinstance(seeds, list) or not seeds:
         wrong.append(f"seeds={seeds!r}; expected a list such as [0, 1, 2]")
@@ -149,7 +154,8 @@ def _provenance(result: Result, store: Store) -> dict:
 
     steps = {name: store.record(entry) for name, entry in result.entries.items()}
     return {
-        **asdict(result.cell),
+        "name": result.cell.name,
+        **asdict(result.cell) | {"changes": dict(result.cell.changes)},
         "settings": asdict(result.cell.settings),
         "learning_rates": result.learning_rates().to_dict("records"),
         "steps": {

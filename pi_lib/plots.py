@@ -367,17 +367,58 @@ def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
     return figure
 
 
-def over_cells(frame: "pd.DataFrame", x: str, ys: Sequence[str]) -> Figure:
-    """Numbers of every cell against each other; `frame` as `pi_lib.findings.summary` gives it."""
+def over_cells(
+    frame: "pd.DataFrame", x: str, ys: Sequence[str], xlabel: str | None = None
+) -> Figure:
+    """Numbers of every cell against each other, each an `Estimate`, as in `findings.summary`."""
     figure, axes = plt.subplots(
         1, len(ys), figsize=(5.2 * len(ys), 4), layout="constrained", squeeze=False
     )
     for axis, y in zip(axes[0], ys, strict=True):
         for k, (name, row) in enumerate(frame.iterrows()):
-            axis.plot(row[x], row[y], MARKERS[k % len(MARKERS)], markersize=8, label=name)
-        axis.set(xlabel=f"{x} share", ylabel=y)
+            reach = [
+                np.nan_to_num([[e.value - e.low], [e.high - e.value]]).clip(min=0)
+                for e in (row[x], row[y])
+            ]
+            axis.errorbar(
+                row[x].value, row[y].value, xerr=reach[0], yerr=reach[1],
+                fmt=MARKERS[k % len(MARKERS)], markersize=8, lw=1, label=name,
+            )  # fmt: skip
+        axis.set(xlabel=xlabel or f"{x} share", ylabel=y)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
+    return figure
+
+
+def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
+    """Accuracies, gain and shares against the number of training samples, on a logarithmic axis.
+
+    `frame` has a size per row, its index, and columns as `pi_lib.findings.summary`; `margin` is
+    the gain below which pre-training counts as unnecessary.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    panels = (
+        ("test accuracy", {f"accuracy {phase}": (phase, NAMES[phase]) for phase in NAMES}),
+        ("accuracy, fine-tuned minus scratch", {"gain over scratch": ("finetuned", "gain")}),
+        (
+            "share of the strength",
+            {
+                "preserved": ("preserved", "preserved of the pre-trained"),
+                "new": ("new", "new in the fine-tuned"),
+                "learned by scratch": ("scratch", "learned by scratch, of the preserved"),
+            },
+        ),
+    )
+    for axis, (ylabel, lines) in zip(axes, panels, strict=True):
+        for k, (column, (colour, name)) in enumerate(lines.items()):
+            _band(axis, frame.index, frame[column], COLOURS[colour], name, MARKERS[k])
+        axis.set(xscale="log", xlabel="training samples", ylabel=ylabel)
+        axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index])
+        axis.minorticks_off()
+    axes[1].axhline(margin, color="0.25", linestyle="--", label=f"margin, {margin:g}")
+    axes[2].set_ylim(0, 1)
+    for axis in axes:
+        axis.legend(fontsize="small", loc="best")
     return figure
 
 

@@ -10,9 +10,9 @@ import json
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from heapq import heappop, heappush
 from pathlib import Path
@@ -69,6 +69,7 @@ class Settings:
     grid: int | None = 8
     n_source: int = 0  # samples and epochs of pre-training, where it is done here
     source_epochs: int = 1
+    rate: float | None = None  # learning rate of fine-tuning, in place of a choice
 
 
 # Fine-tuning and scratch training share data, order and schedule. Each phase has the learning rate
@@ -131,6 +132,9 @@ PROFILES = {
     },
 }  # fmt: skip
 
+_CHANGES = {  # what a cell may change, and of what type it is
+    field.name: (int, float) if field.name == "rate" else int for field in fields(Settings)
+}
 PAPER_PLAYERS = {"cifar10": 12, "cifar10-jpeg": 12}  # the paper's n where it is not 10
 
 
@@ -149,6 +153,9 @@ class Cell:
         Of everything random in the cell.
     source : str, optional
         The task on which the backbone is pre-trained here; default: its published weights.
+    changes : mapping, optional
+        Fields of `Settings` that are other in this cell than in its profile, such as
+        ``{"n_train": 100}``. Kept as sorted pairs.
 
     Raises
     ------
@@ -161,8 +168,10 @@ class Cell:
     profile: str = "quick"
     seed: int = 0
     source: str | None = None
+    changes: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "changes", tuple(sorted(dict(self.changes).items())))
         if wrong := list(self._wrong()):
             raise ValueError("; ".join(wrong))
 
@@ -176,6 +185,12 @@ class Cell:
                 yield f"{name}={given!r}; expected one of {', '.join(valid)}"
         if not isinstance(self.seed, int) or self.seed < 0:
             yield f"seed={self.seed!r}; expected an integer, at least 0"
+        for name, value in self.changes:
+            if name not in _CHANGES:
+                yield f"no setting {name!r} to change; there are {', '.join(_CHANGES)}"
+            elif isinstance(value, bool) or not isinstance(value, _CHANGES[name]) or value <= 0:
+                number = "an integer" if _CHANGES[name] is int else "a number"
+                yield f"{name}={value!r}; expected {number} above 0"
         about = models.SOURCES.get(self.backbone)
         for name in ("task", "source"):
             given = getattr(self, name)
@@ -195,7 +210,7 @@ class Cell:
             return
         if self.source is None and not about.published:
             yield f"{self.backbone} has no published weights: name a source task to pre-train it on"
-        if self.source == self.task or {self.source, self.task} in tasks.SAME_DATA:
+        if self.source is not None and tasks.overlap(self.source, self.task):
             yield f"source={self.source!r} and task={self.task!r} are of the same data"
 
     @property
@@ -208,7 +223,19 @@ class Cell:
         'vit-32 (cifar10) on flowers'
         """
         source = f" ({_short(self.source)})" if self.source else ""
-        return f"{self.backbone}{source} on {_short(self.task)}"
+        changes = f", {self.changed}" if self.changes else ""
+        return f"{self.backbone}{source} on {_short(self.task)}{changes}"
+
+    @property
+    def changed(self) -> str:
+        """`changes` in words; empty if there are none.
+
+        Examples
+        --------
+        >>> Cell(changes={"n_train": 100, "epochs": 3}).changed
+        'epochs=3, n_train=100'
+        """
+        return ", ".join(f"{name}={value:g}" for name, value in self.changes)
 
     @property
     def kind(self) -> str:
@@ -221,12 +248,25 @@ class Cell:
         s, about = PROFILES[self.profile][self.kind], models.SOURCES[self.backbone]
         if self.profile == "full":
             s = replace(s, n=PAPER_PLAYERS.get(self.task, s.n))
+        s = replace(s, **dict(self.changes))
         return s if s.size and about.any_size else replace(s, size=about.size)
 
     def load(self) -> tasks.Task:
-        """The downstream task's data; its training split holds the validation samples too."""
+        """The downstream task's data; its training split holds the validation samples too.
+
+        Raises
+        ------
+        ValueError
+            As `pi_lib.tasks.load`; and if `changes` leave fewer training samples than classes.
+        """
         s = self.settings
-        return self._load(self.task, s.n_train + s.n_val, s.n_test, self.seed)
+        task = self._load(self.task, s.n_train + s.n_val, s.n_test, self.seed)
+        if "n_train" in dict(self.changes) and s.n_train < len(task.classes):
+            raise ValueError(
+                f"n_train={s.n_train} leaves some of the {len(task.classes)} classes of "
+                f"{self.task} without a sample: ask for at least {len(task.classes)}"
+            )
+        return task
 
     def load_source(self) -> tasks.Task:
         """The data that the backbone is pre-trained on here."""
@@ -429,10 +469,10 @@ class Result:
     def table(self) -> "pd.DataFrame":
         """Everything that is reported of the cell, one row per sample and quantity.
 
-        Columns: ``backbone, source, task, profile, seed``; ``quantity``; ``phase``; ``order`` (0:
-        not by order); ``step`` and ``progress`` of training; ``sample`` (-1: of the whole test
-        split); ``numerator`` and ``denominator``. A quantity over samples, orders or seeds is the
-        ratio of the sums, and its interval comes from resampling these rows.
+        Columns: ``backbone, source, task, changes, profile, seed``; ``quantity``; ``phase``;
+        ``order`` (0: not by order); ``step`` and ``progress`` of training; ``sample`` (-1: of the
+        whole test split); ``numerator`` and ``denominator``. A quantity over samples, orders or
+        seeds is the ratio of the sums, and its interval comes from resampling these rows.
         """
         import pandas as pd
 
@@ -477,8 +517,11 @@ class Result:
                     for i, j in enumerate(row)
                 ]  # fmt: skip
         table = pd.DataFrame(rows).fillna({"order": 0, "phase": "", "step": -1, "progress": -1})
-        cell = asdict(self.cell) | {"source": self.cell.source or "published"}
-        for at, name in enumerate(("backbone", "source", "task", "profile", "seed")):
+        cell = asdict(self.cell) | {
+            "source": self.cell.source or "published",
+            "changes": self.cell.changed,
+        }
+        for at, name in enumerate(("backbone", "source", "task", "changes", "profile", "seed")):
             table.insert(at, name, cell[name])
         return table.astype({"order": "int16", "step": "int32", "sample": "int16"})
 
@@ -811,7 +854,10 @@ def _finished(
 
 def _trials(cell: Cell, phase: str) -> list[Step]:
     """The runs among which the learning rate is chosen, all with seed 0."""
-    rates = LEARNING_RATES[cell.kind][phase][: cell.settings.trials]
+    s = cell.settings
+    rates = LEARNING_RATES[cell.kind][phase][: s.trials]
+    if phase == "finetuned" and s.rate is not None:
+        rates = (s.rate,)
     return [Step(replace(cell, seed=0), "train", phase, rate) for rate in rates]
 
 

@@ -3,7 +3,8 @@
 Two tasks work on any machine: pictures of clothes (Fashion-MNIST) and sentences of film
 reviews. The paper's own (CIFAR-10, CUB-200-2011, Stanford Cars, SST-2) are looked for in the
 reader's own folder (``PI_LIB_DATA``, or ``data=``), then in the Hugging Face hub and its cache.
-``folder:PATH`` is a data set of the reader's own.
+``folder:PATH`` is a data set of the reader's own. A name may go on with `SHIFTS`:
+``fashion-mnist+odd+inverted`` is every second picture of Fashion-MNIST, dark made light.
 
 Subsets are balanced over the classes, drawn by a seed, and nested: with one seed, the first
 100 of 1,000 training samples are those that one gets by asking for 100.
@@ -131,7 +132,8 @@ def load(
         One of `NAMES`, or ``folder:PATH``: a folder of one's own with a training and a test set,
         as images (``train/CLASS/*.jpg``, ``test/CLASS/*.jpg``; 224 px by default) or as tables
         (``train.csv``, ``test.csv``, or TSV, JSON, Parquet) with the columns ``sentence`` or
-        ``text``, or ``image``, and ``label``.
+        ``text``, or ``image``, and ``label``. A name of `NAMES` may be followed by `SHIFTS`, each
+        after a ``+``, applied in turn.
     n_train, n_test : int, optional
         Samples of each split; default all, in the order of the source. A subset's classes are
         equally many within one as long as each has enough samples, and it is in an order in which
@@ -163,16 +165,11 @@ def load(
     UserWarning
         If `n_train` is smaller than the number of classes, so that some have no training sample.
     """
-    if name.startswith(FOLDER):
-        task = _folder(name)
-    elif name in _LOADERS:
-        task = _LOADERS[name](data)
-    else:
-        raise ValueError(
-            f"no task named {name!r}; there are {', '.join(NAMES)}, and {FOLDER}PATH for a folder "
-            "of your own"
-        )
+    base, shifts = _named(name)
+    task = _folder(name) if name.startswith(FOLDER) else _LOADERS[base](data)
     _check_labels(name, task)
+    for shift in shifts:
+        task = _shifted(task, shift)
     if size is not None and task.text:
         raise ValueError(f"{name} has sentences: size={size} is for images")
     if size is not None and size < 1:
@@ -206,11 +203,49 @@ def kind(name: str) -> Literal["image", "text"]:
     pi_lib.assets.MissingAsset
         If there is no such folder.
     """
+    base, _ = _named(name)
     if name.startswith(FOLDER):
         return "text" if _folder(name).text else "image"
-    if name not in NAMES:
-        raise ValueError(f"no task named {name!r}; there are {', '.join(NAMES)}, and {FOLDER}PATH")
-    return "text" if name in TEXT else "image"
+    return "text" if base in TEXT else "image"
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a network trained on one task may have seen samples of the other.
+
+    Examples
+    --------
+    >>> overlap("cifar10", "cifar10-jpeg"), overlap("cifar10+odd", "cifar10+even+blurred")
+    (True, False)
+    """
+    (base, shifts), (other_base, other_shifts) = _named(one), _named(other)
+    if base != other_base:
+        return {base, other_base} in SAME_DATA
+    apart = ({"odd", "even"}, {"first-classes", "last-classes"})
+    return not any({a, b} == pair for pair in apart for a in shifts for b in other_shifts)
+
+
+def _named(name: str) -> tuple[str, list[str]]:
+    """A task's name without its shifts, and these.
+
+    Raises
+    ------
+    ValueError
+        If there is no such task or shift, or sentences are to be shifted as pictures.
+    """
+    if name.startswith(FOLDER):
+        return name, []
+    base, *shifts = name.split("+")
+    if base not in NAMES:
+        raise ValueError(
+            f"no task named {base!r}; there are {', '.join(NAMES)}, and {FOLDER}PATH for a folder "
+            "of your own"
+        )
+    for shift in shifts:
+        if shift not in SHIFTS:
+            raise ValueError(f"{name}: no shift {shift!r}; there are {', '.join(SHIFTS)}")
+        if base in TEXT and shift in _OF_PICTURES:
+            raise ValueError(f"{name}: {shift!r} is for images; {base} has sentences")
+    return base, shifts
 
 
 @cache
@@ -249,6 +284,65 @@ class _Source:
     source: str
     text: bool = False
     size: int | None = None  # default side of the images; None: as they are
+
+
+def _shifted(task: _Source, shift: str) -> _Source:
+    """A source of which samples are chosen, or whose pictures are changed."""
+    if shift in _OF_PICTURES:
+        change = _OF_PICTURES[shift]
+
+        def changed(samples: _Samples) -> _Samples:
+            def read(at: np.ndarray):
+                pictures = samples.read(at)
+                found = map(change, pictures, samples.ids[at].tolist())
+                return np.stack([*found]) if isinstance(pictures, np.ndarray) else found
+
+            return replace(samples, read=read)
+
+        return replace(task, splits=tuple(map(changed, task.splits)))
+    half = (len(task.classes) + 1) // 2
+    first = 0 if shift == "first-classes" else half
+
+    def chosen(samples: _Samples) -> _Samples:
+        labels = samples.labels
+        if shift in ("odd", "even"):
+            where = np.arange(len(labels)) % 2 == (shift == "odd")
+        else:
+            where = (labels < half) == (shift == "first-classes")
+        at = np.flatnonzero(where)
+        numbers = labels[at] - (first if shift.endswith("classes") else 0)
+        return _Samples(numbers, samples.ids[at], lambda i: samples.read(at[i]))
+
+    classes = task.classes
+    if shift.endswith("classes"):
+        classes = classes[:half] if shift == "first-classes" else classes[half:]
+    return replace(task, classes=classes, splits=tuple(map(chosen, task.splits)))
+
+
+def _inverted(picture: np.ndarray, _: int) -> np.ndarray:
+    return 255 - picture
+
+
+def _blurred(picture: np.ndarray, _: int) -> np.ndarray:
+    from torchvision.transforms.functional import gaussian_blur
+
+    sigma = max(picture.shape[:2]) / 14  # two of 28 pixels
+    reach = 2 * math.ceil(2 * sigma) + 1
+    reach = [min(reach, 2 * ((side + 1) // 2) - 1) for side in picture.shape[1::-1]]
+    blurred = gaussian_blur(torch.from_numpy(np.array(picture)).permute(2, 0, 1), reach, sigma)
+    return blurred.permute(1, 2, 0).numpy()
+
+
+def _coloured(picture: np.ndarray, id: int) -> np.ndarray:
+    """Dark and light become two random colours, the same for a sample whenever it is read."""
+    light = picture.mean(-1, keepdims=True) / 255
+    dark, bright = np.random.default_rng([20, id]).random((2, 3))
+    return (255 * (dark + light * (bright - dark))).round().astype(np.uint8)
+
+
+# How a task is made another one: which samples, or how its pictures look.
+_OF_PICTURES = {"inverted": _inverted, "blurred": _blurred, "coloured": _coloured}
+SHIFTS = ("odd", "even", "first-classes", "last-classes", *_OF_PICTURES)
 
 
 def _check_labels(name: str, task: _Source) -> None:

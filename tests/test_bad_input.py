@@ -203,6 +203,25 @@ TABLE = {
     ),
     # ---- the study
     "an unknown profile": (lambda: study.Cell(profile="long"), ValueError, "long.*smoke, quick"),
+    "a setting there is not": (
+        lambda: study.Cell(changes={"colour": 1}), ValueError, "'colour'.*n_train, n_test",
+    ),
+    "half a sample": (
+        lambda: study.Cell(changes={"n_train": 0.5}), ValueError, "n_train=0.5.*integer above 0",
+    ),
+    "no rate": (lambda: study.Cell(changes={"rate": -1.0}), ValueError, "rate=-1.0.*above 0"),
+    "classes that vanish at a small size": (
+        lambda: study.Cell(profile="smoke", changes={"n_train": 9}).load(),
+        ValueError, "n_train=9 leaves some of the 10 classes of fashion-mnist",
+    ),
+    "sizes larger than the data": (
+        lambda: study.Cell(profile="smoke", changes={"n_train": 10**6}).load(),
+        ValueError, "n_train=1000000, but there are 60000",
+    ),
+    "a picture's shift for sentences": (
+        lambda: study.Cell("minilm", "sst2", source="movie-reviews+inverted"),
+        ValueError, "'inverted' is for images",
+    ),
     "a seed that is none": (lambda: study.Cell(seed=-1), ValueError, "seed=-1"),
     "images for a reader of texts": (
         lambda: study.Cell("minilm", "flowers"), ValueError, "minilm takes texts.*flowers",

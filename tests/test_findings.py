@@ -35,7 +35,7 @@ def made(preserved=0.2, slope=0.0, learned=0.2, speed=0.1, task="flowers", seeds
         for phase, correct in (("probe", 60), ("finetuned", 90), ("scratch", 50)):
             row(seed, "accuracy", correct, 100, phase=phase, sample=-1, progress=1)
     table = pd.DataFrame(rows).fillna({"phase": "", "order": 0, "step": -1, "progress": -1})
-    return table.assign(backbone="net", source="published", task=task)
+    return table.assign(backbone="net", source="published", task=task, changes="")
 
 
 def verdicts(table):
@@ -95,6 +95,22 @@ def test_too_few_cells_for_a_correlation_are_undecided():
     assert found["rho"] == pytest.approx(1) and found["verdict"] == "positive"
 
 
+def test_the_size_at_which_a_gain_falls_under_a_margin():
+    sizes = [10, 100, 1000, 10000]
+
+    def at(*gains, spread=0.0):
+        return findings.crossing(sizes, [Estimate(g, g - spread, g + spread) for g in gains], 0.02)
+
+    assert at(0.5, 0.3, 0.1, 0.05).value == np.inf  # not within what was tried
+    assert at(0.01, 0.0, -0.1, 0.0).value == 10
+    assert at(0.5, 0.01, 0.03, 0.01).value == pytest.approx(10**3.5)  # the last time that counts
+    assert at(0.03, 0.01, 0.0, 0.0) == Estimate(*[pytest.approx(10**1.5)] * 3)
+    wide = at(0.5, 0.1, 0.03, 0.01, spread=0.02)
+    assert 100 < wide.low < wide.value < wide.high == np.inf
+    with pytest.raises(ValueError, match="ascending"):
+        findings.crossing([100, 10], [Estimate(0, 0, 0)] * 2, 0.02)
+
+
 def test_figures_of_the_chapter():
     table = pd.concat([made(task=f"t{i}") for i in range(2)], ignore_index=True)
     figure = plots.findings(findings.findings(table))
@@ -102,3 +118,8 @@ def test_figures_of_the_chapter():
     assert [name for name in shown if name] == [claim.name for claim in findings.CLAIMS]
     figure = plots.over_cells(findings.summary(table), "preserved", ["gain over scratch"])
     assert figure.axes[0].get_xlabel() == "preserved share"
+    assert len(figure.axes[0].containers) == 2  # a mark with whiskers for each cell
+    sizes = findings.summary(table).set_axis([10, 100])
+    accuracy, gain, shares = plots.over_sizes(sizes, margin=0.05).axes
+    assert accuracy.get_xscale() == "log" and len(shares.lines) == 3
+    assert gain.lines[0].get_ydata().tolist() == [e.value for e in sizes["gain over scratch"]]

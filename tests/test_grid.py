@@ -1,6 +1,7 @@
 """Grid files: read whole or refused whole; computed by the command line; recorded and read back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,8 @@ cells:
   - {backbone: minilm, task: sst2, profile: smoke, seeds: 3}
   - {backbone: minilm, task: sst2, profile: smoke}
   - {backbone: minilm, task: sst2, profile: smoke}
+  - {backbone: minilm, task: sst2, profile: smoke, changes: [n_train]}
+  - {backbone: minilm, task: sst2, profile: smoke, changes: {n_train: 0, colour: 3}}
 """
 
 
@@ -42,6 +45,24 @@ def test_a_grid_is_its_cells(tmp_path):
     ]
 
 
+def test_a_cell_may_differ_from_its_profile(tmp_path):
+    (tmp_path / "g.yml").write_text(
+        """
+profile: smoke
+changes: {n_train: 48, samples: 2}
+cells:
+  - {backbone: efficientnet-lite0, task: fashion-mnist}
+  - {backbone: efficientnet-lite0, task: fashion-mnist, changes: {n_train: 32}}
+"""
+    )
+    cells = grid.read(tmp_path / "g.yml")
+    assert [cell.settings.n_train for cell in cells] == [48, 32]
+    assert [cell.settings.samples for cell in cells] == [2, 2]
+    assert cells[1].name == "efficientnet-lite0 on fashion-mnist, n_train=32, samples=2"
+    one = study.Step(cells[0], "train", "scratch", 0.1)
+    assert one.path(Store(tmp_path)) != replace(one, cell=cells[1]).path(Store(tmp_path))
+
+
 def test_the_grids_of_the_project_are_read():
     for file in sorted((Path(__file__).parents[1] / "notebooks/grids").glob("*.yml")):
         assert len(grid.read(file)) > 1
@@ -52,18 +73,20 @@ def test_every_error_is_named_at_once_with_its_line(tmp_path):
     with pytest.raises(grid.GridError) as caught:
         grid.read(tmp_path / "g.yml")
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("g.yml has 7 error(s):")
+    assert lines[0].endswith("g.yml has 9 error(s):")
     for line, start in zip(
         lines[1:],
         [
-            "line 3: unknown key 'sedes'; expected profile, seeds and cells",
+            "line 3: unknown key 'sedes'; expected profile, seeds, changes and cells",
             "line 5: backbone='vgg'; expected one of efficientnet-lite0, minilm",
             "line 6: vgg16-32 takes images, but task='sst2' has texts; vgg16-32 has no published",
-            "line 7: unknown key 'colour'; expected backbone, task, source, profile, seeds; "
-            "backbone is missing",
+            "line 7: unknown key 'colour'; expected backbone, task, source, profile, seeds, "
+            "changes; backbone is missing",
             "line 8: expected a cell, {backbone: ..., task: ...}; got 'flowers'",
             "line 9: seeds=3; expected a list such as [0, 1, 2]",
             "line 11: minilm on sst2, seed 0, is named twice",
+            "line 12: changes=['n_train']; expected a mapping, {n_train: 100}",
+            "line 13: no setting 'colour' to change; there are n_train, n_test, n_val, trials",
         ],
         strict=True,
     ):

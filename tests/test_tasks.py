@@ -562,3 +562,65 @@ def test_a_folder_of_ones_own_sentences(tmp_path, ending, separator):
         tasks.load(f"folder:{tmp_path}")
     with pytest.raises(MissingAsset, match="there is no folder"):
         tasks.load(f"folder:{tmp_path / 'elsewhere'}")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "flowers"])  # an array, and pictures one by one
+def test_shifts_choose_samples_or_change_pictures(folder, name):
+    plain = tasks.load(name, data=folder)
+    odd, even = (tasks.load(f"{name}+{half}", data=folder) for half in ("odd", "even"))
+    for split in ("train", "test"):
+        whole = getattr(plain, split)
+        parts = [getattr(task, split) for task in (odd, even)]
+        assert sorted(parts[0].ids + parts[1].ids) == sorted(whole.ids)
+        assert torch.equal(parts[0].inputs, whole.inputs[1::2])
+        assert torch.equal(parts[1].labels, whole.labels[::2])
+    first, last = (tasks.load(f"{name}+{half}-classes", data=folder) for half in ("first", "last"))
+    assert first.classes + last.classes == plain.classes
+    assert len(first.train) + len(last.train) == len(plain.train)
+    assert last.train.labels.unique().tolist() == list(range(len(last.classes)))
+    names = [plain.classes[label] for label in plain.train.labels]
+    assert [last.classes[label] for label in last.train.labels] == [
+        name for name in names if name in last.classes
+    ]
+    inverted = tasks.load(f"{name}+odd+inverted", data=folder)
+    assert torch.equal(inverted.train.inputs, 255 - odd.train.inputs)
+    assert torch.equal(inverted.train.labels, odd.train.labels)
+
+
+def test_a_blurred_picture_varies_less_and_a_coloured_one_keeps_its_colours(folder):
+    plain, blurred, coloured, part = (
+        tasks.load(f"cifar10{shift}", data=folder, seed=seed).train
+        for shift, seed in (("", 0), ("+blurred", 0), ("+coloured", 0), ("+odd+coloured", 3))
+    )
+    variation = [x.inputs.float().diff(dim=-1).square().mean() for x in (blurred, plain)]
+    assert variation[0] < variation[1] / 2
+    means = [x.inputs.float().mean((-1, -2)) for x in (blurred, plain)]
+    torch.testing.assert_close(*means, rtol=0, atol=16)  # the border counts otherwise
+    assert torch.equal(part.inputs, coloured.inputs[1::2])  # by the sample, not by the draw
+    line = coloured.inputs[0].flatten(1).float()  # all its colours lie between two
+    line = line - line.mean(1, keepdim=True)
+    assert torch.linalg.svdvals(line)[1] < 0.05 * torch.linalg.svdvals(line)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fashion-mnist+upside", "no shift 'upside'; there are odd, even"),
+        ("movie-reviews+blurred", "'blurred' is for images"),
+        ("clothes+odd", "no task named 'clothes'"),
+    ],
+)
+def test_bad_shifts_are_refused(name, message):
+    for refuse in (tasks.load, tasks.kind):
+        with pytest.raises(ValueError, match=message):
+            refuse(name)
+
+
+def test_tasks_overlap_unless_their_samples_differ():
+    assert tasks.overlap("cifar10", "cifar10")
+    assert tasks.overlap("fashion-mnist+odd", "fashion-mnist+odd+inverted")
+    assert tasks.overlap("fashion-mnist", "fashion-mnist+last-classes")
+    assert tasks.overlap("cifar10+odd", "cifar10-jpeg+even")  # their order may differ
+    assert not tasks.overlap("fashion-mnist+odd", "fashion-mnist+even+inverted")
+    assert not tasks.overlap("fashion-mnist+first-classes", "fashion-mnist+last-classes")
+    assert not tasks.overlap("fashion-mnist", "flowers")
