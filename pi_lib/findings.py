@@ -79,9 +79,9 @@ def accuracy(table: "pd.DataFrame", phase: str) -> Estimate:
     return accuracy_estimate(correct / tested, tested)
 
 
-def gain(table: "pd.DataFrame") -> Estimate:
-    """Accuracy of the fine-tuned model minus that of scratch, 95 % normal interval."""
-    (a, n), (b, m) = (_correct(table, phase) for phase in ("finetuned", "scratch"))
+def gain(table: "pd.DataFrame", over: str = "scratch") -> Estimate:
+    """Accuracy of the fine-tuned model minus that of another phase, 95 % normal interval."""
+    (a, n), (b, m) = (_correct(table, phase) for phase in ("finetuned", over))
     p, q = a / n, b / m
     reach = 1.96 * np.sqrt(p * (1 - p) / n + q * (1 - q) / m)
     return Estimate(p - q, p - q - reach, p - q + reach)

@@ -1,6 +1,6 @@
 """Many cells: read from a YAML file, computed side by side, and recorded as one small table.
 
-A grid file names cells, each a backbone, a task and maybe a source, and what they share::
+A grid file names cells, by the fields of `pi_lib.study.Cell`, and what they share::
 
     profile: reduced
     seeds: [0, 1, 2]
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHARED = ("profile", "seeds", "changes")
-_KEYS = ("backbone", "task", "source", *_SHARED)
+_KEYS = ("backbone", "task", "source", "pretraining", *_SHARED)
 
 
 class GridError(ValueError):

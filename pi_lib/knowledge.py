@@ -179,6 +179,29 @@ class Knowledge:
             raise ValueError(f"part={part!r}; expected one of {', '.join(self.PARTS)}")
         return sum_by_order(getattr(self, part).abs(), self.orders, self.n)
 
+    def agreement_by_order(self) -> "pd.DataFrame":
+        """How far the interactions of an order speak for the true class, or cancel each other.
+
+        ``sum K(S) / sum |K(S)|`` over the interactions of an order and all samples, for each of
+        `PARTS`: 1 if all raise the log-odds of the true class, -1 if all lower them, 0 if they
+        cancel. NaN where a part has none.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``part``, ``order``, ``value``, ``low``, ``high`` (95 % bootstrap over samples).
+        """
+        import pandas as pd
+
+        rows = []
+        for part in self.PARTS:
+            signed = sum_by_order(getattr(self, part), self.orders, self.n)
+            size = self.strength(part)
+            for m in range(1, self.n + 1):
+                estimate = bootstrap(signed[:, m], size[:, m], statistic=ratio_of_sums)
+                rows.append({"part": part, "order": m} | vars(estimate))
+        return pd.DataFrame(rows)
+
     def by_order(self) -> "pd.DataFrame":
         """Mean strength of each part by order, with intervals: part, order, value, low, high."""
         return _frame(

@@ -85,6 +85,23 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     return figure
 
 
+def agreement(frame: "pd.DataFrame") -> Figure:
+    """How far interactions speak for the true class, by order and part, a panel per ``data``.
+
+    `frame` as `pi_lib.Knowledge.agreement_by_order` gives it, with the column ``data``.
+    """
+    figure, panels = _panels(dict([*frame.groupby("data", sort=False)]))
+    for axis, rows in panels:
+        for k, (part, one) in enumerate(rows.groupby("part", sort=False)):
+            _bars(axis, one, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+        axis.axhline(0, color="0.25", lw=1)
+        _order_axis(axis, int(rows["order"].max()))
+        axis.set_ylim(-1, 1)
+    _label_left(figure, "signed over absolute strength")
+    _legend(figure)
+    return figure
+
+
 def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
     """Share of the pre-trained strength that fine-tuning preserved, within each order."""
     figure, panels = _panels(results)

@@ -24,6 +24,7 @@ from pi_lib import assets, knowledge, models, tasks, training, workers
 from pi_lib.interactions import Interactions, extract, sum_by_order
 from pi_lib.knowledge import Estimate, Knowledge, Learned, Trajectory
 from pi_lib.players import PatchPlayers, WordPlayers
+from pi_lib.pretraining import OBJECTIVES
 from pi_lib.progress import track
 from pi_lib.store import Store
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PHASES = ("probe", "finetuned", "scratch")
-_TRAINING = ("assets", "tasks", "models", "training", "study")
+_TRAINING = ("assets", "tasks", "models", "pretraining", "training", "study")
 STEPS = {  # and the modules whose code decides a step's result
     "pretrain": _TRAINING,
     "train": _TRAINING,
@@ -156,6 +157,8 @@ class Cell:
     changes : mapping, optional
         Fields of `Settings` that are other in this cell than in its profile, such as
         ``{"n_train": 100}``. Kept as sorted pairs.
+    pretraining : "supervised", "contrastive" or "adversarial"
+        What the backbone is pre-trained to do on `source`; see `pi_lib.pretraining`.
 
     Raises
     ------
@@ -169,6 +172,7 @@ class Cell:
     seed: int = 0
     source: str | None = None
     changes: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+    pretraining: str = "supervised"
 
     def __post_init__(self):
         object.__setattr__(self, "changes", tuple(sorted(dict(self.changes).items())))
@@ -179,6 +183,7 @@ class Cell:
         named = [
             ("profile", self.profile, PROFILES),
             ("backbone", self.backbone, models.SOURCES),
+            ("pretraining", self.pretraining, OBJECTIVES),
         ]
         for name, given, valid in named:
             if given not in valid:
@@ -208,6 +213,10 @@ class Cell:
                 yield f"{self.backbone} takes {about.kind}s, but {name}={given!r} has {kind}s"
         if about is None:
             return
+        if self.pretraining != "supervised" and (self.source is None or about.kind != "image"):
+            yield (
+                f"pretraining={self.pretraining!r} is done here, on images: name their source task"
+            )
         if self.source is None and not about.published:
             yield f"{self.backbone} has no published weights: name a source task to pre-train it on"
         if self.source is not None and tasks.overlap(self.source, self.task):
@@ -222,9 +231,21 @@ class Cell:
         >>> Cell("vit-32", "flowers", source="cifar10").name
         'vit-32 (cifar10) on flowers'
         """
-        source = f" ({_short(self.source)})" if self.source else ""
+        source = f" ({self.pretrained_on})" if self.source else ""
         changes = f", {self.changed}" if self.changes else ""
         return f"{self.backbone}{source} on {_short(self.task)}{changes}"
+
+    @property
+    def pretrained_on(self) -> str:
+        """Where the pre-trained weights come from, in words.
+
+        Examples
+        --------
+        >>> Cell("vit-32", "flowers", source="cifar10", pretraining="contrastive").pretrained_on
+        'cifar10, contrastive'
+        """
+        objective = "" if self.pretraining == "supervised" else f", {self.pretraining}"
+        return "published" if self.source is None else _short(self.source) + objective
 
     @property
     def changed(self) -> str:
@@ -518,7 +539,7 @@ class Result:
                 ]  # fmt: skip
         table = pd.DataFrame(rows).fillna({"order": 0, "phase": "", "step": -1, "progress": -1})
         cell = asdict(self.cell) | {
-            "source": self.cell.source or "published",
+            "source": self.cell.pretrained_on,
             "changes": self.cell.changed,
         }
         for at, name in enumerate(("backbone", "source", "task", "changes", "profile", "seed")):
@@ -577,6 +598,7 @@ class Step:
         spec = {"backbone": cell.backbone}
         if self.name == "pretrain" or (cell.source is not None and self.phase != "scratch"):
             spec["source"] = tasks.identity(cell.source)
+            spec["pretraining"] = cell.pretraining
             about += ["n_source", "source_epochs"]
         if self.name != "pretrain":
             spec |= {
@@ -906,6 +928,7 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
         batch_size=s.batch_size,
         checkpoints=2,
         tokenizer=cell.tokenizer,
+        loss=OBJECTIVES[cell.pretraining],
     )
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pi_lib.pretraining import supervised
 from pi_lib.progress import report, track
 from pi_lib.tasks import Split
 from pi_lib.values import choose_device, fingerprint
@@ -203,6 +204,7 @@ def fit(
     validation: Split | None = None,
     callbacks: Sequence = (),
     resume: str | Path | None = None,
+    loss: Callable[..., tuple[Tensor, Tensor]] = supervised,
     label: str = "train",
 ) -> Run:
     """Train a copy of `model`; the one recipe behind every phase.
@@ -240,6 +242,8 @@ def fit(
         Folder where the run's state is saved every minute, and from which it goes on where an
         earlier attempt was interrupted; the result is the same to the bit. It takes three to
         four times the space of the model. Remove it when the result is kept.
+    loss : callable, default cross-entropy
+        From model, inputs and labels to the loss and the logits; see `pi_lib.pretraining`.
     label : str
         What the progress line says.
 
@@ -269,10 +273,10 @@ def fit(
     settings = {
         "phase": label, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
-        "train": len(train), "test": len(test),
+        "train": len(train), "test": len(test), "loss": loss.__name__,
     }  # fmt: skip
     start = time.perf_counter()
-    learner = _WithLoss(copy.deepcopy(model))
+    learner = _WithLoss(copy.deepcopy(model), loss)
     saved = None
     if resume is not None:
         data = [(split.ids, split.labels) for split in (train, test)]
@@ -407,14 +411,12 @@ class _WithLoss(nn.Module):
 
     accepts_loss_kwargs = False  # the loss is a mean over the batch, whatever the Trainer counts
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, loss: Callable):
         super().__init__()
-        self.model = model
+        self.model, self.loss = model, loss
 
     def forward(self, x: Tensor, labels: Tensor | None = None, **others) -> dict[str, Tensor]:
-        logits = self.model(x, **others)
-        logits = getattr(logits, "logits", logits)
-        loss = nn.functional.cross_entropy(logits, labels)
+        loss, logits = self.loss(self.model, x, labels, **others)
         if self.training and not loss.isfinite():
             raise TrainingDiverged(f"the loss became {loss.item()}")
         return {"loss": loss, "logits": logits}

@@ -80,8 +80,8 @@ def test_every_error_is_named_at_once_with_its_line(tmp_path):
             "line 3: unknown key 'sedes'; expected profile, seeds, changes and cells",
             "line 5: backbone='vgg'; expected one of efficientnet-lite0, minilm",
             "line 6: vgg16-32 takes images, but task='sst2' has texts; vgg16-32 has no published",
-            "line 7: unknown key 'colour'; expected backbone, task, source, profile, seeds, "
-            "changes; backbone is missing",
+            "line 7: unknown key 'colour'; expected backbone, task, source, pretraining, "
+            "profile, seeds, changes; backbone is missing",
             "line 8: expected a cell, {backbone: ..., task: ...}; got 'flowers'",
             "line 9: seeds=3; expected a list such as [0, 1, 2]",
             "line 11: minilm on sst2, seed 0, is named twice",

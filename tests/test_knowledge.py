@@ -35,6 +35,20 @@ BEFORE = of([[5, 8, 2, 0]])
 AFTER = of([[7, 4, -1, 7]])
 
 
+def test_agreement_says_which_way_an_order_pulls():
+    found = compare(BEFORE, AFTER).agreement_by_order().set_index(["part", "order"])["value"]
+    assert found["discarded", 1] == pytest.approx(1)  # 0.4 and 0.2
+    assert found["new", 1] == pytest.approx(-1)  # -0.1 alone
+    assert found["new", 2] == found["preserved", 1] == pytest.approx(1)
+    assert np.isnan(found["preserved", 2]) and np.isnan(found["discarded", 2])
+    other = of([[0, 9, -3, 4], [0, 6, 6, -2]])  # both |v(N) - v({})| = 10
+    two = compare(other, other).agreement_by_order().set_index(["part", "order"])
+    assert two.loc[("preserved", 1), "value"] == pytest.approx((9 - 3 + 12) / (9 + 3 + 12))
+    assert two.loc[("preserved", 2), "value"] == pytest.approx((4 - 2) / (4 + 2))
+    low, high = two.loc[("preserved", 2), ["low", "high"]]
+    assert (low, high) == pytest.approx((-1, 1))  # either sample may be drawn twice
+
+
 def test_by_hand():
     k = compare(BEFORE, AFTER)
     torch.testing.assert_close(k.preserved, torch.tensor([[0, 0.4, 0, 0]]).double())
