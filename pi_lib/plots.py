@@ -388,10 +388,15 @@ def over_cells(
     frame: "pd.DataFrame", x: str, ys: Sequence[str], xlabel: str | None = None
 ) -> Figure:
     """Numbers of every cell against each other, each an `Estimate`, as in `findings.summary`."""
+    columns = min(len(ys), 2)
+    lines = -(-len(ys) // columns)
     figure, axes = plt.subplots(
-        1, len(ys), figsize=(5.2 * len(ys), 4), layout="constrained", squeeze=False
-    )
-    for axis, y in zip(axes[0], ys, strict=True):
+        lines, columns, figsize=(5.2 * columns, 3.2 * lines + 0.8), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat[len(ys) :]:
+        axis.remove()
+    for axis, y in zip(axes.flat, ys, strict=False):
         for k, (name, row) in enumerate(frame.iterrows()):
             reach = [
                 np.nan_to_num([[e.value - e.low], [e.high - e.value]]).clip(min=0)
@@ -413,10 +418,10 @@ def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
     `frame` has a size per row, its index, and columns as `pi_lib.findings.summary`; `margin` is
     the gain below which pre-training counts as unnecessary.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     panels = (
         ("test accuracy", {f"accuracy {phase}": (phase, NAMES[phase]) for phase in NAMES}),
-        ("accuracy, fine-tuned minus scratch", {"gain over scratch": ("finetuned", "gain")}),
+        ("accuracy, fine-tuned minus scratch", {"gain over scratch": (None, "gain")}),
         (
             "share of the strength",
             {
@@ -428,14 +433,14 @@ def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
     )
     for axis, (ylabel, lines) in zip(axes, panels, strict=True):
         for k, (column, (colour, name)) in enumerate(lines.items()):
-            _band(axis, frame.index, frame[column], COLOURS[colour], name, MARKERS[k])
+            _band(axis, frame.index, frame[column], COLOURS.get(colour, "0.35"), name, MARKERS[k])
         axis.set(xscale="log", xlabel="training samples", ylabel=ylabel)
-        axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index])
+        axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index], rotation=45)
         axis.minorticks_off()
     axes[1].axhline(margin, color="0.25", linestyle="--", label=f"margin, {margin:g}")
     axes[2].set_ylim(0, 1)
-    for axis in axes:
-        axis.legend(fontsize="small", loc="best")
+    for axis in axes:  # above, where it hides no line
+        axis.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

@@ -1,0 +1,161 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How much data makes pre-training unnecessary?
+#
+# **Key points**
+#
+# - The same network and task, with ever more training samples: fine-tuned from pre-trained weights,
+#   and from scratch. The gain shrinks; the page says at which size it falls under a margin.
+# - Beside the accuracies stand the shares: what is preserved, what is new, and how much of the
+#   preserved part scratch training learns once it has the data.
+#
+# *Needs: [What scratch cannot learn](04_what_scratch_learns) for what is measured. Four minutes to
+# read, seconds to run: the numbers were recorded beforehand, by the command at the foot.*
+
+# %% tags=["parameters"]
+profile = "quick"  # the same page at every profile
+record = "recorded/data_size.parquet"
+margin = 0.02  # the gain in accuracy below which pre-training counts as unnecessary
+
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+
+# Not installed? In a checkout of the project: pip install --editable .
+from pi_lib import findings, grid, plots
+
+plots.style()
+table, about = grid.recorded(record)
+sizes = {cell["name"]: cell["settings"]["n_train"] for cell in about["cells"]}
+names = {
+    (cell["backbone"], cell["source"] or "published", cell["task"]): cell["name"].split(",")[0]
+    for cell in about["cells"]
+}
+table["size"] = table["changes"].str.extract(r"n_train=(\d+)", expand=False).astype(int)
+
+
+def by_size(rows):
+    """Everything of one network and task, a row per size of the training set."""
+    parts = [findings.summary(one).set_axis([size]) for size, one in rows.groupby("size")]
+    return pd.concat(parts)
+
+
+curves = {
+    names[key]: by_size(rows)
+    for key, rows in table.groupby(["backbone", "source", "task"], sort=False)
+}
+
+# %% [markdown]
+# ## The setting
+#
+# Subsets are balanced over the classes and nested: the larger contain the smaller. Each phase has its
+# own learning rate, chosen on 200 further samples. A small set is passed over more often than a large
+# one, fine-tuned and scratch alike, so that neither is short of steps.
+
+# %% tags=["hide-input"]
+passes = pd.DataFrame(
+    {
+        "network and task": cell["name"].split(",")[0],
+        "training samples": cell["settings"]["n_train"],
+        "passes": cell["settings"]["epochs"],
+        "seeds": 1,
+    }
+    for cell in about["cells"]
+)
+passes.groupby(["network and task", "training samples", "passes"], sort=False).sum()
+
+# %% [markdown]
+# ## What more data changes
+
+# %% tags=["hide-input"]
+CAPTION = "accuracy, gain and shares against the number of training samples."
+for name, frame in curves.items():
+    display(Markdown(f"**{name}**: {CAPTION}"))
+    plots.over_sizes(frame, margin)
+    display(frame.rename_axis("training samples").T.map(str))
+
+# %% [markdown]
+# Bands: 95 % intervals, of accuracies over the test samples of all seeds, of shares by resampling
+# the explained samples of all seeds. The gain's interval takes the two accuracies as independent,
+# though the test samples are the same: it is rather too wide.
+#
+# ## The size at which pre-training stops paying
+#
+# The gain is interpolated between the sizes on the logarithmic axis; the interval comes from drawing
+# each gain anew within its own. *inf* is a size beyond the largest tried.
+
+# %% tags=["hide-input"]
+ends = {
+    name: findings.crossing(
+        frame.index.tolist(), frame["gain over scratch"].tolist(), margin=margin
+    )
+    for name, frame in curves.items()
+}
+
+
+def size(value):
+    return "beyond what was tried" if np.isinf(value) else f"{value:,.0f} samples"
+
+
+def sentence(name, end, frame):
+    largest = frame["gain over scratch"].iloc[-1]
+    if np.isinf(end.value):
+        advice = (
+            f"With {frame.index[-1]:,} samples the gain is still {largest}: start from the "
+            "pre-trained weights at every size up to there."
+        )
+    else:
+        advice = (
+            f"Below that, start from the pre-trained weights; above, scratch loses less than "
+            f"{margin:g} of accuracy."
+        )
+    return (
+        f"- **{name}**: the gain falls under {margin:g} at {size(end.value)} "
+        f"(95 % interval: from {size(end.low)} to {size(end.high)}). {advice}"
+    )
+
+
+display(Markdown("\n".join(sentence(name, end, curves[name]) for name, end in ends.items())))
+
+# %% [markdown]
+# ## Does scratch catch up with the knowledge too?
+#
+# Accuracy may be caught up with by other means. If more data also taught scratch what the fine-tuned
+# network preserved, its share would rise with the size.
+
+# %% tags=["hide-input"]
+lines = []
+for name, frame in curves.items():
+    for column in ("learned by scratch", "preserved"):
+        first, last = frame[column].iloc[0], frame[column].iloc[-1]
+        rho = findings.rank_correlation(frame.index, [e.value for e in frame[column]])
+        word = {
+            "above": "rises",
+            "below": "falls",
+            "undecided": "neither decidedly rises nor falls",
+        }
+        apart = "apart" if last.low > first.high or last.high < first.low else "overlapping"
+        lines.append(
+            f"- **{name}**, {findings.QUANTITIES[column]}: from {first} with {frame.index[0]:,} samples "
+            f"to {last} with {frame.index[-1]:,} (intervals {apart}); over the sizes it "
+            f"{word[rho.compared_with(0)]} (rank correlation {rho}, {len(frame)} sizes)."
+        )
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# ## What this rests on
+#
+# One task and one small network, at sizes that two processor cores train in minutes. A larger network,
+# more pre-training, a harder task or a longer training moves the crossing; its existence is not a
+# law. To compute it for a grid of your own, or these numbers again:
+#
+#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/data_size.yml \
+#         --record notebooks/recorded/data_size

@@ -1,0 +1,247 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What to do with it
+#
+# **Key points**
+#
+# - What a practitioner may take from all recorded cells: when to start from pre-trained weights, whether a
+#   probe is enough, how long to train, which source to take.
+# - Each line stands with its evidence and its limits, and is computed: another record, another line.
+#
+# *Needs: [Findings against the paper](06_findings) and the chapters before this one, whose records it
+# reads. Four minutes to read, seconds to run.*
+
+# %% tags=["parameters"]
+profile = "quick"  # the same page at every profile
+records = {
+    "paper": "recorded/paper.parquet",
+    "data_size": "recorded/data_size.parquet",
+    "domains": "recorded/domains.parquet",
+    "pretraining": "recorded/pretraining.parquet",
+    "discarding": "recorded/discarding.parquet",
+}
+distances = "recorded/domains_distances.csv"
+margin = 0.02  # of accuracy, below which a difference does not matter
+
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+
+# Not installed? In a checkout of the project: pip install --editable .
+import pi_lib as pi
+from pi_lib import findings, grid, plots
+
+plots.style()
+tables = {name: grid.recorded(path)[0] for name, path in records.items()}
+paper = findings.summary(tables["paper"])
+
+
+def say(advice, evidence, limits):
+    display(Markdown(f"**{advice}**\n\n- *Evidence.* {evidence}\n- *Limits.* {limits}"))
+
+
+def count(estimates, threshold):
+    """How many estimates lie above, below, or undecided against a threshold."""
+    sides = [estimate.compared_with(threshold) for estimate in estimates]
+    return {side: sides.count(side) for side in ("above", "below", "undecided")}
+
+
+# %% [markdown]
+# ## Start from pre-trained weights, or not?
+
+# %% tags=["hide-input"]
+fell = count(paper["gain over scratch"], 0)
+size_table = tables["data_size"].assign(
+    size=tables["data_size"]["changes"].str.extract(r"n_train=(\d+)", expand=False).astype(int)
+)
+ends, largest = {}, {}
+for (backbone, source, task), rows in size_table.groupby(["backbone", "source", "task"]):
+    sizes = {size: findings.gain(one) for size, one in rows.groupby("size")}
+    name = f"{backbone} ({source}) on {task}"
+    ends[name] = findings.crossing([*sizes], [*sizes.values()], margin)
+    largest[name] = max(sizes)
+
+
+def size(value):
+    return "beyond what was tried" if np.isinf(value) else f"{value:,.0f}"
+
+
+crossed = "; ".join(
+    f"{name}: {size(end.value)} (95 %: {size(end.low)} to {size(end.high)}, tried up to "
+    f"{largest[name]:,})"
+    for name, end in ends.items()
+)
+say(
+    "Start from pre-trained weights, unless your data outgrow them."
+    if fell["above"] > fell["below"]
+    else "Do not count on pre-trained weights: try both.",
+    f"Fine-tuning was decidedly more accurate than scratch in {fell['above']} of {len(paper)} pairs of network and "
+    f"task, less in {fell['below']}, undecided in {fell['undecided']}. Training samples at which the gain falls "
+    f"under {margin:g}: {crossed}.",
+    "Small networks and training sets of at most a few thousand samples; the crossing moves with "
+    "the task. See [How much data](08_how_much_data.ipynb).",
+)
+
+# %% [markdown]
+# ## A probe, or all layers?
+
+# %% tags=["hide-input"]
+probed = {cell: findings.gain(rows, over="probe") for cell, rows in findings.cells(tables["paper"])}
+fell = count(probed.values(), margin)
+rho = findings.rank_correlation(
+    paper["preserved"].map(lambda e: e.value), [probed[cell].value for cell in paper.index]
+)
+LEANS = {
+    "below": "the less was preserved, the more fine-tuning was worth",
+    "above": "the more was preserved, the more fine-tuning was worth",
+    "undecided": "whether it goes with the preserved share is undecided",
+}
+say(
+    "Train all layers where you can afford it."
+    if fell["above"] > len(probed) / 2
+    else "Try a probe first: often it is as good.",
+    f"Fine-tuning beat the probe by more than {margin:g} of accuracy, decidedly, in {fell['above']} of {len(probed)} "
+    f"pairs; decidedly not in {fell['below']}. Gains go from {min(probed.values(), key=lambda e: e.value)} to "
+    f"{max(probed.values(), key=lambda e: e.value)}; {LEANS[rho.compared_with(0)]} (rank correlation "
+    f"{rho}, {len(probed)} pairs).",
+    "All layers or the last one: what lies between, such as the upper half, was not tried.",
+)
+
+# %% [markdown]
+# ## How many passes?
+
+
+# %% tags=["hide-input"]
+def early(rows, phase="finetuned"):
+    """Accuracy at the end minus that at the last checkpoint before half of the training."""
+    accuracies = rows[(rows["quantity"] == "accuracy") & (rows["phase"] == phase)]
+    half = accuracies.loc[accuracies["progress"] <= 0.5, "progress"].max()
+    sums = accuracies.groupby("progress")[["numerator", "denominator"]].sum()
+    (a, n), (b, m) = sums.loc[1.0], sums.loc[half]
+    p, q = a / n, b / m
+    reach = 1.96 * np.sqrt(p * (1 - p) / n + q * (1 - q) / m)
+    return pi.Estimate(p - q, p - q - reach, p - q + reach)
+
+
+second = {
+    phase: [early(rows, phase) for _, rows in findings.cells(tables["paper"])]
+    for phase in ("finetuned", "scratch")
+}
+fell = {phase: count(gains, margin) for phase, gains in second.items()}
+means = {phase: pi.bootstrap([e.value for e in gains]) for phase, gains in second.items()}
+settings = findings.summary(tables["discarding"])
+settings.index = settings.index.str.split(", ", n=1).str[1]  # of one network and task
+passes = settings.index.str.extract(r"epochs=(\d+)", expand=False).astype(int)
+rho = findings.rank_correlation(passes, settings["accuracy finetuned"].map(lambda e: e.value))
+say(
+    "Stop fine-tuning early, by a validation set; train scratch longer."
+    if means["finetuned"].high < means["scratch"].low
+    else "Give fine-tuning as many passes as you would give scratch, and stop by a validation set.",
+    f"The second half of training added {means['finetuned']} of accuracy to fine-tuning and {means['scratch']} to "
+    f"scratch, means over {len(paper)} pairs; more than {margin:g}, decidedly, in {fell['finetuned']['above']} and "
+    f"{fell['scratch']['above']} of them. With one network fine-tuned at {len(settings)} settings, accuracy and the "
+    f"number of passes have rank correlation {rho}.",
+    "The learning rate falls along a cosine: half of this training is not a training of half the length.",
+)
+
+# %% [markdown]
+# ## Which source?
+
+# %% tags=["hide-input"]
+apart = pd.read_csv(distances, index_col="source")["value"]
+sources = {source: findings.gain(rows) for source, rows in tables["domains"].groupby("source")}
+rho = findings.rank_correlation(
+    [apart[source] for source in sources], [gain.value for gain in sources.values()]
+)
+probes = [findings.accuracy(rows, "probe").value for _, rows in tables["domains"].groupby("source")]
+tells = findings.rank_correlation(probes, [gain.value for gain in sources.values()])
+LEANS = {
+    "below": "Pre-train on pictures like yours, and measure how alike they are.",
+    "above": "Do not choose a source by likeness: here the unlike ones gained more.",
+    "undecided": "Do not choose a source by likeness alone: try a probe of each."
+    if tells.compared_with(0) == "above"
+    else "Neither likeness nor a probe tells which source to take.",
+}
+ordered = sorted(sources, key=lambda source: -sources[source].value)
+say(
+    LEANS[rho.compared_with(0)],
+    f"Gain over scratch and distance of the source have rank correlation {rho} over {len(sources)} sources, gain and accuracy of a probe {tells}; the best "
+    f"is {ordered[0]} ({sources[ordered[0]]}), the last {ordered[-1]} ({sources[ordered[-1]]}).",
+    "One small network and one task; sources differ in difficulty too. See [How far apart](09_how_far_apart.ipynb).",
+)
+
+# %% [markdown]
+# ## Which kind of pre-training?
+
+# %% tags=["hide-input"]
+kinds, wins = tables["pretraining"], {}
+kind = kinds["source"].str.extract(r", (\w+)$", expand=False).fillna("supervised")
+for task, rows in kinds.groupby("task", sort=False):
+    of = {
+        name: findings.accuracy(rows[kind[rows.index] == name], "finetuned")
+        for name in kind.unique()
+    }
+    best = max(of, key=lambda name: of[name].value)
+    clear = all(of[best].low > e.high for name, e in of.items() if name != best)
+    wins[task] = best, clear, of
+supervised = sum(best == "supervised" for best, _, _ in wins.values())
+say(
+    "Pre-train with labels, where you have them."
+    if supervised == len(wins)
+    else "Try more than one kind of pre-training: none was best everywhere.",
+    "; ".join(
+        f"on {task}, {best} was best{'' if clear else ', though not decidedly'} ("
+        + ", ".join(f"{name} {e}" for name, e in of.items())
+        + ")"
+        for task, (best, clear, of) in wins.items()
+    )
+    + ".",
+    "Few passes over few pictures, at which contrastive pre-training has not come far. See "
+    "[Which pre-training](10_which_pretraining.ipynb).",
+)
+
+# %% [markdown]
+# ## How gently?
+
+# %% tags=["hide-input"]
+rates = settings.index.str.extract(r"rate=([\d.e-]+)", expand=False).astype(float)
+kept = findings.rank_correlation(rates, settings["preserved"].map(lambda e: e.value))
+best = settings["accuracy finetuned"].map(lambda e: e.value).idxmax()
+says = {
+    "below": "A high learning rate discards more",
+    "above": "A high learning rate preserves more",
+    "undecided": "The learning rate does not decide what is preserved",
+}
+say(
+    f"{says[kept.compared_with(0)]}: choose it by accuracy, and know what it costs.",
+    f"Learning rate and preserved share have rank correlation {kept} over {len(settings)} settings; the most accurate "
+    f"setting is {best}, accuracy {settings.loc[best, 'accuracy finetuned']}, preserved "
+    f"{settings.loc[best, 'preserved']}.",
+    "One transfer. Whether discarding costs robustness is the question of [Discarded knowledge](11_discarded_knowledge.ipynb).",
+)
+
+# %% [markdown]
+# ## May one read advice from interactions at all?
+#
+# The preserved share is a description of two networks on a few inputs. Read it against its nulls
+# ([](07_do_they_mean_anything)), with the choices that it depends on ([](16_choices)), and never across
+# tasks as if it were a score: in the table of [](06_findings), over pairs of network and task,
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        "\n".join(
+            f"- {row.of}: rank correlation {pi.Estimate(row.rho, row.low, row.high)}, {row.cells} cells: "
+            f"**{row.verdict}**"
+            for row in findings.correlations(tables["paper"]).itertuples()
+        )
+    )
+)
