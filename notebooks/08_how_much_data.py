@@ -16,7 +16,7 @@
 # - Beside the accuracies stand the shares: what is preserved, what is new, and how much of the
 #   preserved part scratch training learns once it has the data.
 #
-# *Needs: [What scratch cannot learn](04_what_scratch_learns) for what is measured. Four minutes to
+# *Needs: [What scratch learns](04_what_scratch_learns) for what is measured. Four minutes to
 # read, seconds to run: the numbers were recorded beforehand, by the command at the foot.*
 
 # %% tags=["parameters"]

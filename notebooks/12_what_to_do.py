@@ -137,16 +137,25 @@ second = {
 }
 fell = {phase: count(gains, margin) for phase, gains in second.items()}
 means = {phase: pi.bootstrap([e.value for e in gains]) for phase, gains in second.items()}
+pairs = zip(second["finetuned"], second["scratch"], strict=True)
+sooner = pi.bootstrap([fine.value - scratch.value for fine, scratch in pairs])
 settings = findings.summary(tables["discarding"])
 settings.index = settings.index.str.split(", ", n=1).str[1]  # of one network and task
 passes = settings.index.str.extract(r"epochs=(\d+)", expand=False).astype(int)
 rho = findings.rank_correlation(passes, settings["accuracy finetuned"].map(lambda e: e.value))
 say(
-    "Stop fine-tuning early, by a validation set; train scratch longer."
-    if means["finetuned"].high < means["scratch"].low
-    else "Give fine-tuning as many passes as you would give scratch, and stop by a validation set.",
+    (
+        "Fine-tuning needs fewer passes than scratch"
+        if sooner.compared_with(0) == "below"
+        else "Give fine-tuning as many passes as you would give scratch"
+    )
+    + (
+        ", but do not stop early: more passes still paid."
+        if rho.compared_with(0) == "above"
+        else ", and stop by a validation set."
+    ),
     f"The second half of training added {means['finetuned']} of accuracy to fine-tuning and {means['scratch']} to "
-    f"scratch, means over {len(paper)} pairs; more than {margin:g}, decidedly, in {fell['finetuned']['above']} and "
+    f"scratch, means over {len(paper)} pairs (difference {sooner}); more than {margin:g}, decidedly, in {fell['finetuned']['above']} and "
     f"{fell['scratch']['above']} of them. With one network fine-tuned at {len(settings)} settings, accuracy and the "
     f"number of passes have rank correlation {rho}.",
     "The learning rate falls along a cosine: half of this training is not a training of half the length.",
@@ -194,7 +203,9 @@ for task, rows in kinds.groupby("task", sort=False):
     wins[task] = best, clear, of
 supervised = sum(best == "supervised" for best, _, _ in wins.values())
 say(
-    "Pre-train with labels, where you have them."
+    "The kind of pre-training mattered little: none was decidedly the best."
+    if not any(clear for _, clear, _ in wins.values())
+    else "Pre-train with labels, where you have them."
     if supervised == len(wins)
     else "Try more than one kind of pre-training: none was best everywhere.",
     "; ".join(
