@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -94,8 +95,14 @@ def test_explorers_move_by_keyboard(browser, lab):
     errors = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(lab)
-    tab.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-    tab.keyboard.press("Shift+Enter")
+    cell = tab.locator(".jp-Notebook .jp-CodeCell").first
+    begun = cell.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[[*\d]+\]"))
+    for _ in range(45):  # a cell that is run before its kernel is connected is not run at all
+        if begun.count():
+            break
+        cell.locator(".cm-content").click()
+        tab.keyboard.press("Shift+Enter")
+        tab.wait_for_timeout(2000)
     explorers = tab.locator(".jp-OutputArea .pi-explore")
     explorers.nth(3).wait_for()
     game, sample, training, nothing = (explorers.nth(k) for k in range(4))
