@@ -113,8 +113,8 @@ def coalition_values(
     keep : path, optional
         Folder where each sample's values are kept as soon as they are there, and taken from when
         the same is asked again, as after an interruption: the same weights, sample, label,
-        players and coalitions. What is no module has no weights to tell it by: give each such
-        model, and each `value` without a name, a folder of its own.
+        players, coalitions and value. A model that is no module, and a `value`, are told by their
+        names, so each must be a function of a name of its own.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def coalition_values(
     ValueError
         For more than 16 players, a model in training mode or one that answers the same input
         differently, labels out of range, or a value that is not finite (sample and coalition
-        are named).
+        are named); with `keep`, for a model or `value` that its name does not tell apart.
     """
     if players.n > MOST_PLAYERS:
         forwards = 2**players.n * len(inputs)
@@ -263,14 +263,26 @@ def fingerprint(*parts: Any) -> str:
     return told.hexdigest()[:16]
 
 
+def _own_name(what: str, function: Callable) -> str:
+    """What tells a function from others: that of a lambda, a closure or an object does not."""
+    name = getattr(function, "__qualname__", "")
+    if not name or "<" in name:
+        raise ValueError(
+            f"keep= tells one {what} from another by its name, and {function!r} has none of its "
+            "own: pass a function that is defined by `def` outside any other, or leave keep out"
+        )
+    return name
+
+
 class _Kept:
     """Values on disk, one file for each sample and what was asked of it."""
 
     def __init__(self, folder: Path, model, value: Callable, autocast: torch.dtype | None):
         folder.mkdir(parents=True, exist_ok=True)
-        named = [getattr(x, "__qualname__", type(x).__qualname__) for x in (model, value)]
         weights = model if isinstance(model, torch.nn.Module) else None
-        self.folder, self.whole = folder, fingerprint(weights, *named, autocast)
+        named = type(model).__qualname__ if weights is not None else _own_name("model", model)
+        self.whole = fingerprint(weights, named, _own_name("value", value), autocast)
+        self.folder = folder
 
     def get(self, asked: tuple, compute: Callable[[], Tensor]) -> Tensor:
         from safetensors.torch import load_file, save_file

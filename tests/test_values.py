@@ -1,5 +1,7 @@
 """The engine against a mask loop written out, on models whose answers are known."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -163,6 +165,27 @@ def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path):
     assert run(labels=(0, 1, 4))[1] == 2 + 2  # another label of the third sample
     assert torch.equal(run(model=other)[0], run(model=other, keep=None)[0])
     assert torch.equal(run(seed=9)[0], run(seed=9, keep=None)[0])
+
+
+def test_values_that_their_name_does_not_tell_apart_are_not_kept(tmp_path):
+    """Two closures of one function, or two partials, would be given each other's values."""
+    model, images = image_model(), torch.rand(1, 3, 8, 8)
+    model(images)
+
+    def times(factor):
+        return lambda logits, labels: factor * log_odds(logits, labels)
+
+    def run(model=model, value=log_odds):
+        return coalition_values(model, images, [0], PatchPlayers(4, 2), value=value, keep=tmp_path)
+
+    for value in (times(2), partial(log_odds)):
+        with pytest.raises(ValueError, match="keep= tells one value from another by its name"):
+            run(value=value)
+    with pytest.raises(ValueError, match="keep= tells one model from another"):
+        run(model=lambda x: model(x))
+    assert not list(tmp_path.glob("*.safetensors"))
+    run()
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 def test_a_module_goes_back_where_it_was():
