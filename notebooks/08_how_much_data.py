@@ -12,7 +12,7 @@
 # **Key points**
 #
 # - The same network and task, with ever more training samples: fine-tuned from pre-trained weights,
-#   and from scratch. The gain shrinks; the page says at which size it falls under a margin.
+#   and from scratch. The page says at which size the gain falls under a margin.
 # - Beside the accuracies stand the shares: what is preserved, what is new, and how much of the
 #   preserved part scratch training learns once it has the data.
 #
@@ -34,7 +34,6 @@ from pi_lib import findings, grid, plots
 
 plots.style()
 table, about = grid.recorded(record)
-sizes = {cell["name"]: cell["settings"]["n_train"] for cell in about["cells"]}
 names = {
     (cell["backbone"], cell["source"] or "published", cell["task"]): cell["name"].split(",")[0]
     for cell in about["cells"]
@@ -57,7 +56,7 @@ curves = {
 # ## The setting
 #
 # Subsets are balanced over the classes and nested: the larger contain the smaller. Each phase has its
-# own learning rate, chosen on 200 further samples. A small set is passed over more often than a large
+# own learning rate, chosen on further samples. A small set is passed over more often than a large
 # one, fine-tuned and scratch alike, so that neither is short of steps.
 
 # %% tags=["hide-input"]
@@ -66,11 +65,14 @@ passes = pd.DataFrame(
         "network and task": cell["name"].split(",")[0],
         "training samples": cell["settings"]["n_train"],
         "passes": cell["settings"]["epochs"],
+        "further samples": cell["settings"]["n_val"],
         "seeds": 1,
     }
     for cell in about["cells"]
 )
-passes.groupby(["network and task", "training samples", "passes"], sort=False).sum()
+passes.groupby(
+    ["network and task", "training samples", "passes", "further samples"], sort=False
+).sum()
 
 # %% [markdown]
 # ## What more data changes
@@ -90,7 +92,7 @@ for name, frame in curves.items():
 # ## The size at which pre-training stops paying
 #
 # The gain is interpolated between the sizes on the logarithmic axis; the interval comes from drawing
-# each gain anew within its own. *inf* is a size beyond the largest tried.
+# each gain anew within its own.
 
 # %% tags=["hide-input"]
 ends = {

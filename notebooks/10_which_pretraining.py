@@ -74,14 +74,14 @@ figure = plots.kept(table.assign(changes=""))
 # %% tags=["hide-input"]
 def accuracy_gap(task, name):
     """Accuracy after fine-tuning, one kind minus supervised."""
-    rows = table[table["task"] == task]
-    a, b = (
-        findings.accuracy(rows[kind[rows.index] == one], "finetuned")
-        for one in (name, "supervised")
-    )
-    # Wilson's intervals are nearly symmetric: half their widths add in quadrature.
-    reach = (((a.high - a.low) ** 2 + (b.high - b.low) ** 2) ** 0.5) / 2
-    return pi.Estimate(a.value - b.value, a.value - b.value - reach, a.value - b.value + reach)
+    rows = table[
+        (table["task"] == task)
+        & (table["quantity"] == "accuracy")
+        & (table["phase"] == "finetuned")
+        & (table["progress"] == 1)
+    ]
+    counts = rows.groupby(kind[rows.index])[["numerator", "denominator"]].sum()
+    return findings.difference(*counts.loc[name], *counts.loc["supervised"])
 
 
 def preserved_gap(task, name):

@@ -11,8 +11,8 @@
 #
 # **Key points**
 #
-# - Fine-tuning discards part of what the network knew. Learning rate and number of passes decide how
-#   much: the page measures by how much.
+# - Fine-tuning discards part of what the network knew. Whether learning rate and number of passes
+#   decide how much is measured.
 # - Corrupted pictures and pictures of other things are what the discarded part might have been good
 #   for. Networks that discarded more are held against networks that discarded less.
 # - Some orders speak for the true class, in others the interactions cancel each other: a number says
@@ -185,8 +185,8 @@ for kind in ("accuracy finetuned", *kinds):
 display(
     Markdown(
         f"{len(frame) - len(trained)} of {len(frame)} settings lie more than {within:g} of accuracy below the "
-        "best: hardly trained, they preserve much because they changed little. They are in the "
-        "picture, but not in what follows.\n\n" + "\n".join(lines)
+        "best, and count as hardly trained. They are in the picture, but not in what "
+        "follows.\n\n" + "\n".join(lines)
     )
 )
 
@@ -250,7 +250,7 @@ display(
 # %% [markdown]
 # ## What this rests on
 #
-# One small network (ResNet-20, pre-trained on CIFAR-10) and one task with 320 training pictures;
+# One small network (ResNet-20, pre-trained on CIFAR-10) and one task with few training pictures;
 # corruptions of one strength each. Settings are not independent experiments: they share data and
 # pre-training. All of it again:
 #

@@ -125,10 +125,7 @@ def early(rows, phase="finetuned"):
     accuracies = rows[(rows["quantity"] == "accuracy") & (rows["phase"] == phase)]
     half = accuracies.loc[accuracies["progress"] <= 0.5, "progress"].max()
     sums = accuracies.groupby("progress")[["numerator", "denominator"]].sum()
-    (a, n), (b, m) = sums.loc[1.0], sums.loc[half]
-    p, q = a / n, b / m
-    reach = 1.96 * np.sqrt(p * (1 - p) / n + q * (1 - q) / m)
-    return pi.Estimate(p - q, p - q - reach, p - q + reach)
+    return findings.difference(*sums.loc[1.0], *sums.loc[half])
 
 
 second = {
