@@ -14,8 +14,8 @@ and one callback for a run that goes on::
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `sparse`, `players`, `values` (with `shared`), `interactions`, `spex`
-for many players, `knowledge`, then `tasks`, `models`, `training`, `tracker`, `study`, `grid`,
-`findings`, and what shows the results, `plots` and `widgets`.
+for many players, `knowledge`, then `aims`, `tasks`, `models`, `training`, `tracker`, `study`,
+`grid`, `findings`, and what shows the results, `plots` and `widgets`.
 """
 
 from pi_lib.interactions import Interactions, extract
@@ -35,7 +35,7 @@ from pi_lib.sparse import AndOrSplit, and_or_split, shared_split
 from pi_lib.spex import SparseInteractions
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
-from pi_lib.values import coalition_values, log_odds
+from pi_lib.values import box_log_odds, coalition_values, log_odds, negative_error, region_log_odds
 
 __all__ = [
     "AndOrSplit",
@@ -55,6 +55,7 @@ __all__ = [
     "and_or_split",
     "and_transform",
     "bootstrap",
+    "box_log_odds",
     "coalition_values",
     "compare",
     "extract",
@@ -63,9 +64,11 @@ __all__ = [
     "learned_by_scratch",
     "linear_probe",
     "log_odds",
+    "negative_error",
     "or_inverse",
     "or_transform",
     "pretrain",
+    "region_log_odds",
     "shared_split",
     "train_from_scratch",
     "trajectory",

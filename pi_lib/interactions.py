@@ -81,7 +81,7 @@ class Interactions(Selection):
     players : list of list of str
         Names of each sample's players.
     labels, ids : list of int
-        True class and id of each sample.
+        True class and id of each sample; where what is true is no one number, labels are 0.
     meta : dict
         How it was made, as JSON values.
     """
@@ -346,7 +346,7 @@ def extract(
         i_and=i_and,
         i_or=i_or,
         players=[placement.names for placement in placements],
-        labels=torch.as_tensor(labels).tolist(),
+        labels=label_numbers(labels),
         ids=list(ids) if ids is not None else [],
         meta=meta,
     )
@@ -364,6 +364,12 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(
             f"{path} holds no interactions: it was not written by pi_lib, or is damaged ({error})"
         ) from error
+
+
+def label_numbers(labels) -> list[int]:
+    """Labels as a list; empty where they are no numbers, but label maps or boxes."""
+    labels = torch.as_tensor(labels)
+    return labels.tolist() if labels.ndim == 1 else []
 
 
 def sum_by_order(terms: Tensor, orders: Tensor, n: int) -> Tensor:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pi_lib.aims import AIMS
+
 BATCH_NORM_MOMENTUM = 0.1
 
 
@@ -191,11 +193,14 @@ SOURCES = {
 class Classifier(nn.Module):
     """An encoder and a linear head.
 
+    With a head for segmentation or detection (`pi_lib.aims`), features are the encoder's map
+    ``(B, D, h, w)`` before it is pooled, and the head is linear at every position of it.
+
     Parameters
     ----------
     encoder : nn.Module
-        Inputs to feature vectors ``(B, D)``.
-    head : nn.Linear
+        Inputs to feature vectors ``(B, D)``; for a feature map it has a method `maps`.
+    head : nn.Linear, or a head of `pi_lib.aims`
         Feature vectors to logits ``(B, C)``.
 
     Notes
@@ -215,21 +220,29 @@ class Classifier(nn.Module):
     (torch.Size([5, 2]), torch.Size([5, 12]))
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Linear):
+    def __init__(self, encoder: nn.Module, head: nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
 
     def features(self, *inputs, **named) -> Tensor:
-        """Feature vectors ``(B, D)``: what the head sees."""
-        return self.encoder(*inputs, **named)
+        """Feature vectors ``(B, D)``, or a map of them: what the head sees."""
+        linear = isinstance(self.head, nn.Linear)
+        return (self.encoder if linear else self.encoder.maps)(*inputs, **named)
 
     def forward(self, *inputs, **named) -> Tensor:
-        """Logits ``(B, C)``."""
+        """Logits ``(B, C)``, or what the head says."""
         return self.head(self.features(*inputs, **named))
 
 
-def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) -> Classifier:
+def build(
+    name: str,
+    n_classes: int,
+    *,
+    pretrained: bool = True,
+    seed: int = 0,
+    aim: str = "classification",
+) -> Classifier:
     """A classifier by the name of its backbone, in eval mode on the CPU.
 
     Parameters
@@ -243,6 +256,8 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
     seed : int, optional
         Seed of every random weight. The head of one seed is the same in either case. The
         caller's random state is left as it was.
+    aim : str, optional
+        What the head is for: one of `pi_lib.aims.AIMS`.
 
     Returns
     -------
@@ -251,7 +266,8 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
     Raises
     ------
     ValueError
-        If the name is unknown, there are no classes, or the backbone has no pre-trained weights.
+        If the name is unknown, there are no classes, the backbone has no pre-trained weights, or
+        it has no feature map and the aim needs one.
     pi_lib.assets.MissingAsset, pi_lib.assets.ChecksumError
         If the weights cannot be had.
 
@@ -261,7 +277,12 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
     a torchvision file by its own name, a folder of the hub's under the backbone's name.
     """
     source = _source(name)
-    head = _head(source.features, n_classes, seed)
+    if aim != "classification" and not has_maps(name):
+        raise ValueError(
+            f"{name} gives no feature map, which {aim} needs; there are "
+            + ", ".join(filter(has_maps, SOURCES))
+        )
+    head = _head(source.features, n_classes, seed, aim)
     if pretrained and not source.published:
         raise ValueError(
             f"{name} has no pre-trained weights to fetch: build it with pretrained=False and make "
@@ -273,7 +294,9 @@ def build(name: str, n_classes: int, *, pretrained: bool = True, seed: int = 0) 
     return Classifier(encoder, head).eval()
 
 
-def transfer(model: Classifier, n_classes: int, *, seed: int = 0) -> Classifier:
+def transfer(
+    model: Classifier, n_classes: int, *, seed: int = 0, aim: str = "classification"
+) -> Classifier:
     """A copy of a model's encoder under a new head: where `pi_lib.pretrain` hands over.
 
     Parameters
@@ -284,6 +307,8 @@ def transfer(model: Classifier, n_classes: int, *, seed: int = 0) -> Classifier:
         Outputs of the new head.
     seed : int, optional
         Seed of the new head; the head is that of `build` with the same seed.
+    aim : str, optional
+        What the new head is for: one of `pi_lib.aims.AIMS`.
 
     Examples
     --------
@@ -291,7 +316,7 @@ def transfer(model: Classifier, n_classes: int, *, seed: int = 0) -> Classifier:
     >>> transfer(source, 5).head
     Linear(in_features=64, out_features=5, bias=True)
     """
-    head = _head(model.head.in_features, n_classes, seed)
+    head = _head(model.head.in_features, n_classes, seed, aim)
     return Classifier(copy.deepcopy(model.encoder).cpu(), head).eval()
 
 
@@ -320,12 +345,24 @@ def tokenizer(name: str = "minilm"):
     )
 
 
-def _head(features: int, n_classes: int, seed: int) -> nn.Linear:
+def has_maps(name: str) -> bool:
+    """Whether a backbone gives a feature map, which segmentation and detection need.
+
+    Examples
+    --------
+    >>> has_maps("resnet20"), has_maps("vit-32")
+    (True, False)
+    """
+    _source(name)
+    return hasattr(_ENCODERS[name], "maps")
+
+
+def _head(features: int, n_classes: int, seed: int, aim: str) -> nn.Module:
     if n_classes < 1:
         raise ValueError(f"n_classes is the number of outputs, at least 1; got {n_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Linear(features, n_classes)
+        return AIMS[aim].head(features, n_classes)
 
 
 def _source(name: str) -> Source:
@@ -413,8 +450,11 @@ class _ResNet20(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.stem(_normalised(images))))
-        return self.blocks(x).mean((-2, -1))
+        return self.maps(images).mean((-2, -1))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Features at every fourth pixel of every fourth row: (B, 64, H / 4, W / 4)."""
+        return self.blocks(F.relu(self.norm(self.stem(_normalised(images)))))
 
 
 class _Block(nn.Module):

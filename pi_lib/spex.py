@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, label, members
-from pi_lib.interactions import Selection, read
+from pi_lib.interactions import Selection, label_numbers, read
 from pi_lib.players import sample_ids
 from pi_lib.values import games
 
@@ -55,7 +55,7 @@ class SparseInteractions(Selection):
     players : list of list of str
         Names of each sample's players.
     labels, ids : list of int
-        True class and id of each sample.
+        True class and id of each sample; where what is true is no one number, labels are 0.
     meta : dict
         How it was made, as JSON values.
     """
@@ -272,7 +272,7 @@ def extract_sparse(
         r2=torch.tensor(r2, dtype=torch.float64),
         v=torch.stack(v) if v else torch.zeros(0, 2, dtype=torch.float64),
         players=[placement.names for placement in placements],
-        labels=torch.as_tensor(labels).tolist(),
+        labels=label_numbers(labels),
         ids=list(ids) if ids is not None else [],
         meta={
             "kind": "and", "method": "sparse", "players": type(players).__name__, "n": n,

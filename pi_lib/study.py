@@ -15,24 +15,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from heapq import heappop, heappush
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from pi_lib import assets, knowledge, models, tasks, training, workers
+from pi_lib.aims import AIMS
 from pi_lib.interactions import Interactions, extract, sum_by_order
 from pi_lib.knowledge import Estimate, Knowledge, Learned, Trajectory
 from pi_lib.players import PatchPlayers, WordPlayers
 from pi_lib.pretraining import OBJECTIVES
 from pi_lib.progress import track
 from pi_lib.store import Store
+from pi_lib.values import has_player
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PHASES = ("probe", "finetuned", "scratch")
-_TRAINING = ("assets", "tasks", "models", "pretraining", "training", "study")
+_TRAINING = ("assets", "aims", "tasks", "models", "pretraining", "training", "study")
 STEPS = {  # and the modules whose code decides a step's result
     "pretrain": _TRAINING,
     "train": _TRAINING,
@@ -211,8 +214,13 @@ class Cell:
                 continue
             if about is not None and kind != about.kind:
                 yield f"{self.backbone} takes {about.kind}s, but {name}={given!r} has {kind}s"
+            if name == "source" and tasks.aim(given) != "classification":
+                yield f"source={given!r}: backbones are pre-trained to classify; leave its end out"
         if about is None:
             return
+        if (wanted := self.aim) != "classification" and not models.has_maps(self.backbone):
+            valid = ", ".join(filter(models.has_maps, models.SOURCES))
+            yield f"{self.backbone} gives no feature map, which {wanted} needs; expected {valid}"
         if self.pretraining != "supervised" and (self.source is None or about.kind != "image"):
             yield (
                 f"pretraining={self.pretraining!r} is done here, on images: name their source task"
@@ -257,6 +265,11 @@ class Cell:
         'epochs=3, n_train=100'
         """
         return ", ".join(f"{name}={value:g}" for name, value in self.changes)
+
+    @property
+    def aim(self) -> str:
+        """What the networks are to say of an input: one of `pi_lib.aims.AIMS`."""
+        return tasks.aim(self.task)
 
     @property
     def kind(self) -> str:
@@ -307,8 +320,11 @@ class Cell:
             classes = len(self.load_source().classes)
             model = models.build(self.backbone, classes, pretrained=False)
             model = training.Run.load_at(source, model)
-            return models.transfer(model, n_classes, seed=self.seed)
-        return models.build(self.backbone, n_classes, pretrained=phase != "scratch", seed=self.seed)
+            return models.transfer(model, n_classes, seed=self.seed, aim=self.aim)
+        pretrained = phase != "scratch"
+        return models.build(
+            self.backbone, n_classes, pretrained=pretrained, seed=self.seed, aim=self.aim
+        )
 
     @property
     def tokenizer(self):
@@ -319,13 +335,16 @@ class Cell:
         """Players of this cell, the same under every model and checkpoint."""
         if task.kind == "text":
             return WordPlayers(self.tokenizer, n=self.settings.n, seed=self.seed)
-        return PatchPlayers(self.settings.grid, n=self.settings.n, mean=task.mean, seed=self.seed)
+        region = "central" if self.aim == "classification" else "all"  # objects are anywhere
+        s = self.settings
+        return PatchPlayers(s.grid, n=s.n, region=region, mean=task.mean, seed=self.seed)
 
     def samples(self, task: tasks.Task) -> tasks.Split:
         """The first test samples that have enough players: where interactions are extracted.
 
-        Those that have too few (a sentence with fewer than n content words) are skipped; how many
-        they are is in the ``meta`` of the interactions.
+        Those that have too few (a sentence with fewer than n content words, an object that no
+        player owns a part of) are skipped; how many they are is in the ``meta`` of the
+        interactions.
 
         Raises
         ------
@@ -333,13 +352,17 @@ class Cell:
             If the test split has too few of them.
         """
         players, wanted = self.players(task), self.settings.samples
-        fits = getattr(players, "fits", lambda _: True)
-        chosen = []
-        for i, x in enumerate(task.test.inputs):
-            if len(chosen) == wanted:
-                break
-            if fits(x):
-                chosen.append(i)
+
+        def fits(i: int) -> bool:
+            if task.kind == "text":
+                return players.fits(task.test.inputs[i])
+            if task.test.targets is None:
+                return True
+            one = task.test.take([i])
+            (placement,) = players.place(tasks.images(one.inputs), one.ids)
+            return has_player(AIMS[task.aim].value, placement, _asked(one)[0])
+
+        chosen = list(islice(filter(fits, range(len(task.test))), wanted))
         if len(chosen) < wanted:
             raise ValueError(
                 f"{task.name}: {len(chosen)} of {len(task.test)} test samples have n={players.n} "
@@ -804,6 +827,11 @@ def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
     return Estimate(accuracy, interval.low, interval.high)
 
 
+def _asked(split: tasks.Split) -> torch.Tensor:
+    """What the value of a masked input is asked about: the class, or the first object's target."""
+    return split.labels if split.targets is None else split.targets[:, 0]
+
+
 def _short(task: str) -> str:
     """A task's name; of a folder's path, its end."""
     return Path(task).name if task.startswith(tasks.FOLDER) else task
@@ -952,6 +980,8 @@ def _train(step: Step, store: Store, folder: Path) -> None:
         checkpoints=2 if step.phase == "probe" else s.checkpoints,
         seed=cell.seed,
         tokenizer=cell.tokenizer,
+        loss=AIMS[task.aim].loss,
+        correct=AIMS[task.aim].correct,
     )
 
 
@@ -971,7 +1001,11 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
     samples, players = cell.samples(task), cell.players(task)
     inputs = tasks.images(samples.inputs) if task.kind == "image" else samples.inputs
     model = _model(step, store, len(task.classes))
-    found = extract(model, inputs, samples.labels, players, ids=samples.ids, keep=kept)
+    found = extract(
+        model, inputs, _asked(samples), players,
+        value=AIMS[task.aim].value, ids=samples.ids, keep=kept,
+    )  # fmt: skip
+    found = replace(found, labels=samples.labels.tolist())
     # Of the test samples looked at, how many had too few players.
     found.meta["skipped"] = task.test.ids.index(samples.ids[-1]) + 1 - len(samples)
     found.save(folder / "interactions.safetensors")

@@ -4,7 +4,8 @@ Two tasks work on any machine: pictures of clothes (Fashion-MNIST) and sentences
 reviews. The paper's own (CIFAR-10, CUB-200-2011, Stanford Cars, SST-2) are looked for in the
 reader's own folder (``PI_LIB_DATA``, or ``data=``), then in the Hugging Face hub and its cache.
 ``folder:PATH`` is a data set of the reader's own. A name may go on with `SHIFTS`:
-``fashion-mnist+odd+inverted`` is every second picture of Fashion-MNIST, dark made light.
+``fashion-mnist+odd+inverted`` is every second picture of Fashion-MNIST, dark made light, and
+``fashion-mnist+segmentation`` asks for the class of every pixel of scenes made of its pictures.
 
 Subsets are balanced over the classes, drawn by a seed, and nested: with one seed, the first
 100 of 1,000 training samples are those that one gets by asking for 100.
@@ -18,7 +19,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pi_lib import assets
+from pi_lib.aims import AIMS, scenes
 from pi_lib.progress import track
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ class Split:
         Class numbers.
     ids : list of N int
         Index of each sample in its source, which no subset or seed changes.
+    targets : (N, ...), optional
+        What a network is to say, where that is not the class: maps or boxes of
+        `pi_lib.aims.scenes`, first those of the object that is of class `labels`.
 
     Examples
     --------
@@ -62,6 +67,7 @@ class Split:
     inputs: Tensor | list[str]
     labels: Tensor
     ids: list[int]
+    targets: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,12 +78,13 @@ class Split:
         inputs = (
             self.inputs[at] if isinstance(self.inputs, Tensor) else [self.inputs[i] for i in at]
         )
-        return Split(inputs, self.labels[at], [self.ids[i] for i in at])
+        targets = None if self.targets is None else self.targets[at]
+        return Split(inputs, self.labels[at], [self.ids[i] for i in at], targets)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A classification task.
+    """What is to be learned.
 
     Attributes
     ----------
@@ -90,6 +97,8 @@ class Task:
         One line: where the data come from and under which licence.
     mean : (C,) float32, or None for text
         Mean of each channel over the images of `train`, in [0, 1].
+    aim : str
+        One of `pi_lib.aims.AIMS`: what a network is to say of a sample.
     """
 
     name: str
@@ -99,6 +108,7 @@ class Task:
     test: Split
     source: str
     mean: Tensor | None = None
+    aim: str = "classification"
 
 
 def images(inputs: Tensor) -> Tensor:
@@ -133,7 +143,7 @@ def load(
         as images (``train/CLASS/*.jpg``, ``test/CLASS/*.jpg``; 224 px by default) or as tables
         (``train.csv``, ``test.csv``, or TSV, JSON, Parquet) with the columns ``sentence`` or
         ``text``, or ``image``, and ``label``. A name of `NAMES` may be followed by `SHIFTS`, each
-        after a ``+``, applied in turn.
+        after a ``+``, applied in turn; ``segmentation`` or ``detection`` comes last.
     n_train, n_test : int, optional
         Samples of each split; default all, in the order of the source. A subset's classes are
         equally many within one as long as each has enough samples, and it is in an order in which
@@ -141,7 +151,8 @@ def load(
     size : int, optional
         Side of the images in pixels; default 64 for Fashion-MNIST, 224 for CUB and Cars (which
         are cropped to their bounding boxes first), else that of the source. Bilinear, with
-        antialiasing; the ratio of the sides is not kept.
+        antialiasing; the ratio of the sides is not kept. A scene is twice as wide and high as the
+        pictures in it, which have this size.
     seed : int, optional
         Seed of the subsets.
     data : path, optional
@@ -166,10 +177,11 @@ def load(
         If `n_train` is smaller than the number of classes, so that some have no training sample.
     """
     base, shifts = _named(name)
+    about = aim(name)
     task = _folder(name) if name.startswith(FOLDER) else _LOADERS[base](data)
     _check_labels(name, task)
     for shift in shifts:
-        task = _shifted(task, shift)
+        task = task if shift in SCENES else _shifted(task, shift)
     if size is not None and task.text:
         raise ValueError(f"{name} has sentences: size={size} is for images")
     if size is not None and size < 1:
@@ -180,7 +192,8 @@ def load(
         at = _subset(source.labels, wanted, [seed, stream], f"{name}: {which}")
         inputs = source.read(at) if task.text else _resized(source.read(at), size or task.size)
         labels = torch.from_numpy(source.labels[at].astype(np.int64))
-        splits.append(Split(inputs, labels, source.ids[at].tolist()))
+        split = Split(inputs, labels, source.ids[at].tolist())
+        splits.append(_scenes(split, source, stream, about) if about in SCENES else split)
     if n_train is not None and n_train < len(task.classes):
         warnings.warn(
             f"{name}: n_train={n_train} samples leave some of the {len(task.classes)} classes "
@@ -189,7 +202,7 @@ def load(
         )
     mean = None if task.text else _mean(splits[0].inputs)
     kind = "text" if task.text else "image"
-    return Task(name, kind, task.classes, *splits, source=task.source, mean=mean)
+    return Task(name, kind, task.classes, *splits, source=task.source, mean=mean, aim=about)
 
 
 @cache
@@ -207,6 +220,18 @@ def kind(name: str) -> Literal["image", "text"]:
     if name.startswith(FOLDER):
         return "text" if _folder(name).text else "image"
     return "text" if base in TEXT else "image"
+
+
+def aim(name: str) -> Literal["classification", "segmentation", "detection"]:
+    """What a network is to say of a task's samples.
+
+    Examples
+    --------
+    >>> aim("fashion-mnist"), aim("fashion-mnist+odd+detection")
+    ('classification', 'detection')
+    """
+    _, shifts = _named(name)
+    return next((shift for shift in shifts if shift in SCENES), "classification")
 
 
 def overlap(one: str, other: str) -> bool:
@@ -243,8 +268,15 @@ def _named(name: str) -> tuple[str, list[str]]:
     for shift in shifts:
         if shift not in SHIFTS:
             raise ValueError(f"{name}: no shift {shift!r}; there are {', '.join(SHIFTS)}")
-        if base in TEXT and shift in _OF_PICTURES:
+        if base in TEXT and shift in (*_OF_PICTURES, *SCENES):
             raise ValueError(f"{name}: {shift!r} is for images; {base} has sentences")
+        if shift in SCENES and (base != "fashion-mnist" or shift != shifts[-1]):
+            raise ValueError(
+                f"{name}: {shift!r} comes last, and needs pictures of one object on black, of "
+                "which a mask can be made: fashion-mnist"
+            )
+    if any(shift in SCENES for shift in shifts) and any(shift in _OF_PICTURES for shift in shifts):
+        raise ValueError(f"{name}: masks can be made of pictures as they are, not of changed ones")
     return base, shifts
 
 
@@ -284,6 +316,18 @@ class _Source:
     source: str
     text: bool = False
     size: int | None = None  # default side of the images; None: as they are
+
+
+def _scenes(split: Split, source: _Samples, stream: int, about: str) -> Split:
+    """Scenes of a split's pictures, each with another picture of its source, of another class."""
+    others = np.empty(len(split), dtype=np.int64)
+    for i, (id, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
+        unlike = np.flatnonzero(source.labels != label)
+        others[i] = np.random.default_rng([21, stream, id]).choice(unlike)
+    pictures = _resized(source.read(others), split.inputs.shape[-1])
+    labels = torch.from_numpy(source.labels[others].astype(np.int64))
+    canvas, maps, boxes = scenes(split.inputs, split.labels, pictures, labels, split.ids)
+    return replace(split, inputs=canvas, targets=maps if about == "segmentation" else boxes)
 
 
 def _shifted(task: _Source, shift: str) -> _Source:
@@ -342,7 +386,8 @@ def _coloured(picture: np.ndarray, id: int) -> np.ndarray:
 
 # How a task is made another one: which samples, or how its pictures look.
 _OF_PICTURES = {"inverted": _inverted, "blurred": _blurred, "coloured": _coloured}
-SHIFTS = ("odd", "even", "first-classes", "last-classes", *_OF_PICTURES)
+SCENES = tuple(name for name in AIMS if name != "classification")
+SHIFTS = ("odd", "even", "first-classes", "last-classes", *_OF_PICTURES, *SCENES)
 
 
 def _check_labels(name: str, task: _Source) -> None:

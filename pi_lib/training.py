@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from pi_lib.aims import classified
 from pi_lib.pretraining import supervised
 from pi_lib.progress import report, track
 from pi_lib.tasks import Split
@@ -160,7 +161,7 @@ def linear_probe(
 
     Parameters
     ----------
-    model : Module with `features(...)`, the encoder's output, and `head`, a linear layer
+    model : Module with `features(...)`, the encoder's output, and `head`, linear in it
         See `pi_lib.models.Classifier`.
     """
     probe = copy.deepcopy(model).eval()
@@ -205,6 +206,7 @@ def fit(
     callbacks: Sequence = (),
     resume: str | Path | None = None,
     loss: Callable[..., tuple[Tensor, Tensor]] = supervised,
+    correct: Callable[[Tensor, Tensor], Tensor] = classified,
     label: str = "train",
 ) -> Run:
     """Train a copy of `model`; the one recipe behind every phase.
@@ -215,7 +217,8 @@ def fit(
         From a batch of inputs to logits ``(batch, C)``, or to an object with ``.logits``; for
         sentences, from token ids and an `attention_mask`.
     train, test : Split
-        See `pi_lib.tasks`. Images of dtype uint8 reach the model as float in [0, 1].
+        See `pi_lib.tasks`. Images of dtype uint8 reach the model as float in [0, 1]. Where a
+        split has targets, they take the place of labels.
     epochs : int
         Passes over `train`.
     learning_rate : float
@@ -243,7 +246,10 @@ def fit(
         earlier attempt was interrupted; the result is the same to the bit. It takes three to
         four times the space of the model. Remove it when the result is kept.
     loss : callable, default cross-entropy
-        From model, inputs and labels to the loss and the logits; see `pi_lib.pretraining`.
+        From model, inputs and labels to the loss and the logits; see `pi_lib.pretraining` and
+        `pi_lib.aims`.
+    correct : callable, default whether the largest logit is the label's
+        From logits and labels to which samples are right, bool ``(B,)``: what accuracy counts.
     label : str
         What the progress line says.
 
@@ -318,6 +324,7 @@ def fit(
             data_collator=_Collate(tokenizer),
             train_dataset=_Samples(train),
             eval_dataset=_Samples(test),
+            preprocess_logits_for_metrics=correct,
             compute_metrics=_accuracy,
             callbacks=[recorder, *callbacks],
         )
@@ -370,7 +377,7 @@ def _features(
             batch.pop("labels")
             batch = {name: x.to(device) for name, x in batch.items()}
             features.append(model.features(batch.pop("x"), **batch).cpu())
-    return Split(inputs=torch.cat(features), labels=split.labels, ids=split.ids)
+    return replace(split, inputs=torch.cat(features))
 
 
 class _Samples(torch.utils.data.Dataset):
@@ -384,7 +391,8 @@ class _Samples(torch.utils.data.Dataset):
         x = self.split.inputs[i]
         if isinstance(x, Tensor) and x.dtype == torch.uint8:
             x = x.float() / 255
-        return x, int(self.split.labels[i])
+        labels = self.split.labels if self.split.targets is None else self.split.targets
+        return x, torch.as_tensor(labels[i])
 
 
 class _Collate:
@@ -395,7 +403,7 @@ class _Collate:
 
     def __call__(self, samples) -> dict[str, Tensor]:
         inputs, labels = zip(*samples, strict=True)
-        batch = {"labels": torch.tensor(labels)}
+        batch = {"labels": torch.stack(labels)}
         if isinstance(inputs[0], Tensor):
             return batch | {"x": torch.stack(inputs)}
         if self.tokenizer is None:
@@ -423,7 +431,7 @@ class _WithLoss(nn.Module):
 
 
 def _accuracy(prediction) -> dict[str, float]:
-    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+    return {"accuracy": float(prediction.predictions.mean())}  # of `correct`
 
 
 def _recorder(steps: list[int], total: int, label: str, resume: str | Path | None):

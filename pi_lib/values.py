@@ -1,10 +1,13 @@
 """v(x_T) for coalitions, every one or some, of a batch of samples: the engine that runs the model.
 
 The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
-(arXiv 2410.08455, section 3), computed from logits and never through p, which saturates.
+(arXiv 2410.08455, section 3), computed from logits and never through p, which saturates. What a
+network says of a region, a box or a number has a value too; a value is any function from the
+model's outputs and what is true of the samples.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pi_lib.coalitions import coalition, membership
 from pi_lib.players import Placement
@@ -69,6 +73,174 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(-1, index)[..., 0] - others
 
 
+def region_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Log-odds of the true class, averaged over a region: the value for semantic segmentation.
+
+    Parameters
+    ----------
+    outputs : (B, C, ...) float
+        Logits of every element, as of every pixel: (B, C, H, W).
+    labels : (B, ...) int
+        True class of every element of the region; -1 where it is not.
+
+    Returns
+    -------
+    (B,) float
+        In nats.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, a label is not one of the classes, or a region is empty.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[[2., 0., 5.], [0., 1., 0.]]])  # two classes, three pixels
+    >>> region_log_odds(logits, torch.tensor([[0, 1, -1]]))
+    tensor([1.5000])
+    """
+    labels = torch.as_tensor(labels, device=outputs.device)
+    if outputs.ndim < 3 or labels.shape != (len(outputs), *outputs.shape[2:]):
+        raise ValueError(
+            f"expected outputs (B, C, ...) and labels (B, ...), one for each element; got "
+            f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
+        )
+    inside = labels >= 0
+    count = inside.flatten(1).sum(1)
+    if not count.all():
+        empty = (count == 0).nonzero()[0].item()
+        raise ValueError(f"the region of sample {empty} is empty: all its labels are -1")
+    odds = log_odds(outputs.movedim(1, -1), labels.clamp(min=0))
+    return odds.where(inside, 0).flatten(1).sum(1) / count
+
+
+def box_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Log-odds of the score of the box that matches a true one: the value for detection.
+
+    A box's score is its overlap with the true box, as intersection over union, times its
+    probability of the true class; the box that matches best counts, as in D-RISE
+    (arXiv 2006.03204, Eq. 2 to 4).
+
+    Parameters
+    ----------
+    outputs : (B, Q, 4 + C) float
+        Of Q boxes: left, top, right, bottom, in pixels of the input, then the logits of the
+        classes, "no object" among them if there is such a class.
+    labels : (B, 5) float
+        True class, and the true box in the same order.
+
+    Returns
+    -------
+    (B,) float
+        In nats; where no box overlaps the true one, that of a score of 1e-6.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, a label is not one of the classes, or a true box is empty.
+
+    Examples
+    --------
+    >>> boxes = torch.tensor([[[0., 0., 4., 2., 9., 0.], [0., 0., 2., 2., 0., 0.]]])
+    >>> box_log_odds(boxes, torch.tensor([[1, 0, 0, 2, 2]])).abs() < 1e-4  # the second: p = 1/2
+    tensor([True])
+    """
+    from torchvision.ops import box_iou
+
+    labels = torch.as_tensor(labels, device=outputs.device).to(outputs.dtype)
+    if outputs.ndim != 3 or outputs.shape[-1] < 5 or labels.shape != (len(outputs), 5):
+        raise ValueError(
+            f"expected outputs (B, Q, 4 + C) and labels (B, 5), a class and a box; got "
+            f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
+        )
+    classes, true = labels[:, 0].long(), labels[:, 1:]
+    if len(labels) and not 0 <= classes.min() <= classes.max() < outputs.shape[-1] - 4:
+        raise ValueError(
+            f"classes {classes.min().item()}..{classes.max().item()} for a model with "
+            f"{outputs.shape[-1] - 4}; expected 0..{outputs.shape[-1] - 5}"
+        )
+    if (flat := (true[:, :2] >= true[:, 2:]).any(1)).any():
+        raise ValueError(
+            f"the true box {true[flat][0].tolist()} is empty: expected left < right, top < bottom"
+        )
+    overlap = torch.stack(
+        [box_iou(boxes, box[None])[:, 0] for boxes, box in zip(outputs[..., :4], true, strict=True)]
+    )
+    probability = outputs[..., 4:].log_softmax(-1)[
+        torch.arange(len(outputs)), :, classes
+    ]  # its log
+    score = (overlap.log() + probability).amax(1).clamp(math.log(1e-6), -1e-6)
+    return score - torch.log(-torch.expm1(score))
+
+
+def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Minus the squared error, the value for regression.
+
+    Parameters
+    ----------
+    outputs : (B,), (B, 1) or (B, D) float
+        What the model says.
+    targets : (B,) or (B, D) float
+        What is true; pass it as `labels`.
+
+    Returns
+    -------
+    (B,) float
+        In the squared unit of the targets; summed over D.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
+
+    Examples
+    --------
+    >>> negative_error(torch.tensor([[1.5], [2.0]]), torch.tensor([1.0, 2.0]))
+    tensor([-0.2500, -0.0000])
+    """
+    targets = torch.as_tensor(targets, device=outputs.device)
+    if outputs.numel() != targets.numel() or len(outputs) != len(targets):
+        raise ValueError(
+            f"expected outputs and targets of the same shape; got {tuple(outputs.shape)} and "
+            f"{tuple(targets.shape)}"
+        )
+    return -(outputs - targets.reshape(outputs.shape)).square().reshape(len(outputs), -1).sum(1)
+
+
+def _in_region(labels: Tensor, shape: tuple[int, int]) -> Tensor:
+    return F.interpolate((labels >= 0).float()[None, None], shape)[0, 0] > 0
+
+
+def _in_box(label: Tensor, shape: tuple[int, int]) -> Tensor:
+    left, top, right, bottom = label[1:].tolist()
+    rows, columns = (torch.arange(side) + 0.5 for side in shape)
+    return ((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right)
+
+
+# Where in the input a value looks, if not everywhere: from a sample's label to a map of pixels.
+_LOOKS_AT = {region_log_odds: _in_region, box_log_odds: _in_box}
+
+
+def has_player(value: Callable, placement: Placement, label: Tensor) -> bool:
+    """Whether a player owns a part of what a value is about, as of a region or a box.
+
+    True of values that are about the whole input.
+
+    Examples
+    --------
+    >>> from pi_lib import PatchPlayers
+    >>> placement, = PatchPlayers(grid=4, n=4, region="central").place(torch.rand(1, 3, 8, 8))
+    >>> corner, centre = torch.tensor([0., 0., 0., 2., 2.]), torch.tensor([0., 2., 2., 6., 6.])
+    >>> [has_player(box_log_odds, placement, box) for box in (corner, centre)]
+    [False, True]
+    """
+    look = next((look for known, look in _LOOKS_AT.items() if known is value), None)
+    if look is None:
+        return True
+    owned = (placement.owner < len(placement.names)).expand_as(placement.inputs)
+    return bool((owned & look(label.cpu(), tuple(placement.inputs.shape[-2:]))).any())
+
+
 def coalition_values(
     model: Callable,
     inputs,
@@ -88,18 +260,20 @@ def coalition_values(
     Parameters
     ----------
     model : callable
-        Returns logits ``(batch, C)``, or an object with ``.logits``. A module is moved to `device`
-        for the run and back. It must be in eval mode.
+        Returns logits ``(batch, C)``, what else `value` takes, or an object with ``.logits``. A
+        module is moved to `device` for the run and back. It must be in eval mode.
     inputs : float Tensor (B, C, H, W), list of str, or what `players` takes
         The samples, unmasked.
-    labels : (B,) int
-        True classes.
+    labels : (B,) int, or (B, ...) as `value` takes them
+        True classes; or label maps, boxes, targets.
     players : object with `n` and ``place(inputs, ids)``
         See `pi_lib.players`.
     ids : (B,) int, optional
         Ids of the samples, which seed the draw of players; default a digest of their content.
     value : callable, default `log_odds`
-        From the model's output and the labels ``(batch,)`` to values ``(batch,)``.
+        From the model's output and the labels ``(batch, ...)`` to values ``(batch,)``:
+        `region_log_odds` for segmentation, `box_log_odds` for detection, `negative_error` for
+        regression, or one's own.
     device : "auto" or a torch device
         "auto" is the GPU where there is one.
     batch_size : "auto" or int
@@ -125,8 +299,9 @@ def coalition_values(
     ------
     ValueError
         For more than 16 players, a model in training mode or one that answers the same input
-        differently, labels out of range, or a value that is not finite (sample and coalition
-        are named); with `keep`, for a model or `value` that its name does not tell apart.
+        differently, labels out of range, a region or box without a player, or a value that is not
+        finite (sample and coalition are named); with `keep`, for a model or `value` that its name
+        does not tell apart.
     """
     if players.n > MOST_PLAYERS:
         forwards = 2**players.n * len(inputs)
@@ -181,6 +356,13 @@ def games(
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, so its answers are random: model.eval()")
     placements = players.place(inputs, ids)
+    for sample, (placement, label) in enumerate(zip(placements, labels, strict=True)):
+        if not has_player(value, placement, label):
+            raise ValueError(
+                f"sample {sample}: no player owns a part of what {value.__name__} is asked about, "
+                "so its parts are never masked: draw the players there (a coarser grid, "
+                'region="all", LabelMapPlayers), or leave the sample out'
+            )
     device = choose_device(device)
     size = _BatchSize(batch_size, device)
     bottlenecks = {} if share and _is_eager(model) else None
@@ -345,7 +527,8 @@ class _MaskedModel:
                 self.output = self._plain
 
     def _values(self, coalitions: Tensor) -> Tensor:
-        return self.value(self.output(coalitions), self.label.expand(len(coalitions))).double()
+        labels = self.label.expand(len(coalitions), *self.label.shape)
+        return self.value(self.output(coalitions), labels).double()
 
     def _plain(self, coalitions: Tensor) -> Tensor:
         return self._forward(self._masked(coalitions))
