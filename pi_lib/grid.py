@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pi_lib.store import Store, environment
-from pi_lib.study import Cell, Result, run, stored
+from pi_lib.study import COLUMNS, Cell, Result, run, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,13 +98,6 @@ def _cells(shared: dict, entry) -> list[Cell]:
     return [Cell(seed=seed, **fields) for seed in seeds]
 
 
-def table(results: Sequence[Result]) -> "pd.DataFrame":
-    """The tables of several cells in one; see `pi_lib.study.Result.table`."""
-    import pandas as pd
-
-    return pd.concat([result.table() for result in results], ignore_index=True)
-
-
 def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
     """What `record` wrote: the table, and where it comes from.
 
@@ -129,24 +122,39 @@ def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
 def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
     """Write the table of the computed cells to ``path.parquet``, where they come from to ``.json``.
 
+    Cells that the store does not have stay as an earlier record at `path` has them: a grid may be
+    computed in parts, on several machines.
+
     Returns
     -------
     list of Cell
         Those that the record holds: the others are not computed yet.
     """
-    there = [cell for cell in cells if stored(cell, store)]
-    results = [run(cell, store) for cell in there]
+    import pandas as pd
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if results:
-        table(results).to_parquet(path.with_suffix(".parquet"), compression="zstd")
-    about = {
-        "environment": environment(),
-        "cells": [_provenance(result, store) for result in results],
-        "missing": [f"{cell.name}, seed {cell.seed}" for cell in cells if cell not in there],
-    }
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
-    return there
+    earlier, came = recorded(path) if path.with_suffix(".parquet").is_file() else (None, {})
+    known = {(one["name"], one["profile"], one["seed"]): one for one in came.get("cells", [])}
+    held, tables, about = [], [], []
+    for cell in cells:
+        if stored(cell, store):
+            result = run(cell, store)
+            tables.append(result.table())
+            about.append(_provenance(result, store))
+        elif one := known.get((cell.name, cell.profile, cell.seed)):
+            tables.append(earlier[(earlier[list(COLUMNS)] == list(cell.columns)).all(axis=1)])
+            about.append({"environment": came.get("environment")} | one)
+        else:
+            continue
+        held.append(cell)
+    if tables:
+        table = pd.concat(tables, ignore_index=True)
+        table.to_parquet(path.with_suffix(".parquet"), compression="zstd")
+    missing = [f"{cell.name}, seed {cell.seed}" for cell in cells if cell not in held]
+    text = json.dumps({"cells": about, "missing": missing}, indent=1)
+    path.with_suffix(".json").write_text(text + "\n")
+    return held
 
 
 def _provenance(result: Result, store: Store) -> dict:
@@ -155,6 +163,7 @@ def _provenance(result: Result, store: Store) -> dict:
     steps = {name: store.record(entry) for name, entry in result.entries.items()}
     return {
         "name": result.cell.name,
+        "environment": environment(),
         **asdict(result.cell) | {"changes": dict(result.cell.changes)},
         "settings": asdict(result.cell.settings),
         "learning_rates": result.learning_rates().to_dict("records"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PHASES = ("probe", "finetuned", "scratch")
+COLUMNS = ("backbone", "source", "task", "changes", "profile", "seed")  # of a table: the cell
 _TRAINING = ("assets", "aims", "tasks", "models", "pretraining", "training", "study")
 STEPS = {  # and the modules whose code decides a step's result
     "pretrain": _TRAINING,
@@ -265,6 +266,12 @@ class Cell:
         'epochs=3, n_train=100'
         """
         return ", ".join(f"{name}={value:g}" for name, value in self.changes)
+
+    @property
+    def columns(self) -> tuple[str | int, ...]:
+        """What a table says of the cell in its `COLUMNS`."""
+        of = {"source": self.pretrained_on, "changes": self.changed}
+        return tuple(of.get(name, getattr(self, name)) for name in COLUMNS)
 
     @property
     def aim(self) -> str:
@@ -561,12 +568,8 @@ class Result:
                     for i, j in enumerate(row)
                 ]  # fmt: skip
         table = pd.DataFrame(rows).fillna({"order": 0, "phase": "", "step": -1, "progress": -1})
-        cell = asdict(self.cell) | {
-            "source": self.cell.pretrained_on,
-            "changes": self.cell.changed,
-        }
-        for at, name in enumerate(("backbone", "source", "task", "changes", "profile", "seed")):
-            table.insert(at, name, cell[name])
+        for at, (name, value) in enumerate(zip(COLUMNS, self.cell.columns, strict=True)):
+            table.insert(at, name, value)
         return table.astype({"order": "int16", "step": "int32", "sample": "int16"})
 
     def provenance(self) -> "pd.DataFrame":

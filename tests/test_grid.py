@@ -137,5 +137,13 @@ def test_command_line_computes_records_and_goes_on(tmp_path, monkeypatch, capsys
     pd.testing.assert_frame_equal(table, result.table())
     assert about["missing"] == [f"vit-32 (cifar10) on flowers, seed {seed}" for seed in (0, 1)]
     assert str(tmp_path) not in json.dumps(about)
+    assert about["cells"][0]["environment"]["versions"]["torch"]
+
+    # Another machine, which has computed nothing, adds nothing and takes nothing away.
+    cells = grid.read(tmp_path / "g.yml")
+    assert grid.record(cells, Store(tmp_path / "empty"), tmp_path / "rec") == cells[:1]
+    again, about_again = grid.recorded(tmp_path / "rec")
+    pd.testing.assert_frame_equal(again, table)
+    assert about_again == about
     with pytest.raises(FileNotFoundError, match="python -m pi_lib study --grid FILE --record"):
         grid.recorded(tmp_path / "other")
