@@ -1,0 +1,224 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Tasks that are not classification
+#
+# **Key points**
+#
+# - Interactions need a value of a masked picture, nothing else. Segmentation, detection and regression
+#   have one too: what the network says of a region, of a box, or of a number.
+# - One network, pre-trained to classify, fine-tuned to segment and to detect: what does it keep, and is
+#   it ahead of the same network from scratch?
+# - The same players, transforms and quantities as in the chapters before; the claims of the paper are
+#   held against both tasks.
+#
+# *Needs: [What is preserved](03_what_is_preserved) for what is measured. Five minutes to read, a minute
+# or two to run: the numbers were recorded beforehand, by the command at the foot.*
+
+# %% tags=["parameters"]
+profile = "quick"
+seed = 0
+record = "recorded/other_tasks.parquet"
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+# Not installed? In a checkout of the project: pip install --editable .
+import pi_lib as pi
+from pi_lib import findings, grid, plots, study, tasks
+
+plots.style()
+table, about = grid.recorded(record)
+names = {task: task.rpartition("+")[2] for task in table["task"].unique()}
+
+# %% [markdown]
+# ## Scenes with masks and boxes
+#
+# No data set at hand has masks or boxes, so they are made: a garment of Fashion-MNIST and another one of
+# a different class, both as they are, each in a quarter of its own of a black canvas. A garment's mask
+# is its pixels brighter than 16 of 255, its box the smallest that holds them. The networks are
+# pre-trained to classify other pictures, of another half of Fashion-MNIST or of CIFAR-10.
+
+# %% mystnb={"figure": {"name": "fig-scenes", "caption": "Four scenes with the two boxes of each; below them, the masks: the garment that is asked about, and the other one."}, "image": {"alt": "Four black canvases with two pieces of clothing each, outlined by boxes, and below each the two silhouettes in two colours."}}
+shown = {
+    name: tasks.load(f"fashion-mnist+even+{name}", n_train=20, n_test=20, size=32, seed=seed)
+    for name in ("segmentation", "detection")
+}
+figure, axes = plt.subplots(2, 4, figsize=(7, 3.6), layout="constrained")
+for i, (above, below) in enumerate(axes.T):
+    above.imshow(shown["detection"].test.inputs[i].permute(1, 2, 0))
+    for which, (label, left, top, right, bottom) in enumerate(
+        shown["detection"].test.targets[i].tolist()
+    ):
+        colour = plots.COLOURS["preserved" if which == 0 else "discarded"]
+        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        above.add_patch(plt.Rectangle(corner, *size, fill=False, edgecolor=colour, lw=1.5))
+        above.text(
+            left, top, shown["detection"].classes[int(label)], color=colour, fontsize=6, va="bottom"
+        )
+    own, other = shown["segmentation"].test.targets[i] >= 0
+    below.imshow(torch.where(own, 2, torch.where(other, 1, 0)), cmap="cividis")
+for axis in axes.flat:
+    axis.axis("off")
+
+# %% [markdown]
+# A head reads the encoder's feature map, linearly at every position: the classes of the pixels there, or
+# a class and a box, as in FCOS {cite}`tian2019`. For a probe the encoder is frozen, so that what it
+# knows of the scene is read out, as in classification.
+#
+# *Accuracy* is the share of test scenes whose garment is found: by a mask, or by the likeliest box of its
+# class, that overlaps the true one by more than half (intersection over union).
+#
+# ## The value of a masked scene
+#
+# *Segmentation*: the log-odds of the true class, averaged over the garment's pixels $R$
+# (`pi.region_log_odds`),
+#
+# $$v(x_T) = \frac{1}{|R|} \sum_{u \in R} \log \frac{p_u(y \mid x_T)}{1 - p_u(y \mid x_T)}.$$
+#
+# *Detection*: a box $b$ scores by its overlap with the true one $b^*$ times its probability of the true
+# class, as in D-RISE {cite}`petsiuk2021`, and the best counts, as log-odds (`pi.box_log_odds`),
+#
+# $$v(x_T) = \log \frac{s}{1 - s}, \qquad s = \max_b \operatorname{IoU}(b, b^*)\, p_b(y \mid x_T).$$
+#
+# *Regression*: minus the squared error (`pi.negative_error`). Players are patches of a 4 x 4 grid, drawn
+# from all over the scene; a scene of which no player shows the garment is left out, and a region or box
+# without a player is refused.
+
+# %% [markdown]
+# ## What is preserved, and what it is worth
+
+# %% tags=["hide-input"]
+numbers = findings.summary(table)
+settings = about["cells"][0]["settings"]
+seeds = table.groupby(list(findings.CELL))["seed"].nunique().min()
+display(
+    Markdown(
+        f"{about['cells'][0]['backbone']}, {settings['n_train']} training scenes, {settings['epochs']} passes, at least {seeds} "
+        f"seeds a row; {settings['samples']} scenes and {settings['n']} players a seed; intervals of 95 %."
+    )
+)
+rows = [
+    (names[task], source) for (_, source, task, _), _ in table.groupby(findings.CELL, sort=False)
+]
+index = pd.MultiIndex.from_tuples(rows, names=["task", "pre-trained on"])
+display(numbers.set_index(index).drop(columns="salient error").T.map(str))
+
+# %% mystnb={"figure": {"name": "fig-other-tasks", "caption": "The knowledge before and after fine-tuning, a row per task and source: what was preserved and discarded, what is new, and how much of the preserved part scratch training learned."}, "image": {"alt": "Three panels of horizontal bars, one row per task and source of pre-training."}}
+figure = plots.kept(table.assign(task=table["task"].map(names), changes=""))
+
+# %% [markdown]
+# ## Do the paper's claims hold here?
+
+# %% tags=["hide-input"]
+found = findings.findings(table)
+display(
+    pd.DataFrame(
+        {
+            name: found[found["cell"] == cell]
+            .set_index("claim")
+            .apply(
+                lambda row: (
+                    f"{row['verdict']}: {pi.Estimate(row['value'], row['low'], row['high'])}"
+                ),
+                axis=1,
+            )
+            for name, cell in zip(map(", ".join, rows), numbers.index, strict=True)
+        }
+    )
+)
+
+# %% tags=["hide-input"]
+lines = []
+for (task, source), (_, row) in zip(rows, numbers.iterrows(), strict=True):
+    side = row["gain over scratch"].compared_with(0)
+    says = {
+        "above": "**start from pre-trained weights**",
+        "below": "**train from scratch**",
+        "undecided": "either will do",
+    }[side]
+    lines.append(
+        f"- {task}, pre-trained on {source}: {says}; fine-tuning finds {row['gain over scratch']} more of the garments "
+        f"than scratch, and {row['accuracy finetuned'].value - row['accuracy probe'].value:+.2f} against a probe, preserving "
+        f"{row['preserved']} of what the probe knew."
+    )
+display(Markdown("In practice, with few scenes:\n\n" + "\n".join(lines)))
+
+# %% [markdown]
+# ## Look at one scene
+#
+# A smaller run of this page's own: pre-trained on the other half of the garments, fine-tuned to detect.
+
+# %% mystnb={"figure": {"name": "fig-detected", "caption": "A scene with its players, then the patches of the strongest interactions of the detector's value; orange adds to the score of the garment's box, blue takes away."}, "image": {"alt": "A scene with two pieces of clothing and numbered patches, and copies of it in which the strongest groups of patches stand out."}}
+changes = {"n_train": 240, "n_test": 100, "epochs": 8, "n_source": 1500, "source_epochs": 4}
+small = profile == "smoke"
+cell = study.Cell(
+    "resnet20", "fashion-mnist+even+detection", profile, seed, source="fashion-mnist+odd",
+    changes={} if small else changes | {"grid": 4, "samples": 4, "rate": 1e-3, "checkpoints": 2},
+)  # fmt: skip
+detector = study.trained_model(cell, "finetuned")
+task = cell.load()
+scenes, players = cell.samples(task), cell.players(task)
+images, true = tasks.images(scenes.inputs), scenes.targets[:, 0]  # class and box of a garment each
+interactions = pi.extract(detector, images, true, players, value=pi.box_log_odds, ids=scenes.ids)
+figure = plots.interactions_on_image(players.place(images, scenes.ids)[0], interactions)
+
+# %%
+interactions.top(5)
+
+# %% [markdown]
+# ## On a model of your own
+#
+# `extract` wants a model's output as one tensor. For segmentation that is logits `(B, C, H, W)`, as
+# most networks give them, and label maps with -1 outside the region. For detection it is
+# `(B, boxes, 4 + classes)`: of a DETR-like model, `torch.cat([boxes, logits], -1)` with the boxes as left,
+# top, right, bottom in pixels. For regression, labels are the true numbers. Here a number is read from
+# the features of the detector's encoder: the share of a scene that is bright.
+
+# %%
+split = task.train
+pictures = tasks.images(split.inputs)
+bright = (split.inputs.amax(1) > 16).float().mean((1, 2))
+with torch.no_grad():
+    features = torch.nn.functional.pad(detector.encoder(pictures), (0, 1), value=1.0)
+weights = torch.linalg.lstsq(features, bright[:, None], driver="gelsd").solution[:, 0]
+
+
+def area(x):
+    """Predicted share of bright pixels: (B,)."""
+    return torch.nn.functional.pad(detector.encoder(x), (0, 1), value=1.0) @ weights
+
+
+asked = (scenes.inputs.amax(1) > 16).float().mean((1, 2))
+pi.extract(area, images, asked, players, value=pi.negative_error, ids=scenes.ids).top(3)
+
+# %% [markdown]
+# A region that no player touches says nothing of the players, and is refused:
+
+# %%
+corner = torch.full((len(images), *images.shape[2:]), -1)
+corner[:, 0, 0] = 0
+try:
+    middle = pi.PatchPlayers(grid=8, n=4, region="central")
+    pi.extract(detector, images, corner, middle, value=pi.region_log_odds)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## What this rests on
+#
+# One small network, whose feature map has a position for every four pixels, and scenes that are easier
+# than photographs: the ground is black, so where a garment is can be seen by its brightness; which
+# it is cannot. These numbers again:
+#
+#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/other_tasks.yml \
+#         --record notebooks/recorded/other_tasks
