@@ -38,7 +38,7 @@ names = {
     (cell["backbone"], cell["source"] or "published", cell["task"]): cell["name"].split(",")[0]
     for cell in about["cells"]
 }
-table["size"] = table["changes"].str.extract(r"n_train=(\d+)", expand=False).astype(int)
+table["size"] = findings.changed(table["changes"], "n_train").astype(int)
 
 
 def by_size(rows):

@@ -35,7 +35,7 @@ from pi_lib.pretraining import OBJECTIVES
 
 plots.style()
 table, about = grid.recorded(record)
-kind = table["source"].str.extract(r", (\w+)$", expand=False).fillna("supervised")
+kind = findings.objective(table)
 numbers = {
     task: pd.concat(
         [

@@ -60,7 +60,7 @@ def count(estimates, threshold):
 # %% tags=["hide-input"]
 fell = count(paper["gain over scratch"], 0)
 size_table = tables["data_size"].assign(
-    size=tables["data_size"]["changes"].str.extract(r"n_train=(\d+)", expand=False).astype(int)
+    size=findings.changed(tables["data_size"]["changes"], "n_train").astype(int)
 )
 ends, largest = {}, {}
 for (backbone, source, task), rows in size_table.groupby(["backbone", "source", "task"]):
@@ -138,7 +138,7 @@ pairs = zip(second["finetuned"], second["scratch"], strict=True)
 sooner = pi.bootstrap([fine.value - scratch.value for fine, scratch in pairs])
 settings = findings.summary(tables["discarding"])
 settings.index = settings.index.str.split(", ", n=1).str[1]  # of one network and task
-passes = settings.index.str.extract(r"epochs=(\d+)", expand=False).astype(int)
+passes = findings.changed(settings.index, "epochs")
 rho = findings.rank_correlation(passes, settings["accuracy finetuned"].map(lambda e: e.value))
 say(
     (
@@ -189,7 +189,7 @@ say(
 
 # %% tags=["hide-input"]
 kinds, wins = tables["pretraining"], {}
-kind = kinds["source"].str.extract(r", (\w+)$", expand=False).fillna("supervised")
+kind = findings.objective(kinds)
 for task, rows in kinds.groupby("task", sort=False):
     of = {
         name: findings.accuracy(rows[kind[rows.index] == name], "finetuned")
@@ -220,7 +220,7 @@ say(
 # ## How gently?
 
 # %% tags=["hide-input"]
-rates = settings.index.str.extract(r"rate=([\d.e-]+)", expand=False).astype(float)
+rates = findings.changed(settings.index, "rate")
 kept = findings.rank_correlation(rates, settings["preserved"].map(lambda e: e.value))
 best = settings["accuracy finetuned"].map(lambda e: e.value).idxmax()
 says = {

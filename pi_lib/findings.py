@@ -175,6 +175,23 @@ def cells(table: "pd.DataFrame"):
         yield f"{backbone} ({source}) on {task}" + (changes and f", {changes}"), rows
 
 
+def changed(texts: "pd.Series | pd.Index", setting: str) -> "pd.Series | pd.Index":
+    """What cells changed a setting to, from the column ``changes`` or their names; NaN if not.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> changed(pd.Series(["epochs=3, n_train=100", "rate=1e-05"]), "n_train").tolist()
+    [100.0, nan]
+    """
+    return texts.str.extract(rf"\b{setting}=([\d.e+-]+)", expand=False).astype(float)
+
+
+def objective(table: "pd.DataFrame") -> "pd.Series":
+    """What each row's network was pre-trained to do: one of `pi_lib.pretraining.OBJECTIVES`."""
+    return table["source"].str.extract(r", (\w+)$", expand=False).fillna("supervised")
+
+
 def findings(table: "pd.DataFrame") -> "pd.DataFrame":
     """Every claim in every cell.
 
