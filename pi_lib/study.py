@@ -75,6 +75,7 @@ class Settings:
     n_source: int = 0  # samples and epochs of pre-training, where it is done here
     source_epochs: int = 1
     rate: float | None = None  # learning rate of fine-tuning, in place of a choice
+    frozen: float | None = None  # share of the encoder's layers that fine-tuning leaves alone
 
 
 # Fine-tuning and scratch training share data, order and schedule. Each phase has the learning rate
@@ -138,7 +139,8 @@ PROFILES = {
 }  # fmt: skip
 
 _CHANGES = {  # what a cell may change, and of what type it is
-    field.name: (int, float) if field.name == "rate" else int for field in fields(Settings)
+    field.name: (int, float) if field.name in ("rate", "frozen") else int
+    for field in fields(Settings)
 }
 PAPER_PLAYERS = {"cifar10": 12, "cifar10-jpeg": 12}  # the paper's n where it is not 10
 
@@ -200,6 +202,8 @@ class Cell:
             elif isinstance(value, bool) or not isinstance(value, _CHANGES[name]) or value <= 0:
                 number = "an integer" if _CHANGES[name] is int else "a number"
                 yield f"{name}={value!r}; expected {number} above 0"
+            elif name == "frozen" and value >= 1:
+                yield f"frozen={value!r}; expected a share of the encoder's layers, below 1"
         about = models.SOURCES.get(self.backbone)
         for name in ("task", "source"):
             given = getattr(self, name)
@@ -635,6 +639,7 @@ class Step:
                 "epochs": s["probe_epochs" if self.phase == "probe" else "epochs"],
             }
             about += ["n_train", "n_val", "checkpoints"]
+            about += ["frozen"] if self.phase == "finetuned" else []
         about += ["n_test"]
         if self.name == "extract":
             spec["checkpoint"] = self.at
@@ -967,7 +972,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
     cell, s, task = step.cell, step.cell.settings, step.cell.load()
     train = {
         "probe": training.linear_probe,
-        "finetuned": training.finetune,
+        "finetuned": partial(training.finetune, frozen=s.frozen or 0),
         "scratch": training.train_from_scratch,
     }[step.phase]
     _fit(

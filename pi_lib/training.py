@@ -207,6 +207,7 @@ def fit(
     resume: str | Path | None = None,
     loss: Callable[..., tuple[Tensor, Tensor]] = supervised,
     correct: Callable[[Tensor, Tensor], Tensor] = classified,
+    frozen: float = 0.0,
     label: str = "train",
 ) -> Run:
     """Train a copy of `model`; the one recipe behind every phase.
@@ -250,6 +251,9 @@ def fit(
         `pi_lib.aims`.
     correct : callable, default whether the largest logit is the label's
         From logits and labels to which samples are right, bool ``(B,)``: what accuracy counts.
+    frozen : float, default 0
+        Share of the layers of ``model.encoder``, counted from the input, that stay as they are, in
+        eval mode; at least 0, below 1. A layer is a module with parameters of its own.
     label : str
         What the progress line says.
 
@@ -257,7 +261,8 @@ def fit(
     ------
     ValueError
         If there is nothing to train on, a checkpoint lies outside the run, the devices cannot
-        share a batch, or `resume` holds the state of another run.
+        share a batch, `frozen` is no such share or the model has no encoder, or `resume` holds the
+        state of another run.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
@@ -279,10 +284,10 @@ def fit(
     settings = {
         "phase": label, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
-        "train": len(train), "test": len(test), "loss": loss.__name__,
+        "train": len(train), "test": len(test), "loss": loss.__name__, "frozen": frozen,
     }  # fmt: skip
     start = time.perf_counter()
-    learner = _WithLoss(copy.deepcopy(model), loss)
+    learner = _WithLoss(copy.deepcopy(model), loss, frozen)
     saved = None
     if resume is not None:
         data = [(split.ids, split.labels) for split in (train, test)]
@@ -341,6 +346,8 @@ def fit(
             settings["validation"] = {
                 name: found[f"eval_{name}"] for name in ("accuracy", "loss")
             } | {"samples": len(validation)}
+    for x in learner.frozen:
+        x.requires_grad_(True)
     return Run(
         model=learner.model.cpu().eval(),
         checkpoints=recorder.states,
@@ -348,6 +355,38 @@ def fit(
         settings=settings,
         seconds=round(time.perf_counter() - start, 3),
     )
+
+
+def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
+    """The first layers of a model's encoder, from the input: a share of those with parameters.
+
+    Raises
+    ------
+    ValueError
+        If the share is not at least 0 and below 1, or the model has no encoder.
+
+    Examples
+    --------
+    >>> model = nn.Module()
+    >>> model.encoder = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
+    >>> first_layers(model, 0.5)
+    [Linear(in_features=2, out_features=3, bias=True)]
+    """
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"frozen={share!r}; expected a share of the encoder's layers, at least 0 and below 1 "
+            "(all of them: pi_lib.linear_probe)"
+        )
+    if not share:
+        return []
+    if not isinstance(getattr(model, "encoder", None), nn.Module):
+        raise ValueError(f"frozen={share!r} is of the layers of model.encoder, and there is none")
+    layers = [
+        layer
+        for layer in model.encoder.modules()
+        if next(layer.parameters(recurse=False), None) is not None
+    ]
+    return layers[: round(share * len(layers))]
 
 
 def checkpoint_steps(total: int, count: int) -> list[int]:
@@ -419,9 +458,20 @@ class _WithLoss(nn.Module):
 
     accepts_loss_kwargs = False  # the loss is a mean over the batch, whatever the Trainer counts
 
-    def __init__(self, model: nn.Module, loss: Callable):
+    def __init__(self, model: nn.Module, loss: Callable, frozen: float):
         super().__init__()
         self.model, self.loss = model, loss
+        self.kept = first_layers(model, frozen)
+        parameters = (x for layer in self.kept for x in layer.parameters(recurse=False))
+        self.frozen = [x for x in parameters if x.requires_grad]
+        for x in self.frozen:
+            x.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "_WithLoss":
+        super().train(mode)
+        for layer in self.kept:
+            layer.training = False  # of this layer alone: those within may be trained
+        return self
 
     def forward(self, x: Tensor, labels: Tensor | None = None, **others) -> dict[str, Tensor]:
         loss, logits = self.loss(self.model, x, labels, **others)

@@ -209,6 +209,9 @@ TABLE = {
     "half a sample": (
         lambda: study.Cell(changes={"n_train": 0.5}), ValueError, "n_train=0.5.*integer above 0",
     ),
+    "all layers frozen": (
+        lambda: study.Cell(changes={"frozen": 1}), ValueError, "frozen=1; expected a share",
+    ),
     "no rate": (lambda: study.Cell(changes={"rate": -1.0}), ValueError, "rate=-1.0.*above 0"),
     "classes that vanish at a small size": (
         lambda: study.Cell(profile="smoke", changes={"n_train": 9}).load(),

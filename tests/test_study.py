@@ -8,7 +8,7 @@ import small_study
 import torch
 
 import pi_lib as pi
-from pi_lib import findings, study
+from pi_lib import findings, study, training
 from pi_lib.store import Store
 
 CELL = study.Cell("efficientnet-lite0", "fashion-mnist", profile="smoke")
@@ -177,6 +177,24 @@ def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, 
     ]
     assert sorted(seeds) == [0] * 9 + [3] * 3  # the rates of each phase with seed 0; the chosen
     assert len(list((tmp_path / "pretrain").glob("[!.]*"))) == 1  # one for all seeds
+
+
+def test_frozen_layers_are_those_of_fine_tuning(tmp_path, small):
+    """The phases beside it are shared with the cell that freezes none."""
+    plain = study.Cell(**small_study.CELL)
+    cell = study.Cell(**small_study.CELL, changes={"frozen": 0.5})
+    for phase in study.PHASES:
+        one, other = (study.Step(c, "train", phase, 0.1).key for c in (plain, cell))
+        assert (one == other) == (phase != "finetuned")
+    store = Store(tmp_path)
+    start, end = (cell.build(10, store=store), study.trained_model(cell, "finetuned", store))
+    kept = training.first_layers(start, 0.5)
+    same = [
+        torch.equal(x, y)
+        for x, y in zip(start.encoder.parameters(), end.encoder.parameters(), strict=True)
+    ]
+    count = sum(len([*layer.parameters()]) for layer in kept)
+    assert count and all(same[:count]) and not any(same[count:])
 
 
 def test_validation_samples_are_no_training_samples(monkeypatch):

@@ -115,10 +115,11 @@ def with_dropout():
     return models.Classifier(normed, model.head)
 
 
-@pytest.mark.parametrize("stops", [[19], [30, 45]])  # 19 steps an epoch, 57 in all
-def test_interrupted_and_resumed_gives_the_same_bits(stops, digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("stops", "frozen"), [([19], 0.0), ([30, 45], 0.5)])  # of 57 steps
+def test_interrupted_and_resumed_gives_the_same_bits(stops, frozen, digits, tmp_path, monkeypatch):
     """Weights, every checkpoint and the log; what was done before is not done again."""
     options = SHORT | {"checkpoints": [0, 14, 30], "validation": digits[1].take(range(50))}
+    options["frozen"] = frozen
     expected = finetune(with_dropout(), *digits, **options)
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
     for stop in stops:
@@ -138,6 +139,51 @@ def test_interrupted_and_resumed_gives_the_same_bits(stops, digits, tmp_path, mo
     assert found.steps == expected.steps == [0, 14, 30, 57]
     assert all(same(found.checkpoints[s], expected.checkpoints[s]) for s in found.steps)
     assert same(found.model.state_dict(), expected.model.state_dict())
+
+
+def test_frozen_layers_stay_to_the_bit_and_the_others_learn(digits):
+    """Of the three with parameters, BatchNorm and convolution, whose statistics stay too."""
+    model = with_dropout()
+    before = {k: x.clone() for k, x in model.state_dict().items()}
+    run = finetune(model, *digits, frozen=0.6, **SHORT)
+    for step in run.steps:
+        kept = {
+            k: x
+            for k, x in run.checkpoints[step].items()
+            if k.startswith(("encoder.1.", "encoder.2."))
+        }
+        assert len(kept) == 7 and same(kept, before)
+    after = run.model.state_dict()
+    assert not any(torch.equal(after[k], before[k]) for k in ("encoder.5.weight", "head.weight"))
+    assert all(x.requires_grad for x in (*run.model.parameters(), *model.parameters()))
+    assert run.accuracy > run.log[0]["accuracy"] + 0.3
+    assert run.settings["frozen"] == 0.6
+    moved = finetune(model, *digits, **SHORT).model.state_dict()
+    assert not torch.equal(moved["encoder.1.running_mean"], before["encoder.1.running_mean"])
+
+
+@pytest.mark.parametrize("frozen", [-0.1, 1, 1.5])
+def test_a_share_of_layers_lies_below_one(frozen, digits):
+    with pytest.raises(ValueError, match="expected a share of the encoder's layers"):
+        finetune(network(), *digits, frozen=frozen, **SHORT)
+    with pytest.raises(ValueError, match=r"layers of model\.encoder, and there is none"):
+        finetune(nn.Linear(2, 3), *digits, frozen=0.5, **SHORT)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet20", "vgg16-32", "resnet50-32", "vit-32", "minilm", "efficientnet-lite0"]
+)
+def test_layers_are_counted_in_the_order_of_computation(name):
+    model, called = models.build(name, 2, pretrained=False), []
+    layers = training.first_layers(model, 0.999)
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda layer, _: called.append(layer))
+    text = models.SOURCES[name].kind == "text"
+    with torch.no_grad():
+        model(torch.ones(1, 5, dtype=int) if text else torch.rand(1, 3, 32, 32))
+    called = [layer for layer in called if not isinstance(layer, nn.Embedding)]  # side by side
+    assert called == [layer for layer in layers if layer in called]
+    assert len(called) > 0.7 * len(layers)
 
 
 def test_another_runs_state_is_refused(digits, tmp_path):
