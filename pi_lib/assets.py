@@ -182,6 +182,36 @@ ASSETS = {
             },
         ),
         Asset(
+            name="rated-texts",
+            what="13,098 more texts, of product reviews, newspaper editorials and tweets, so rated",
+            licence="MIT",
+            package="vaderSentiment==3.3.2",
+            archive=f"{_VADER}.tar.gz",
+            sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+            files={
+                "amazonReviewSnippets_GroundTruth.txt": File(
+                    ("11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2",),
+                    f"{_REVIEWS}/amazonReviewSnippets_GroundTruth.txt",
+                ),
+                "nytEditorialSnippets_GroundTruth.txt": File(
+                    ("7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",),
+                    f"{_REVIEWS}/nytEditorialSnippets_GroundTruth.txt",
+                ),
+                "tweets_GroundTruth.txt": File(
+                    ("dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f",),
+                    f"{_REVIEWS}/tweets_GroundTruth.txt",
+                ),
+                "README.txt": File(
+                    ("583d6381c04a4b342ac6e7268066128467785f1f4801c4f7d44afb1ccbaad939",),
+                    f"{_REVIEWS}/_README_.txt",
+                ),
+                "LICENSE.txt": File(
+                    ("74cfe41cdbf7f6925aeb4c18c148ec8db042540edb6739fd81069aa4e3c8b118",),
+                    f"{_VADER}/LICENSE.txt",
+                ),
+            },
+        ),
+        Asset(
             name="fashion-mnist",
             what="Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28 x 28, 10 classes",
             licence="MIT",

@@ -1,8 +1,9 @@
 """Data sets by name, and how a sample becomes an input.
 
-Two tasks work on any machine: pictures of clothes (Fashion-MNIST) and sentences of film
-reviews. The paper's own (CIFAR-10, CUB-200-2011, Stanford Cars, SST-2) are looked for in the
-reader's own folder (``PI_LIB_DATA``, or ``data=``), then in the Hugging Face hub and its cache.
+Some tasks work on any machine: pictures of clothes (Fashion-MNIST) and rated texts, of film and
+product reviews, editorials and tweets. The paper's own (CIFAR-10, CUB-200-2011, Stanford Cars,
+SST-2) are looked for in the reader's own folder (``PI_LIB_DATA``, or ``data=``), then in the
+Hugging Face hub and its cache.
 ``folder:PATH`` is a data set of the reader's own. A name may go on with `SHIFTS`:
 ``fashion-mnist+odd+inverted`` is every second picture of Fashion-MNIST, dark made light, and
 ``fashion-mnist+segmentation`` asks for the class of every pixel of scenes made of its pictures.
@@ -20,7 +21,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -463,14 +464,33 @@ def _fashion_mnist(data: str | Path | None) -> _Source:
     )
 
 
-def _movie_reviews(data: str | Path | None) -> _Source:
-    folder = assets.fetch("movie-reviews", data)
-    lines = (folder / "movieReviewSnippets_GroundTruth.txt").read_text("utf-8").splitlines()
+# By task: the asset, its file's beginning, and what the texts are.
+_RATED = {
+    "movie-reviews": (
+        "movie-reviews",
+        "movieReviewSnippets",
+        "film review sentences of Pang and Lee (2004)",
+    ),
+    "product-reviews": (
+        "rated-texts",
+        "amazonReviewSnippets",
+        "sentences of product reviews of Hu and Liu (2004)",
+    ),
+    "editorials": ("rated-texts", "nytEditorialSnippets", "sentences of newspaper editorials"),
+    "tweets": ("rated-texts", "tweets", "tweets"),
+}
+
+
+def _rated(name: str, data: str | Path | None) -> _Source:
+    """Texts that people rated; the others of VADER's collection are rated alike."""
+    asset, file, what = _RATED[name]
+    folder = assets.fetch(asset, data)
+    lines = (folder / f"{file}_GroundTruth.txt").read_text("utf-8").splitlines()
     rows = {}  # by sentence: a sentence that comes twice counts once
-    for line in lines:
-        index, rating, sentence = line.split("\t")
+    for at, line in enumerate(lines, 1):
+        _, rating, sentence = line.split("\t")
         if abs(float(rating)) >= 1:  # the others are neither clearly negative nor positive
-            rows.setdefault(_clean(sentence), (int(index), float(rating) > 0))
+            rows.setdefault(_clean(sentence), (at, float(rating) > 0))
     sentences = list(rows)
     ids, labels = np.array(list(rows.values())).T
     # One split for good, of which no argument decides: 4 in 5 sentences are for training.
@@ -479,8 +499,8 @@ def _movie_reviews(data: str | Path | None) -> _Source:
     return _Source(
         classes=("negative", "positive"),
         splits=tuple(_sentences(sentences, labels, ids, np.sort(part)) for part in parts),
-        source="film review sentences of Pang and Lee (2004), rated by 20 people each for VADER "
-        "(Hutto and Gilbert 2014), MIT; kept where the mean rating is at most -1 or at least 1",
+        source=f"{what}, rated by 20 people each for VADER (Hutto and Gilbert 2014), MIT; kept "
+        "where the mean rating is at most -1 or at least 1",
         text=True,
     )
 
@@ -952,7 +972,7 @@ def _rows_of_images(what: str, table, column: str):
 
 _LOADERS: dict[str, Callable[[str | Path | None], _Source]] = {
     "fashion-mnist": _fashion_mnist,
-    "movie-reviews": _movie_reviews,
+    **{name: partial(_rated, name) for name in _RATED},
     "cifar10": _cifar10,
     "cifar10-jpeg": _cifar10_jpeg,
     "cub": _cub,
@@ -961,6 +981,6 @@ _LOADERS: dict[str, Callable[[str | Path | None], _Source]] = {
     "sst2": _sst2,
 }
 NAMES = tuple(_LOADERS)
-TEXT = ("movie-reviews", "sst2")  # the others are images
+TEXT = (*_RATED, "sst2")  # the others are images
 # Of the same pictures or sentences: a network pre-trained on one has seen the other.
 SAME_DATA = ({"cifar10", "cifar10-jpeg"}, {"movie-reviews", "sst2"})

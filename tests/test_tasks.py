@@ -129,6 +129,29 @@ def test_movie_reviews_are_clean_labelled_and_never_in_both_splits():
     assert any("é" in sentence for sentence in sentences)  # read as UTF-8
 
 
+def test_movie_reviews_are_split_as_ever():
+    """What was recorded rests on it."""
+    task = tasks.load("movie-reviews", n_train=5, n_test=5)
+    assert task.train.ids == [9504, 3431, 9542, 622, 8949]
+    assert task.test.ids == [6995, 3379, 8919, 10407, 8593]
+
+
+@pytest.mark.parametrize(
+    ("name", "negative", "positive"),
+    [("product-reviews", 939, 1508), ("editorials", 982, 553), ("tweets", 837, 1830)],
+)
+def test_other_texts_are_rated_alike(name, negative, positive):
+    task = tasks.load(name)
+    assert task.kind == "text" and task.classes == ("negative", "positive")
+    labels = torch.cat([task.train.labels, task.test.labels])
+    assert labels.bincount().tolist() == [negative, positive]
+    sentences = task.train.inputs + task.test.inputs
+    assert len(set(sentences)) == len(sentences)
+    films = tasks.load("movie-reviews")
+    assert len(set(sentences) & {*films.train.inputs, *films.test.inputs}) < 3
+    assert not tasks.overlap(name, "sst2") and tasks.overlap(name, name)
+
+
 def test_text_has_no_size():
     with pytest.raises(ValueError, match="movie-reviews has sentences: size=32"):
         tasks.load("movie-reviews", size=32)
