@@ -138,18 +138,18 @@ display(
 )
 
 # %% tags=["hide-input"]
+SAYS = {
+    "above": "**start from pre-trained weights**",
+    "below": "**train from scratch**",
+    "undecided": "either will do",
+}
 lines = []
-for (task, source), (_, row) in zip(rows, numbers.iterrows(), strict=True):
-    side = row["gain over scratch"].compared_with(0)
-    says = {
-        "above": "**start from pre-trained weights**",
-        "below": "**train from scratch**",
-        "undecided": "either will do",
-    }[side]
+for (task, source), (_, own) in zip(rows, findings.cells(table), strict=True):
+    gain, over_probe = findings.gain(own), findings.gain(own, over="probe")
     lines.append(
-        f"- {task}, pre-trained on {source}: {says}; fine-tuning finds {row['gain over scratch']} more of the garments "
-        f"than scratch, and {row['accuracy finetuned'].value - row['accuracy probe'].value:+.2f} against a probe, preserving "
-        f"{row['preserved']} of what the probe knew."
+        f"- {task}, pre-trained on {source}: {SAYS[gain.compared_with(0)]}. Share of garments found, "
+        f"fine-tuned minus scratch: {gain}; minus a probe: {over_probe}. Of what the probe knew, "
+        f"{findings.share(own, 'preserved')} is preserved, and scratch learned {findings.share(own, 'learned by scratch')} of that."
     )
 display(Markdown("In practice, with few scenes:\n\n" + "\n".join(lines)))
 
