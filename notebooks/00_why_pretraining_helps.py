@@ -139,7 +139,7 @@ display(
 # networks and data here are smaller than the paper's: a copy of the book must be computable on a
 # laptop, from package registries alone. A claim that fails here has failed *here*;
 # [Choices](../choices) says where the paper left a choice open, and
-# [what the choices change](16_choices) measures it.
+# [what the choices change](17_choices) measures it.
 #
 # ## Where to go from here
 #
@@ -150,10 +150,10 @@ display(
 # - Beyond the paper: [whether interactions mean anything](07_do_they_mean_anything),
 #   [how much data](08_how_much_data) makes pre-training unnecessary, [how far apart](09_how_far_apart)
 #   the domains may be, [which pre-training](10_which_pretraining) to take,
-#   [what discarded knowledge is good for](11_discarded_knowledge), and
-#   [what to do with it](12_what_to_do).
-# - [Your own image model](13_your_image_model), [your own text model](14_your_text_model) and
-#   [your own training run](15_your_training_run) are pages that run on a model of yours:
+#   [what discarded knowledge is good for](11_discarded_knowledge),
+#   [tasks that are not classification](12_other_tasks), and [what to do with it](13_what_to_do).
+# - [Your own image model](14_your_image_model), [your own text model](15_your_text_model) and
+#   [your own training run](16_your_training_run) are pages that run on a model of yours:
 #
 #       import pi_lib as pi
 #       players = pi.PatchPlayers(grid=8, n=10, region="central")

@@ -74,14 +74,10 @@ figure = plots.kept(table.assign(changes=""))
 # %% tags=["hide-input"]
 def accuracy_gap(task, name):
     """Accuracy after fine-tuning, one kind minus supervised."""
-    rows = table[
-        (table["task"] == task)
-        & (table["quantity"] == "accuracy")
-        & (table["phase"] == "finetuned")
-        & (table["progress"] == 1)
-    ]
-    counts = rows.groupby(kind[rows.index])[["numerator", "denominator"]].sum()
-    return findings.difference(*counts.loc[name], *counts.loc["supervised"])
+    of = {one: table[(table["task"] == task) & (kind == one)] for one in (name, "supervised")}
+    return findings.difference(
+        *findings.correct(of[name], "finetuned"), *findings.correct(of["supervised"], "finetuned")
+    )
 
 
 def preserved_gap(task, name):

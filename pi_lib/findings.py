@@ -71,20 +71,27 @@ def share(table: "pd.DataFrame", quantity: str, phase: str = "") -> Estimate:
     return bootstrap(*sums.to_numpy().T, statistic=ratio_of_sums)
 
 
+def correct(table: "pd.DataFrame", phase: str) -> tuple[int, int]:
+    """How many test samples were right at the end of a phase, of how many, over all seeds."""
+    rows = _rows(table, "accuracy", phase)
+    last = rows[rows["progress"] == 1]
+    return int(last["numerator"].sum()), int(last["denominator"].sum())
+
+
 def accuracy(table: "pd.DataFrame", phase: str) -> Estimate:
     """Accuracy at the end of a phase over all seeds, with its 95 % Wilson interval."""
     from pi_lib.study import accuracy_estimate
 
-    correct, tested = _correct(table, phase)
-    return accuracy_estimate(correct / tested, tested)
+    right, tested = correct(table, phase)
+    return accuracy_estimate(right / tested, tested)
 
 
 def gain(table: "pd.DataFrame", over: str = "scratch") -> Estimate:
     """Accuracy of the fine-tuned model minus that of another phase, 95 % normal interval."""
-    return difference(*_correct(table, "finetuned"), *_correct(table, over))
+    return difference(*correct(table, "finetuned"), *correct(table, over))
 
 
-def difference(correct: int, tested: int, other_correct: int, other_tested: int) -> Estimate:
+def difference(right: int, tested: int, other_right: int, other_tested: int) -> Estimate:
     """One accuracy minus another, with the 95 % normal interval of independent proportions.
 
     On the same test samples the accuracies are not independent: the interval is rather too wide.
@@ -94,7 +101,7 @@ def difference(correct: int, tested: int, other_correct: int, other_tested: int)
     >>> print(difference(90, 100, 50, 100))
     0.40 [0.29, 0.51]
     """
-    p, q = correct / tested, other_correct / other_tested
+    p, q = right / tested, other_right / other_tested
     reach = 1.96 * np.sqrt(p * (1 - p) / tested + q * (1 - q) / other_tested)
     return Estimate(p - q, p - q - reach, p - q + reach)
 
@@ -376,12 +383,6 @@ def _by_order(table: "pd.DataFrame", quantity: str, column: str) -> np.ndarray:
     """(samples of all seeds, orders)."""
     rows = _rows(table, quantity)
     return rows.pivot_table(index=["seed", "sample"], columns="order", values=column).to_numpy()
-
-
-def _correct(table: "pd.DataFrame", phase: str) -> tuple[int, int]:
-    rows = _rows(table, "accuracy", phase)
-    last = rows[rows["progress"] == 1]
-    return int(last["numerator"].sum()), int(last["denominator"].sum())
 
 
 def _trajectory(table: "pd.DataFrame", phase: str, target: str = "own") -> Trajectory:

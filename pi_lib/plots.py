@@ -13,6 +13,7 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pi_lib.study import Result
+    from pi_lib.tasks import Split
 
 # Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
 # against the page in dark mode, each has the contrast of 3:1 that bars and lines need.
@@ -493,6 +495,34 @@ def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
         rebuilt = sum(inverse(part) for inverse, part in zip(inverses, parts, strict=False))
         errors.append((rebuilt - v).pow(2).mean(-1).sqrt() / spread)
     return torch.stack(errors, -1)
+
+
+def scenes(boxes: "Split", maps: "Split", classes: Sequence[str], k: int = 4) -> Figure:
+    """The first k scenes with the boxes of both objects and, below, their masks; first in gold.
+
+    `boxes` and `maps` are the same scenes as `pi_lib.tasks` loads them for detection and for
+    segmentation.
+    """
+    colours = ("#FFD700", "#56B4E9")
+    figure, axes = plt.subplots(2, k, figsize=(1.8 * k, 3.9), layout="constrained", squeeze=False)
+    for i, (above, below) in enumerate(axes.T):
+        picture = boxes.inputs[i].movedim(0, -1).numpy()
+        above.imshow(picture)
+        below.imshow(picture // 2)
+        names = []
+        for colour, (number, left, top, right, bottom), mask in zip(
+            colours, boxes.targets[i].tolist(), maps.targets[i] >= 0, strict=True
+        ):
+            corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+            above.add_patch(plt.Rectangle(corner, *size, fill=False, edgecolor=colour, lw=1.5))
+            cover = np.zeros((*mask.shape, 4))
+            cover[mask] = (*to_rgb(colour), 0.75)
+            below.imshow(cover)
+            names.append(classes[int(number)])
+        above.set_title(",\n".join(names), fontsize="small")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
 
 
 def players_on_image(placement: Placement) -> Figure:

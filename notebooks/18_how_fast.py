@@ -258,4 +258,4 @@ pd.DataFrame(
 #     make bench                                   # all parts; replaces what this page reads
 #     python -m benchmarks transforms growth       # these parts anew, the others as they were
 #     python -m benchmarks --record results/mine.json
-#     python -m pi_lib run --only 12 -p record=../results/mine.json
+#     python -m pi_lib run --only 18 -p record=../results/mine.json

@@ -27,7 +27,6 @@ seed = 0
 record = "recorded/other_tasks.parquet"
 
 # %%
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
@@ -48,27 +47,13 @@ names = {task: task.rpartition("+")[2] for task in table["task"].unique()}
 # is its pixels brighter than 16 of 255, its box the smallest that holds them. The networks are
 # pre-trained to classify other pictures, of another half of Fashion-MNIST or of CIFAR-10.
 
-# %% mystnb={"figure": {"name": "fig-scenes", "caption": "Four scenes with the two boxes of each; below them, the masks: the garment that is asked about, and the other one."}, "image": {"alt": "Four black canvases with two pieces of clothing each, outlined by boxes, and below each the two silhouettes in two colours."}}
+# %% mystnb={"figure": {"name": "fig-scenes", "caption": "Four scenes with the boxes of both garments, and below them their masks; in gold the garment that is asked about, named first."}, "image": {"alt": "Four black canvases with two pieces of clothing each, outlined by boxes, and below each the two silhouettes in two colours."}}
 shown = {
     name: tasks.load(f"fashion-mnist+even+{name}", n_train=20, n_test=20, size=32, seed=seed)
     for name in ("segmentation", "detection")
 }
-figure, axes = plt.subplots(2, 4, figsize=(7, 3.6), layout="constrained")
-for i, (above, below) in enumerate(axes.T):
-    above.imshow(shown["detection"].test.inputs[i].permute(1, 2, 0))
-    for which, (label, left, top, right, bottom) in enumerate(
-        shown["detection"].test.targets[i].tolist()
-    ):
-        colour = plots.COLOURS["preserved" if which == 0 else "discarded"]
-        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-        above.add_patch(plt.Rectangle(corner, *size, fill=False, edgecolor=colour, lw=1.5))
-        above.text(
-            left, top, shown["detection"].classes[int(label)], color=colour, fontsize=6, va="bottom"
-        )
-    own, other = shown["segmentation"].test.targets[i] >= 0
-    below.imshow(torch.where(own, 2, torch.where(other, 1, 0)), cmap="cividis")
-for axis in axes.flat:
-    axis.axis("off")
+both = shown["detection"], shown["segmentation"]
+figure = plots.scenes(*(task.test for task in both), classes=both[0].classes)
 
 # %% [markdown]
 # A head reads the encoder's feature map, linearly at every position: the classes of the pixels there, or

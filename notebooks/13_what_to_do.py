@@ -26,6 +26,9 @@ records = {
     "domains": "recorded/domains.parquet",
     "pretraining": "recorded/pretraining.parquet",
     "discarding": "recorded/discarding.parquet",
+    "layers": "recorded/layers.parquet",
+    "other_tasks": "recorded/other_tasks.parquet",
+    "domains_text": "recorded/domains_text.parquet",
 }
 distances = "recorded/domains_distances.csv"
 margin = 0.02  # of accuracy, below which a difference does not matter
@@ -62,6 +65,14 @@ fell = count(paper["gain over scratch"], 0)
 size_table = tables["data_size"].assign(
     size=findings.changed(tables["data_size"]["changes"], "n_train").astype(int)
 )
+beyond = []
+for name, key in (("segmentation and detection", "other_tasks"), ("editorials", "domains_text")):
+    gains = [findings.gain(rows) for _, rows in findings.cells(tables[key])]
+    sides = count(gains, 0)
+    beyond.append(
+        f"of {name}, more in {sides['above']} and less in {sides['below']} of {len(gains)} pairs of task and source"
+    )
+beyond = "; ".join(beyond)
 ends, largest = {}, {}
 for (backbone, source, task), rows in size_table.groupby(["backbone", "source", "task"]):
     sizes = {size: findings.gain(one) for size, one in rows.groupby("size")}
@@ -84,7 +95,7 @@ say(
     if fell["above"] > fell["below"]
     else "Do not count on pre-trained weights: try both.",
     f"Fine-tuning was decidedly more accurate than scratch in {fell['above']} of {len(paper)} pairs of network and "
-    f"task, less in {fell['below']}, undecided in {fell['undecided']}. Training samples at which the gain falls "
+    f"task, less in {fell['below']}, undecided in {fell['undecided']}; {beyond}. Training samples at which the gain falls "
     f"under {margin:g}: {crossed}.",
     "Small networks and training sets of at most a few thousand samples; the crossing moves with "
     "the task. See [How much data](08_how_much_data.ipynb).",
@@ -112,7 +123,62 @@ say(
     f"pairs; decidedly not in {fell['below']}. Gains go from {min(probed.values(), key=lambda e: e.value)} to "
     f"{max(probed.values(), key=lambda e: e.value)}; {LEANS[rho.compared_with(0)]} (rank correlation "
     f"{rho}, {len(probed)} pairs).",
-    "All layers or the last one: what lies between, such as the upper half, was not tried.",
+    "All layers or the last one; what lies between comes next.",
+)
+
+# %% [markdown]
+# ## Which layers?
+#
+# Fine-tuning that leaves the first layers as they were pre-trained: a share of them, counted from the
+# input. A probe leaves all.
+
+# %% tags=["hide-input"]
+shares = findings.changed(tables["layers"]["changes"], "frozen").fillna(0)
+partly = {}
+for task, rows in tables["layers"].groupby("task", sort=False):
+    by_share = dict(iter(rows.groupby(shares[rows.index])))
+    trained = {f"{x:g}": (one, "finetuned") for x, one in by_share.items()}
+    for name, (one, phase) in (trained | {"1: a probe": (by_share[0], "probe")}).items():
+        partly[task, name] = {
+            "accuracy": findings.accuracy(one, phase),
+            "minus all trained": findings.difference(
+                *findings.correct(one, phase), *findings.correct(by_share[0], "finetuned")
+            ),
+            "preserved share": findings.share(one, "preserved") if phase == "finetuned" else "",
+        }
+partly = pd.DataFrame.from_dict(partly, orient="index").rename_axis(["task", "share frozen"])
+display(partly.map(str))
+halves = partly[~partly.index.get_level_values(1).isin(["0", "1: a probe"])]
+sides = halves["minus all trained"].map(lambda e: e.compared_with(0)).groupby(level=1)
+worse = {name: (one == "below").any() for name, one in sides}
+better = {name: (one == "above").any() for name, one in sides}
+free = [
+    name for name in worse if not any(bad for x, bad in worse.items() if float(x) <= float(name))
+]
+kept = findings.rank_correlation(
+    halves.index.get_level_values(1).astype(float),
+    halves["preserved share"].map(lambda e: e.value),
+)
+KEEPS = {
+    "above": "the more was frozen, the more was preserved",
+    "below": "the more was frozen, the less was preserved",
+    "undecided": "whether freezing preserves more is undecided",
+}
+say(
+    (
+        f"Freezing the first {free[-1]} of the layers cost nothing that shows"
+        if free
+        else "Train all layers: freezing even the first few cost accuracy"
+    )
+    + ("; on one task it was decidedly better." if any(better.values()) else "."),
+    "Decidedly less accurate than training all layers, on either task: "
+    + (
+        ", ".join(f"with {name} frozen" for name, bad in worse.items() if bad)
+        or "none of the shares"
+    )
+    + f". Of interactions, {KEEPS[kept.compared_with(0)]} (rank correlation {kept}, {len(halves)} pairs of task and share).",
+    "One small network and two tasks; the learning rate was chosen anew for each share. What is saved is the gradient of the "
+    "frozen layers, not their forward pass.",
 )
 
 # %% [markdown]
@@ -240,7 +306,7 @@ say(
 # ## May one read advice from interactions at all?
 #
 # The preserved share is a description of two networks on a few inputs. Read it against its nulls
-# ([](07_do_they_mean_anything)), with the choices that it depends on ([](16_choices)), and never across
+# ([](07_do_they_mean_anything)), with the choices that it depends on ([](17_choices)), and never across
 # tasks as if it were a score: in the table of [](06_findings), over pairs of network and task,
 
 # %% tags=["hide-input"]
