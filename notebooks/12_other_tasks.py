@@ -158,7 +158,7 @@ interactions = pi.extract(detector, images, true, players, value=pi.box_log_odds
 figure = plots.interactions_on_image(players.place(images, scenes.ids)[0], interactions)
 
 # %%
-interactions.top(5)
+interactions.top(5)[["players", "order", "value"]]
 
 # %% [markdown]
 # ## On a model of your own
@@ -184,7 +184,9 @@ def area(x):
 
 
 asked = (scenes.inputs.amax(1) > 16).float().mean((1, 2))
-pi.extract(area, images, asked, players, value=pi.negative_error, ids=scenes.ids).top(3)
+pi.extract(area, images, asked, players, value=pi.negative_error, ids=scenes.ids).top(3)[
+    ["players", "order", "value"]
+]
 
 # %% [markdown]
 # A region that no player touches says nothing of the players, and is refused:

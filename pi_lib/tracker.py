@@ -39,7 +39,8 @@ class KnowledgeTracker(TrainerCallback):
     ----------
     samples : Split, or tuple (inputs, labels)
         Samples as the model takes them (images normalised as in training), with their true
-        classes. Images of dtype uint8 reach the model as float in [0, 1].
+        classes, or what else `value` takes as labels. Images of dtype uint8 reach the model as
+        float in [0, 1].
     players : object with `n` and ``place(inputs, ids)``
         See `pi_lib.players`.
     before : Interactions, optional

@@ -50,7 +50,7 @@ def built(tmp_path_factory) -> Path:
         )
     (root / "benchmarks").mkdir()
     shutil.copy(book.ROOT / "benchmarks" / "recorded.json", root / "benchmarks")
-    executed = book.run(profile="smoke", root=root)
+    executed = book.run(profile="smoke", root=root, jobs=2)  # one waits while one computes
     assert executed == list(book.notebooks(root))
     return book.build(root).parent
 

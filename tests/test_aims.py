@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pi_lib import (
+    KnowledgeTracker,
     LabelMapPlayers,
     PatchPlayers,
     aims,
@@ -241,12 +242,22 @@ def test_the_losses_teach_what_counts_as_right(aim):
     about, train = aims.AIMS[aim], garments(aim=aim).train
     torch.manual_seed(0)
     model = models.Classifier(Small(), about.head(64, 10))
+    images, asked = tasks.images(train.inputs[:2]), train.targets[:2, 0]
+    tracker = KnowledgeTracker(
+        (images, asked), PatchPlayers(2, 4, region="all"), value=about.value, steps=100,
+        forward=lambda model, x: model.model(x),
+    )  # fmt: skip
     run = training.finetune(
         model, train, train, epochs=60, learning_rate=1e-2, batch_size=8, checkpoints=2,
-        loss=about.loss, correct=about.correct,
+        loss=about.loss, correct=about.correct, callbacks=[tracker],
     )  # fmt: skip
     assert run.log[0]["accuracy"] < 0.5 and run.accuracy > 0.8
     assert run.log[-1]["loss"] < run.log[0]["loss"] / 3
+    with torch.no_grad():  # the whole picture's value is what the trained network says of it
+        said = about.value(run.model(images), asked).double()
+    last = tracker.interactions[max(tracker.interactions)]
+    torch.testing.assert_close(last.v[:, -1], said, rtol=0, atol=1e-4)
+    assert said.mean() > tracker.before.v[:, -1].mean() + 1
 
 
 @pytest.mark.parametrize("aim", ["segmentation", "detection"])
