@@ -245,7 +245,6 @@ def test_the_losses_teach_what_counts_as_right(aim):
     images, asked = tasks.images(train.inputs[:2]), train.targets[:2, 0]
     tracker = KnowledgeTracker(
         (images, asked), PatchPlayers(2, 4, region="all"), value=about.value, steps=100,
-        forward=lambda model, x: model.model(x),
     )  # fmt: skip
     run = training.finetune(
         model, train, train, epochs=60, learning_rate=1e-2, batch_size=8, checkpoints=2,
