@@ -158,17 +158,22 @@ def _classes(outputs: Tensor, maps: Tensor) -> Tensor:
     return found.where(found >= 0, outputs.shape[1] - 1)
 
 
-class _PixelHead(nn.Sequential):
+class MapHead(nn.Module):
+    """A head that reads an encoder's feature map ``(B, D, h, w)``, not its pooled features."""
+
+
+class _PixelHead(MapHead):
     """Logits of every class and of the background, the last, for every pixel."""
 
     def __init__(self, features: int, classes: int):
-        super().__init__(
-            nn.Conv2d(features, classes + 1, 1),
-            nn.Upsample(scale_factor=STRIDE, mode="bilinear"),
-        )
+        super().__init__()
+        self.conv = nn.Conv2d(features, classes + 1, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.interpolate(self.conv(maps), scale_factor=STRIDE, mode="bilinear")
 
 
-class _BoxHead(nn.Module):
+class _BoxHead(MapHead):
     """A box, and logits of every class and of nothing, the last, at every position of a map."""
 
     def __init__(self, features: int, classes: int):

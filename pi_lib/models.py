@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi_lib.aims import AIMS
+from pi_lib.aims import AIMS, MapHead
 
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -222,13 +222,18 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder: nn.Module, head: nn.Module):
         super().__init__()
+        if isinstance(head, MapHead) and not hasattr(encoder, "maps"):
+            raise ValueError(
+                f"{type(head).__name__} reads a feature map, and {type(encoder).__name__} gives "
+                "none: give the encoder a method maps(images) that returns (B, D, h, w)"
+            )
         self.encoder = encoder
         self.head = head
 
     def features(self, *inputs, **named) -> Tensor:
         """Feature vectors ``(B, D)``, or a map of them: what the head sees."""
-        linear = isinstance(self.head, nn.Linear)
-        return (self.encoder if linear else self.encoder.maps)(*inputs, **named)
+        encode = self.encoder.maps if isinstance(self.head, MapHead) else self.encoder
+        return encode(*inputs, **named)
 
     def forward(self, *inputs, **named) -> Tensor:
         """Logits ``(B, C)``, or what the head says."""

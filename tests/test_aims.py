@@ -300,3 +300,5 @@ def test_impossible_cells_are_refused(cell, message):
 def test_a_backbone_without_maps_is_refused():
     with pytest.raises(ValueError, match="vgg16-32 gives no feature map.*resnet20"):
         models.build("vgg16-32", 3, pretrained=False, aim="detection")
+    with pytest.raises(ValueError, match="Flatten gives none: give the encoder a method maps"):
+        models.Classifier(nn.Flatten(), aims.AIMS["detection"].head(4, 2))
