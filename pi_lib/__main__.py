@@ -52,7 +52,7 @@ def _assets(options: argparse.Namespace) -> None:
 def _study(options: argparse.Namespace) -> None:
     from pi_lib import grid, study
 
-    cells, results, failed = _cells(options.grid), store.Store(), []
+    cells, results, failed = _cells(options.grid, options.profile), store.Store(), []
     if not options.dry_run:
         failed = study.compute_all(cells, results, options.jobs, _cluster(options))
     for cell in cells:
@@ -68,11 +68,11 @@ def _study(options: argparse.Namespace) -> None:
         )
 
 
-def _cells(path: str) -> list:
+def _cells(path: str, profile: str | None = None) -> list:
     from pi_lib import grid
 
     try:
-        return grid.read(path)
+        return grid.read(path, profile)
     except grid.GridError as error:
         raise book.Refused(str(error)) from error
 
@@ -221,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     assets.add_argument("--data", metavar="DIR", help="a folder of yours to look in first")
     study = command("study", _study, "compute the cells of a grid file, going on where it stopped")
     study.add_argument("--grid", required=True, metavar="FILE", help="YAML; see notebooks/grids")
+    study.add_argument("--profile", help="in place of the file's, such as full on a GPU")
     study.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
     study.add_argument(
         "--scheduler", metavar="ADDRESS", help="compute on this Dask cluster; N steps under way"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pi_lib.store import Store, environment
-from pi_lib.study import COLUMNS, Cell, Result, run, stored
+from pi_lib.study import COLUMNS, PROFILES, Cell, Result, run, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +28,20 @@ class GridError(ValueError):
     """A grid file is wrong; the message lists every error with its line."""
 
 
-def read(path: str | Path) -> list[Cell]:
+def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     """The cells of a grid file, in its order, seeds innermost.
+
+    Parameters
+    ----------
+    path : path
+    profile : str, optional
+        In place of the file's; what its cells change stays changed.
 
     Raises
     ------
     GridError
-        If the file is no such grid, naming every error in it by its line.
+        If the file is no such grid, naming every error in it by its line; or if there is no such
+        profile.
 
     Examples
     --------
@@ -64,11 +71,14 @@ def read(path: str | Path) -> list[Cell]:
         for key in grid
         if key not in (*_SHARED, "cells")
     ]
+    if profile is not None and profile not in PROFILES:
+        wrong.append(f"profile={profile!r}; expected one of {', '.join(PROFILES)}")
     shared = {key: grid[key] for key in _SHARED if key in grid}
+    instead = {} if profile is None else {"profile": profile}
     cells: list[Cell] = []
     for entry, node in zip(entries, lines["cells"][1].value, strict=True):
         try:
-            found = _cells(shared, entry)
+            found = _cells(shared, entry, instead)
             if twice := [cell for cell in found if cell in cells]:
                 raise ValueError(f"{twice[0].name}, seed {twice[0].seed}, is named twice")
             cells += found
@@ -79,7 +89,7 @@ def read(path: str | Path) -> list[Cell]:
     return cells
 
 
-def _cells(shared: dict, entry) -> list[Cell]:
+def _cells(shared: dict, entry, instead: dict) -> list[Cell]:
     if not isinstance(entry, dict):
         raise ValueError(f"expected a cell, {{backbone: ..., task: ...}}; got {entry!r}")
     wrong = [f"unknown key {key!r}; expected {', '.join(_KEYS)}" for key in entry.keys() - {*_KEYS}]
@@ -95,7 +105,7 @@ def _cells(shared: dict, entry) -> list[Cell]:
         wrong.append(f"seeds={seeds!r}; expected a list such as [0, 1, 2]")
     if wrong:
         raise ValueError("; ".join(wrong))
-    return [Cell(seed=seed, **fields) for seed in seeds]
+    return [Cell(seed=seed, **fields | instead) for seed in seeds]
 
 
 def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":

@@ -63,11 +63,6 @@ cells:
     assert one.path(Store(tmp_path)) != replace(one, cell=cells[1]).path(Store(tmp_path))
 
 
-def test_the_grids_of_the_project_are_read():
-    for file in sorted((Path(__file__).parents[1] / "notebooks/grids").glob("*.yml")):
-        assert len(grid.read(file)) > 1
-
-
 def test_every_error_is_named_at_once_with_its_line(tmp_path):
     (tmp_path / "g.yml").write_text(WRONG)
     with pytest.raises(grid.GridError) as caught:
@@ -109,6 +104,17 @@ def test_what_is_no_grid_is_refused(tmp_path, text, message):
         file.write_text(text)
     with pytest.raises(grid.GridError, match=message):
         grid.read(file)
+
+
+def test_every_grid_of_the_project_can_be_computed_at_every_profile():
+    for file in sorted((Path(__file__).parents[1] / "notebooks/grids").glob("*.yml")):
+        count = len(grid.read(file))
+        for profile in study.PROFILES:
+            cells = grid.read(file, profile)
+            assert len(cells) == count > 1 and {cell.profile for cell in cells} == {profile}
+            assert all(dict(cell.changes).items() <= vars(cell.settings).items() for cell in cells)
+        with pytest.raises(grid.GridError, match="profile='huge'; expected one of smoke, quick"):
+            grid.read(file, "huge")
 
 
 def test_command_line_computes_records_and_goes_on(tmp_path, monkeypatch, capsys):
