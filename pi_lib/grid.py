@@ -53,6 +53,8 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     """
     import yaml
 
+    if profile is not None and profile not in PROFILES:
+        raise GridError(f"profile={profile!r}; expected one of {', '.join(PROFILES)}")
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -71,8 +73,6 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
         for key in grid
         if key not in (*_SHARED, "cells")
     ]
-    if profile is not None and profile not in PROFILES:
-        wrong.append(f"profile={profile!r}; expected one of {', '.join(PROFILES)}")
     shared = {key: grid[key] for key in _SHARED if key in grid}
     instead = {} if profile is None else {"profile": profile}
     cells: list[Cell] = []
