@@ -43,10 +43,18 @@ steps = [step for cell in about["cells"] for step in cell["steps"].values()]
 unlike = "" if not about["missing"] else (
     f" Named in the grid but not computed when it was recorded: {'; '.join(about['missing'])}."
 )  # fmt: skip
+
+
+def span(numbers):
+    """All of them in words: "3", or "2 to 3"."""
+    ends = sorted({int(numbers.min()), int(numbers.max())})
+    return " to ".join(map(str, ends))
+
+
 display(
     Markdown(
-        f"The record holds {len(seeds)} cells with {seeds.min()} to {seeds.max()} seeds each, "
-        f"{int(claims['samples'].min())} to {int(claims['samples'].max())} samples a cell over all "
+        f"The record holds {len(seeds)} cells with {span(seeds)} seeds each, "
+        f"{span(claims['samples'])} samples a cell over all "
         f"seeds, at the profile {', '.join(sorted({c['profile'] for c in about['cells']}))}, "
         f"computed on: {', '.join(sorted({s['device'] for s in steps}))}, "
         f"between {min(s['finished'] for s in steps)} and {max(s['finished'] for s in steps)}."

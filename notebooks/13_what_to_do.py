@@ -118,7 +118,7 @@ LEANS = {
 say(
     "Train all layers where you can afford it."
     if fell["above"] > len(probed) / 2
-    else "Try a probe first: often it is as good.",
+    else "Try a probe first: fine-tuning is not always decidedly better.",
     f"Fine-tuning beat the probe by more than {margin:g} of accuracy, decidedly, in {fell['above']} of {len(probed)} "
     f"pairs; decidedly not in {fell['below']}. Gains go from {min(probed.values(), key=lambda e: e.value)} to "
     f"{max(probed.values(), key=lambda e: e.value)}; {LEANS[rho.compared_with(0)]} (rank correlation "
@@ -147,36 +147,29 @@ for task, rows in tables["layers"].groupby("task", sort=False):
             "preserved share": findings.share(one, "preserved") if phase == "finetuned" else "",
         }
 partly = pd.DataFrame.from_dict(partly, orient="index").rename_axis(["task", "share frozen"])
+partly.loc[(slice(None), "0"), "minus all trained"] = ""
 display(partly.map(str))
-halves = partly[~partly.index.get_level_values(1).isin(["0", "1: a probe"])]
-sides = halves["minus all trained"].map(lambda e: e.compared_with(0)).groupby(level=1)
+some = partly[~partly.index.get_level_values(1).isin(["0", "1: a probe"])]
+sides = some["minus all trained"].map(lambda e: e.compared_with(0)).groupby(level=1)
 worse = {name: (one == "below").any() for name, one in sides}
-better = {name: (one == "above").any() for name, one in sides}
-free = [
-    name for name in worse if not any(bad for x, bad in worse.items() if float(x) <= float(name))
-]
-kept = findings.rank_correlation(
-    halves.index.get_level_values(1).astype(float),
-    halves["preserved share"].map(lambda e: e.value),
+better = [name for name, one in sides if (one == "above").any()]
+free = [x for x in worse if not any(bad for y, bad in worse.items() if float(y) <= float(x))]
+kept = "; ".join(
+    f"on {task}, from {one.iloc[0]} with none frozen to {one.iloc[-2]} with {one.index[-2][1]}"
+    for task, one in partly["preserved share"].groupby(level=0, sort=False)
 )
-KEEPS = {
-    "above": "the more was frozen, the more was preserved",
-    "below": "the more was frozen, the less was preserved",
-    "undecided": "whether freezing preserves more is undecided",
-}
 say(
-    (
-        f"Freezing the first {free[-1]} of the layers cost nothing that shows"
-        if free
-        else "Train all layers: freezing even the first few cost accuracy"
-    )
-    + ("; on one task it was decidedly better." if any(better.values()) else "."),
+    f"Freezing the first {free[-1]} of the layers cost nothing that shows; more of them did."
+    if free and any(worse.values())
+    else "Freezing the first layers cost nothing that shows."
+    if free
+    else "Train all layers: freezing even the first few cost accuracy.",
     "Decidedly less accurate than training all layers, on either task: "
     + (
         ", ".join(f"with {name} frozen" for name, bad in worse.items() if bad)
         or "none of the shares"
     )
-    + f". Of interactions, {KEEPS[kept.compared_with(0)]} (rank correlation {kept}, {len(halves)} pairs of task and share).",
+    + f"; decidedly more: {', '.join(f'with {name} frozen' for name in better) or 'none'}. The preserved share went, {kept}.",
     "One small network and two tasks; the learning rate was chosen anew for each share. What is saved is the gradient of the "
     "frozen layers, not their forward pass.",
 )
