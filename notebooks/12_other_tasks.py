@@ -131,15 +131,32 @@ SAYS = {
     "below": "**train from scratch**",
     "undecided": "either will do",
 }
-lines = []
+lines, sides = [], {"scratch": [], "a probe": []}
 for (task, source, scenes), (_, own) in zip(cells, findings.cells(table), strict=True):
     gain, over_probe = findings.gain(own), findings.gain(own, over="probe")
+    sides["scratch"].append(gain.compared_with(0))
+    sides["a probe"].append(over_probe.compared_with(0))
     lines.append(
         f"- {task}, pre-trained on {source}, {scenes}: {SAYS[gain.compared_with(0)]}. Share of garments found, "
         f"fine-tuned minus scratch: {gain}; minus a probe: {over_probe}. Of what the probe knew, "
         f"{findings.share(own, 'preserved')} is preserved, and scratch learned {findings.share(own, 'learned by scratch')} of that."
     )
-display(Markdown("In practice:\n\n" + "\n".join(lines)))
+counted = "; ".join(
+    f"than {other}, decidedly better in {one.count('above')} and worse in {one.count('below')} of {len(one)}"
+    for other, one in sides.items()
+)
+advice = (
+    "Do not stop at a probe: a network that was taught to name a thing has not been taught to say where it is."
+    if sides["a probe"].count("above") > len(lines) / 2
+    else "Try a probe first."
+) + (
+    " And try scratch: pre-training to classify is no sure help here."
+    if sides["scratch"].count("above") <= len(lines) / 2
+    else " Start from pre-trained weights."
+)
+display(
+    Markdown("In practice:\n\n" + "\n".join(lines) + f"\n\nFine-tuning is: {counted}. {advice}")
+)
 
 # %% [markdown]
 # ## Look at one scene
