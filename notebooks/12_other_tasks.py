@@ -142,7 +142,7 @@ for (task, source, scenes), (_, own) in zip(cells, findings.cells(table), strict
         f"{findings.share(own, 'preserved')} is preserved, and scratch learned {findings.share(own, 'learned by scratch')} of that."
     )
 counted = "; ".join(
-    f"than {other}, decidedly better in {one.count('above')} and worse in {one.count('below')} of {len(one)}"
+    f"against {other}, decidedly better in {one.count('above')} and worse in {one.count('below')} of {len(one)}"
     for other, one in sides.items()
 )
 advice = (
@@ -154,9 +154,7 @@ advice = (
     if sides["scratch"].count("above") <= len(lines) / 2
     else " Start from pre-trained weights."
 )
-display(
-    Markdown("In practice:\n\n" + "\n".join(lines) + f"\n\nFine-tuning is: {counted}. {advice}")
-)
+display(Markdown("In practice:\n\n" + "\n".join(lines) + f"\n\nFine-tuning, {counted}. {advice}"))
 
 # %% [markdown]
 # ## Look at one scene
