@@ -336,7 +336,12 @@ display(
             "take published weights; pre-training on a few thousand sentences of another kind is no "
             "substitute."
             if published.compared_with(0) == "above" and sure.count("above") < len(sure)
-            else "a few thousand sentences of another kind already help."
+            else "another kind of text is worth pre-training on"
+            + (
+                ", and published weights are worth decidedly more."
+                if published.low > max(gain.high for gain in gains)
+                else "."
+            )
             if sure.count("above") == len(sure)
             else "neither the published weights nor another kind of text decidedly help here: try scratch too."
         )

@@ -70,7 +70,7 @@ for name, key in (("segmentation and detection", "other_tasks"), ("editorials", 
     gains = [findings.gain(rows) for _, rows in findings.cells(tables[key])]
     sides = count(gains, 0)
     beyond.append(
-        f"of {name}, more in {sides['above']} and less in {sides['below']} of {len(gains)} pairs of task and source"
+        f"of {name}, more in {sides['above']} and less in {sides['below']} of {len(gains)} cells"
     )
 beyond = "; ".join(beyond)
 ends, largest = {}, {}
