@@ -107,23 +107,23 @@ figure = plots.kept(table)
 # %% [markdown]
 # ## Do the paper's claims hold here?
 
-# %% tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-other-claims", "caption": "Each claim's number in every cell, with its 95 % interval, and the region in which the claim holds."}, "image": {"alt": "A panel for each claim with a mark and whisker per task, source and number of scenes."}}
 found = findings.findings(table)
-display(
-    pd.DataFrame(
-        {
-            name: found[found["cell"] == cell]
-            .set_index("claim")
-            .apply(
-                lambda row: (
-                    f"{row['verdict']}: {pi.Estimate(row['value'], row['low'], row['high'])}"
-                ),
-                axis=1,
-            )
-            for name, cell in zip(map(", ".join, cells), numbers.index, strict=True)
-        }
+found["cell"] = found["cell"].map(dict(zip(numbers.index, map(", ".join, cells), strict=True)))
+figure = plots.findings(found)
+
+# %% tags=["hide-input"]
+found["task"] = found["cell"].str.extract(f"({'|'.join(shown)})", expand=False)
+verdicts = found.groupby(["claim", "task"], sort=False)["verdict"].value_counts()
+lines = []
+for claim in found["claim"].unique():
+    of = "; ".join(
+        f"{task}, "
+        + ", ".join(f"{count} {verdict}" for verdict, count in verdicts[claim, task].items())
+        for task in shown
     )
-)
+    lines.append(f"- *{claim}*: {of}")
+display(Markdown("\n".join(lines)))
 
 # %% tags=["hide-input"]
 SAYS = {

@@ -6,6 +6,7 @@ or a dict of them, a panel each, and return the figure. Bands and whiskers are 9
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -206,7 +207,7 @@ def findings(frame: "pd.DataFrame") -> Figure:
     columns = 2
     rows = -(-len(claims) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(10.5, rows * (0.28 * len(cells) + 1.1)), layout="constrained",
+        rows, columns, figsize=(10.5, rows * (0.28 * len(cells) + 1.2)), layout="constrained",
         squeeze=False, sharey=True,
     )  # fmt: skip
     for axis, (claim, part) in zip(axes.flat, claims, strict=False):
@@ -229,8 +230,8 @@ def findings(frame: "pd.DataFrame") -> Figure:
         left, right = left - margin, right + margin
         axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
         axis.set(xlim=(left, right))
-        axis.set_xlabel(part["number"].iloc[0], fontsize="small")
-        axis.set_title(claim, loc="left", fontsize="small")
+        axis.set_xlabel(fill(part["number"].iloc[0], 38), fontsize="small")
+        axis.set_title(fill(claim, 38), loc="left", fontsize="small")
     axes[0, 0].set_yticks(range(len(cells)), cells)
     axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
     for axis in list(axes.flat)[len(claims) :]:
