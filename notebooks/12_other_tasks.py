@@ -114,15 +114,14 @@ figure = plots.findings(found)
 
 # %% tags=["hide-input"]
 found["task"] = found["cell"].str.extract(f"({'|'.join(shown)})", expand=False)
-verdicts = found.groupby(["claim", "task"], sort=False)["verdict"].value_counts()
 lines = []
-for claim in found["claim"].unique():
-    of = "; ".join(
-        f"{task}, "
-        + ", ".join(f"{count} {verdict}" for verdict, count in verdicts[claim, task].items())
-        for task in shown
+for claim, rows in found.groupby("claim", sort=False):
+    counts = {task: one["verdict"].value_counts() for task, one in rows.groupby("task", sort=False)}
+    of = (
+        f"{task}, " + ", ".join(f"{count} {verdict}" for verdict, count in one.items())
+        for task, one in counts.items()
     )
-    lines.append(f"- *{claim}*: {of}")
+    lines.append(f"- *{claim}*: {'; '.join(of)}")
 display(Markdown("\n".join(lines)))
 
 # %% tags=["hide-input"]
