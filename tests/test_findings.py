@@ -114,7 +114,7 @@ def test_the_size_at_which_a_gain_falls_under_a_margin():
 def test_figures_of_the_chapter():
     table = pd.concat([made(task=f"t{i}") for i in range(2)], ignore_index=True)
     figure = plots.findings(findings.findings(table))
-    shown = [axis.get_title("left") for axis in figure.axes]
+    shown = [axis.get_title("left").replace("\n", " ") for axis in figure.axes]
     assert [name for name in shown if name] == [claim.name for claim in findings.CLAIMS]
     figure = plots.over_cells(findings.summary(table), "preserved", ["gain over scratch"])
     assert figure.axes[0].get_xlabel() == "preserved share"
