@@ -11,6 +11,7 @@ A grid file names cells, by the fields of `pi_lib.study.Cell`, and what they sha
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,8 +133,8 @@ def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
 def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
     """Write the table of the computed cells to ``path.parquet``, where they come from to ``.json``.
 
-    Cells that the store does not have stay as an earlier record at `path` has them: a grid may be
-    computed in parts, on several machines.
+    Cells that the store does not have stay as an earlier record at `path` has them, if their
+    settings are the same: a grid may be computed in parts, on several machines.
 
     Returns
     -------
@@ -152,7 +153,9 @@ def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
             result = run(cell, store)
             tables.append(result.table())
             about.append(_provenance(result, store))
-        elif one := known.get((cell.name, cell.profile, cell.seed)):
+        elif (one := known.get((cell.name, cell.profile, cell.seed))) and one[
+            "settings"
+        ].items() <= asdict(cell.settings).items():  # a profile may have changed
             tables.append(earlier[(earlier[list(COLUMNS)] == list(cell.columns)).all(axis=1)])
             about.append({"environment": came.get("environment")} | one)
         else:
@@ -168,8 +171,6 @@ def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
 
 
 def _provenance(result: Result, store: Store) -> dict:
-    from dataclasses import asdict
-
     steps = {name: store.record(entry) for name, entry in result.entries.items()}
     return {
         "name": result.cell.name,

@@ -202,7 +202,7 @@ class Cell:
             elif isinstance(value, bool) or not isinstance(value, _CHANGES[name]) or value <= 0:
                 number = "an integer" if _CHANGES[name] is int else "a number"
                 yield f"{name}={value!r}; expected {number} above 0"
-            elif name == "frozen" and value >= 1:
+            elif name == "frozen" and not value < 1:  # nor NaN
                 yield f"frozen={value!r}; expected a share of the encoder's layers, below 1"
         about = models.SOURCES.get(self.backbone)
         for name in ("task", "source"):

@@ -166,10 +166,9 @@ def box_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     overlap = torch.stack(
         [box_iou(boxes, box[None])[:, 0] for boxes, box in zip(outputs[..., :4], true, strict=True)]
     )
-    probability = outputs[..., 4:].log_softmax(-1)[
-        torch.arange(len(outputs)), :, classes
-    ]  # its log
-    score = (overlap.log() + probability).amax(1).clamp(math.log(1e-6), -1e-6)
+    rows = torch.arange(len(outputs), device=outputs.device)
+    named = outputs[rows, :, 4 + classes] - outputs[..., 4:].logsumexp(-1)  # log-probability
+    score = (overlap.log() + named).amax(1).clamp(math.log(1e-6), -1e-6)
     return score - torch.log(-torch.expm1(score))
 
 

@@ -212,6 +212,9 @@ TABLE = {
     "all layers frozen": (
         lambda: study.Cell(changes={"frozen": 1}), ValueError, "frozen=1; expected a share",
     ),
+    "frozen is no number": (
+        lambda: study.Cell(changes={"frozen": float("nan")}), ValueError, "frozen=nan; expected",
+    ),
     "no rate": (lambda: study.Cell(changes={"rate": -1.0}), ValueError, "rate=-1.0.*above 0"),
     "classes that vanish at a small size": (
         lambda: study.Cell(profile="smoke", changes={"n_train": 9}).load(),

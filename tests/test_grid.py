@@ -151,5 +151,8 @@ def test_command_line_computes_records_and_goes_on(tmp_path, monkeypatch, capsys
     again, about_again = grid.recorded(tmp_path / "rec")
     pd.testing.assert_frame_equal(again, table)
     assert about_again == about
+    other = {"image": replace(study.PROFILES["smoke"]["image"], samples=5)}
+    monkeypatch.setitem(study.PROFILES, "smoke", study.PROFILES["smoke"] | other)
+    assert grid.record(cells, Store(tmp_path / "empty"), tmp_path / "rec") == []  # not the same
     with pytest.raises(FileNotFoundError, match="python -m pi_lib study --grid FILE --record"):
         grid.recorded(tmp_path / "other")
