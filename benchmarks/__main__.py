@@ -21,7 +21,7 @@ import pandas as pd
 from benchmarks import cells, engine, growth, split, transforms
 from benchmarks.targets import judge
 from pi_lib.progress import track
-from pi_lib.store import environment
+from pi_lib.study.store import environment
 
 PARTS = {
     "split": split,

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from pi_lib import study, training, workers
-from pi_lib.store import Store
+from pi_lib import study, training
+from pi_lib.study import schedule, steps, workers
+from pi_lib.study.store import Store
 
 
 def dask_setup(_=None) -> None:
@@ -24,8 +25,8 @@ def dask_setup(_=None) -> None:
     def extract(step, store, folder):
         (folder / "interactions.safetensors").touch()
 
-    study._pretrain = study._train = train
-    study._extract = extract
+    steps._pretrain = steps._train = train
+    steps._extract = extract
 
 
 def milliseconds(cells: int, pool: workers.Pool) -> float:
@@ -37,7 +38,7 @@ def milliseconds(cells: int, pool: workers.Pool) -> float:
     ]
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
-        failed = [error for *_, error in study._finished(asked, Store(folder), pool) if error]
+        failed = [error for *_, error in schedule.finished(asked, Store(folder), pool) if error]
         seconds = time.perf_counter() - start
         steps = len(list(Path(folder).glob("*/*/record.json")))
     assert not failed and steps == 10 * cells, failed[:1]

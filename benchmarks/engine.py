@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import pi_lib as pi
 from benchmarks.growth import peak_gb
-from pi_lib import models
+from pi_lib.engine import choose_device
 from pi_lib.players import Placement
-from pi_lib.values import choose_device
+from pi_lib.study import backbones
 
 MODELS = {  # name -> side of its images, masked inputs that the plain ways are timed on, repeats
     "efficientnet-lite0": (64, 1024, 3),
@@ -115,7 +115,7 @@ def _model(name: str) -> nn.Module:
         from torchvision.models import resnet50
 
         return resnet50().eval()
-    return models.build(name, 10)
+    return backbones.build(name, 10)
 
 
 def _images(count: int, size: int) -> Tensor:

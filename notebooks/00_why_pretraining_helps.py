@@ -24,15 +24,17 @@ record = "recorded/paper.parquet"
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
-# Not installed? In a checkout of the project: pip install --editable .
-from pi_lib import findings, grid, plots
+from pi_lib.book import figures
 
-plots.style()
+# Not installed? In a checkout of the project: pip install --editable .
+from pi_lib.study import findings, grid
+
+figures.style()
 table, about = grid.recorded(record)
 claims = findings.findings(table)
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-kept", "caption": "A row per pre-trained network and new task. Left: the knowledge before fine-tuning, split into what fine-tuning preserved and discarded. Middle: the knowledge after, split into what was preserved and what is new. Right: how much of the preserved part a network learns that never was pre-trained. Whiskers: 95 % intervals."}, "image": {"alt": "Three panels of horizontal bars, one row per network and task: preserved and discarded, preserved and new, and the share learned from scratch."}}
-figure = plots.kept(table)
+figure = figures.kept(table)
 
 
 # %% tags=["remove-input"]

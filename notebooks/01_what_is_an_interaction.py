@@ -33,11 +33,13 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, study, tasks
+from pi_lib import study
+from pi_lib.book import figures
+from pi_lib.book.explorers import explore_game, explore_sample
 from pi_lib.coalitions import label
-from pi_lib.widgets import explore_game, explore_sample
+from pi_lib.study import data
 
-plots.style()
+figures.style()
 
 # %% [markdown]
 # ## A game of three words, by hand
@@ -59,7 +61,7 @@ scores = {
     "very good": 3.0,
     "not very good": -2.5,
 }
-figure = plots.game(scores, names)
+figure = figures.game(scores, names)
 
 # %% [markdown]
 # *Good* alone raises the score by 2. *Not* alone lowers it a little. But *not good* together is far
@@ -118,12 +120,12 @@ explore_game(
 
 # %%
 images = study.offline_cells(profile, seed)["images"]
-task = images.load()
+task = study.load(images)
 model = study.trained_model(images, "probe")
-samples = images.samples(task)
-players = images.players(task)
+samples = study.samples(images, task)
+players = study.players(images, task)
 
-picture = tasks.images(samples.inputs)
+picture = data.images(samples.inputs)
 placement = players.place(picture, samples.ids)[image]
 seen = pi.extract(model, picture, samples.labels, players, ids=samples.ids)
 true = task.classes[samples.labels[image]]
@@ -136,17 +138,17 @@ display(
 )
 
 # %% mystnb={"figure": {"name": "fig-patches", "caption": "The players: patches named by row and column, drawn at random from the central part of the image."}, "image": {"alt": "An image of clothing with the patches that are players outlined and named."}}
-figure = plots.players_on_image(placement)
+figure = figures.players_on_image(placement)
 
 # %% [markdown]
 # {numref}`fig-on-image` shows the strongest of its interactions. Orange ones speak for the true
 # class, blue ones against it; {numref}`fig-image-bars` shows the same numbers as bars.
 
 # %% mystnb={"figure": {"name": "fig-on-image", "caption": "The strongest interactions of the image, in nats; each outlines the patches that act together."}, "image": {"alt": "Copies of the image, each with the patches of one interaction outlined, its value above."}}
-figure = plots.interactions_on_image(placement, seen, image, k=5)
+figure = figures.interactions_on_image(placement, seen, image, k=5)
 
 # %% mystnb={"figure": {"name": "fig-image-bars", "caption": "The strongest interactions of the image as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its patches."}}
-figure = plots.strongest(seen, image, k=strongest)
+figure = figures.strongest(seen, image, k=strongest)
 
 
 # %% [markdown]
@@ -166,10 +168,10 @@ explore_sample(seen, picture, players)
 
 # %%
 texts = study.offline_cells(profile, seed)["sentences"]
-reviews = texts.load()
+reviews = study.load(texts)
 reader = study.trained_model(texts, "probe")
-chosen = texts.samples(reviews)
-words = texts.players(reviews)
+chosen = study.samples(texts, reviews)
+words = study.players(texts, reviews)
 read = pi.extract(reader, chosen.inputs, chosen.labels, words, ids=chosen.ids)
 display(
     Markdown(
@@ -182,7 +184,7 @@ display(
 )
 
 # %% mystnb={"figure": {"name": "fig-sentence-bars", "caption": "The strongest interactions of the sentence as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its words."}}
-figure = plots.strongest(read, sentence, k=strongest)
+figure = figures.strongest(read, sentence, k=strongest)
 
 # %% [markdown]
 # The same choices for the sentences. Words that act together are marked, orange where they speak for
@@ -199,12 +201,12 @@ explore_sample(read, chosen.inputs, words)
 # first), and compare the output that they add up to with the real one over all $2^n$ masked inputs.
 
 # %% mystnb={"figure": {"name": "fig-rebuild", "caption": "Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
-figure = plots.rebuild({"images, linear probe": seen, "sentences, linear probe": read})
+figure = figures.rebuild({"images, linear probe": seen, "sentences, linear probe": read})
 
 # %% tags=["hide-input"]
 tenth = 2**seen.n // 10
 for name, one in (("images", seen), ("sentences", read)):
-    error = plots.rebuild_error(one, [tenth])[:, 0]
+    error = figures.rebuild_error(one, [tenth])[:, 0]
     print(
         f"{name}: with the strongest tenth ({tenth} of {2**one.n}), relative error "
         f"{pi.bootstrap(error)} (mean over {len(one)} samples, 95 % interval)"

@@ -34,10 +34,11 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, study
+from pi_lib import study
+from pi_lib.book import figures
 from pi_lib.coalitions import label
 
-plots.style()
+figures.style()
 
 # %% [markdown]
 # ## Three alarms
@@ -79,7 +80,7 @@ split = pi.and_or_split(alarms)
 
 # %% mystnb={"figure": {"name": "fig-convex", "caption": "Sum of the sizes of all interactions along the line from all-AND to all-OR, and the certified bound, which the split of pi_lib reaches."}, "image": {"alt": "A curve that bends upwards at both ends, above a dashed horizontal line."}}
 game = alarms + pi.and_inverse(torch.tensor([0.0, 0, 0, 1, 0, 0, 0, 0], dtype=torch.float64))
-figure = plots.splits_on_a_line(game, pi.and_or_split(game))
+figure = figures.splits_on_a_line(game, pi.and_or_split(game))
 
 # %% [markdown]
 # ## Where a descent stops
@@ -179,7 +180,7 @@ pd.DataFrame(rows).set_index(["data", "form"]).map(str)
 # before you believe a count of interactions: the same model looks sparser the more error it may hide.
 
 # %% mystnb={"figure": {"name": "fig-kinds", "caption": "Strength of AND and OR interactions by order, split exactly and with an allowance; order 1 is the same either way and counts as AND. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of AND and OR strength for each order, a panel per data set and form of the split."}}
-figure = plots.and_or(kinds)
+figure = figures.and_or(kinds)
 
 # %% [markdown]
 # ## Interactions that checkpoints share

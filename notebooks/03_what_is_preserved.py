@@ -32,10 +32,11 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, study
-from pi_lib.widgets import explore
+from pi_lib import study
+from pi_lib.book import figures
+from pi_lib.book.explorers import explore
 
-plots.style()
+figures.style()
 cells = study.offline_cells(profile, seed)
 
 # %% [markdown]
@@ -60,11 +61,11 @@ pd.DataFrame(
             "players": result.probe.final.n,
         }
         | {
-            f"test accuracy, {plots.NAMES[p]}": str(getattr(result, p).accuracy)
+            f"test accuracy, {figures.NAMES[p]}": str(getattr(result, p).accuracy)
             for p in study.PHASES
         }
         | {
-            f"learning rate, {plots.NAMES[p]}": f"{getattr(result, p).settings['learning_rate']:g}"
+            f"learning rate, {figures.NAMES[p]}": f"{getattr(result, p).settings['learning_rate']:g}"
             for p in study.PHASES
         }
         for name, result in results.items()
@@ -92,7 +93,7 @@ knowledge = {
     name: pi.compare(result.probe.final, result.finetuned.final, tau=tau)
     for name, result in results.items()
 }
-figure = plots.knowledge(knowledge)
+figure = figures.knowledge(knowledge)
 
 # %% [markdown]
 # {numref}`fig-knowledge` shows the strength by {term}`order`, the mean over samples of
@@ -120,7 +121,7 @@ display(Markdown("\n".join(lines)))
 # If so, the preserved share falls with the order.
 
 # %% mystnb={"figure": {"name": "fig-share", "caption": "Share of the pre-trained strength that fine-tuning preserved, within each order. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts of the preserved share against the order, in two panels."}}
-figure = plots.preserved_share(knowledge)
+figure = figures.preserved_share(knowledge)
 
 # %% [markdown]
 # In one number: the difference between the mean order of what is discarded and of what is preserved
@@ -178,7 +179,7 @@ pd.DataFrame(
 
 # %%
 def at_threshold(threshold):
-    return plots.knowledge(
+    return figures.knowledge(
         {
             name: pi.compare(result.probe.final, result.finetuned.final, tau=threshold)
             for name, result in results.items()

@@ -30,9 +30,10 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, study
+from pi_lib import study
+from pi_lib.book import figures
 
-plots.style()
+figures.style()
 cells = study.offline_cells(profile, seed)
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 
@@ -45,7 +46,7 @@ results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 #   \min(|K_{preserve}(S)|, |I_{scr}(S)|)}{\sum_S |K_{preserve}(S)|}.$$
 
 # %% mystnb={"figure": {"name": "fig-learned", "caption": "Share of the preserved knowledge that scratch training learned, within each order, beside the paper's range."}, "image": {"alt": "Bars per order in two panels with a grey band for the paper's range."}}
-figure = plots.learned({name: result.learned for name, result in results.items()})
+figure = figures.learned({name: result.learned for name, result in results.items()})
 
 # %% [markdown]
 # The grey band of {numref}`fig-learned` is the paper's range {cite}`jiang2024`. Whiskers are 95 %
@@ -53,7 +54,7 @@ figure = plots.learned({name: result.learned for name, result in results.items()
 # measured where something of that order was preserved.
 
 # %% tags=["hide-input"]
-low, high = plots.PAPER_LEARNED
+low, high = figures.PAPER_LEARNED
 lines, table = [], {}
 for name, result in results.items():
     ratio, mean = result.learned.ratio(), result.learned.mean_ratio()
@@ -65,7 +66,7 @@ for name, result in results.items():
         f"mean of per-sample ratios {mean}). Within {low:.0%} to {high:.0%}: **{verdict}**"
     )
     table[name] = {
-        f"test accuracy, {plots.NAMES[phase]}": str(getattr(result, phase).accuracy)
+        f"test accuracy, {figures.NAMES[phase]}": str(getattr(result, phase).accuracy)
         for phase in study.PHASES
     } | {"learned by scratch": str(ratio)}
 display(Markdown("\n".join(lines)))
@@ -85,7 +86,7 @@ pd.DataFrame(table)
 # checkpoint, for the preserved knowledge of the *finished* fine-tuned model:
 
 # %% mystnb={"figure": {"name": "fig-learned-time", "caption": "The learned share at every checkpoint of scratch training. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts of the learned share against training progress, in two panels."}}
-figure = plots.learned_over_time(results)
+figure = figures.learned_over_time(results)
 
 # %% [markdown]
 # At step 0 the scratch model has random weights, so what it "knows" of the preserved interactions

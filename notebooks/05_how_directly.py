@@ -31,10 +31,11 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, study
-from pi_lib.widgets import explore_training
+from pi_lib import study
+from pi_lib.book import figures
+from pi_lib.book.explorers import explore_training
 
-plots.style()
+figures.style()
 cells = study.offline_cells(profile, seed)
 results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 
@@ -51,7 +52,7 @@ results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 # by definition.
 
 # %% mystnb={"figure": {"name": "fig-own", "caption": "Similarity of each run's interactions with those of its own end. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts for fine-tuning and scratch training, rising to one, in two panels."}}
-figure = plots.trajectories(results)
+figure = figures.trajectories(results)
 
 # %% [markdown]
 # ### Claim: fine-tuning gets there faster
@@ -107,7 +108,7 @@ display(Markdown("\n".join(lines)))
 # the start. So we also measure both runs against one target, the fine-tuned model.
 
 # %% mystnb={"figure": {"name": "fig-target", "caption": "Similarity of both runs with the fine-tuned model. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts in two panels; only the fine-tuned run rises to one."}}
-figure = plots.trajectories(results, target="finetuned")
+figure = figures.trajectories(results, target="finetuned")
 
 # %% tags=["hide-input"]
 lines = []
@@ -124,7 +125,7 @@ display(Markdown("\n".join(lines)))
 # ## Accuracy along the way
 
 # %% mystnb={"figure": {"name": "fig-accuracy", "caption": "Accuracy on the test split along both runs, with 95 % Wilson intervals; dashed: the linear probe."}, "image": {"alt": "Line charts of accuracy against training progress, in two panels."}}
-figure = plots.accuracies(results)
+figure = figures.accuracies(results)
 
 # %% [markdown]
 # ## Through training, frame by frame
@@ -134,7 +135,7 @@ figure = plots.accuracies(results)
 # it has beyond it. {numref}`fig-scratch-end` shows this for the end of scratch training.
 
 # %% mystnb={"figure": {"name": "fig-scratch-end", "caption": "What scratch training ends with, held against the finished fine-tuned model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order, in two panels."}}
-figure = plots.knowledge(
+figure = figures.knowledge(
     {
         name: pi.compare(result.finetuned.final, result.scratch.final)
         for name, result in results.items()

@@ -30,10 +30,12 @@ record = "recorded/paper.parquet"
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-# Not installed? In a checkout of the project: pip install --editable .
-from pi_lib import findings, grid, plots
+from pi_lib.book import figures
 
-plots.style()
+# Not installed? In a checkout of the project: pip install --editable .
+from pi_lib.study import findings, grid
+
+figures.style()
 table, about = grid.recorded(record)
 claims = findings.findings(table)
 
@@ -77,7 +79,7 @@ for start in range(0, shown.shape[1], 3):
     display(HTML(shown.iloc[:, start : start + 3].to_html(escape=False)))
 
 # %% mystnb={"figure": {"name": "fig-findings", "caption": "Every claim in every cell. Dots: all seeds together, with 95 % bootstrap intervals over samples; ticks: the range over seeds; grey: where the claim holds."}, "image": {"alt": "A panel per claim; in each a dot with an interval per cell, beside the region in which the claim holds."}}
-figure = plots.findings(claims)
+figure = figures.findings(claims)
 
 # %% tags=["hide-input"]
 counts = claims.groupby("claim", sort=False)["verdict"].value_counts().unstack(fill_value=0)
@@ -120,7 +122,7 @@ display(
 # Cells differ in task and backbone, so this is a description, not a cause.
 
 # %% mystnb={"figure": {"name": "fig-over-cells", "caption": "Preserved share against fine-tuned accuracy and gain over scratch, a mark per cell, all seeds together; whiskers: 95 % intervals."}, "image": {"alt": "Two scatter plots with one mark per cell."}}
-figure = plots.over_cells(numbers, "preserved", ["accuracy finetuned", "gain over scratch"])
+figure = figures.over_cells(numbers, "preserved", ["accuracy finetuned", "gain over scratch"])
 
 # %% tags=["hide-input"]
 lines = []
@@ -142,7 +144,7 @@ display(Markdown("\n".join(lines)))
 tried = [
     {
         "cell": c["name"],
-        "phase": plots.NAMES[one["phase"]],
+        "phase": figures.NAMES[one["phase"]],
         "rate: accuracy": f"{one['rate']:g}: {one['accuracy']:.2f}" + " *" * one["chosen"],
     }
     for c in about["cells"]

@@ -35,11 +35,12 @@ from torch import nn
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, study
+from pi_lib import study
+from pi_lib.book import figures
 from pi_lib.coalitions import membership, order
 from pi_lib.progress import track
 
-plots.style()
+figures.style()
 small = profile == "smoke"
 
 # %% [markdown]
@@ -127,7 +128,7 @@ pd.DataFrame(
 )
 
 # %% mystnb={"figure": {"name": "fig-planted", "caption": "A mark per planted function: how well its network generalises, and the share of the planted terms among its strongest interactions."}, "image": {"alt": "A scatter plot of recovered share against explained variance, for trained and untrained networks."}}
-figure = plots.recovery(recovered)
+figure = figures.recovery(recovered)
 
 # %% [markdown]
 # ## Hide the players of what was preserved

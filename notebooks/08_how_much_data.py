@@ -29,10 +29,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-# Not installed? In a checkout of the project: pip install --editable .
-from pi_lib import findings, grid, plots
+from pi_lib.book import figures
 
-plots.style()
+# Not installed? In a checkout of the project: pip install --editable .
+from pi_lib.study import findings, grid
+
+figures.style()
 table, about = grid.recorded(record)
 names = {
     (cell["backbone"], cell["source"] or "published", cell["task"]): cell["name"].split(",")[0]
@@ -81,7 +83,7 @@ passes.groupby(
 CAPTION = "accuracy, gain and shares against the number of training samples."
 for name, frame in curves.items():
     display(Markdown(f"**{name}**: {CAPTION}"))
-    plots.over_sizes(frame, margin)
+    figures.over_sizes(frame, margin)
     display(frame.rename_axis("training samples").T.map(str))
 
 # %% [markdown]

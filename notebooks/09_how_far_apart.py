@@ -42,12 +42,14 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import assets, findings, grid, models, plots, study, tasks
+from pi_lib import study
+from pi_lib.book import figures
 from pi_lib.coalitions import membership
 from pi_lib.progress import track
-from pi_lib.store import Store
+from pi_lib.study import assets, backbones, data, findings, grid
+from pi_lib.study.store import Store
 
-plots.style()
+figures.style()
 if compute:
     cells = grid.read(grid_file)
     study.run_all(cells)
@@ -73,17 +75,17 @@ sources = table["source"].unique().tolist()
 # %%
 def features(name):
     """Features of some samples of a task's training set, by a network with published weights."""
-    image = tasks.kind(name) == "image"
-    task = tasks.load(name, n_train=samples, n_test=10, **({"size": 64} if image else {}))
-    encoder = models.build("efficientnet-lite0" if image else "minilm", 2)
+    image = data.kind(name) == "image"
+    task = data.load(name, n_train=samples, n_test=10, **({"size": 64} if image else {}))
+    encoder = backbones.build("efficientnet-lite0" if image else "minilm", 2)
     parts = []
     for start in range(0, samples, 50):
         part = task.train.take(range(start, min(start + 50, samples))).inputs
         with torch.no_grad():
             if image:
-                parts.append(encoder.features(tasks.images(part)))
+                parts.append(encoder.features(data.images(part)))
             else:
-                tokens = models.tokenizer()(part, padding=True, return_tensors="pt")
+                tokens = backbones.tokenizer()(part, padding=True, return_tensors="pt")
                 parts.append(encoder.features(**tokens))
     return torch.cat(parts).double()
 
@@ -150,7 +152,7 @@ display(
 # classes that the task has not. The scratch network is the same whatever the source.
 
 # %% mystnb={"figure": {"name": "fig-domains", "caption": "Distance of the source from the task against the preserved share, the probe's accuracy and the gain over scratch, a mark per source, with 95 % intervals."}, "image": {"alt": "Three scatter plots with one mark per source of pre-training."}}
-figure = plots.over_cells(
+figure = figures.over_cells(
     numbers,
     "distance",
     ["preserved", "accuracy probe", "gain over scratch"],
@@ -237,7 +239,7 @@ def cka(x, y):
 def before_and_after(result):
     """Of a cell: mean correlation of Shapley values, and CKA, before and after fine-tuning."""
     cell = result.cell
-    x = tasks.images(cell.load().test.inputs)
+    x = data.images(study.load(cell).test.inputs)
     features = [study.trained_model(cell, phase).features(x).double() for phase in study.PHASES[:2]]
     both = correlation(shapley(result.probe.final), shapley(result.finetuned.final))
     return {
@@ -314,7 +316,7 @@ display(
 )
 
 # %% mystnb={"figure": {"name": "fig-domains-text", "caption": "Distance of the source's sentences from the task's against the preserved share, the probe's accuracy and the gain over scratch, a mark per source, with 95 % intervals. The published weights have no distance."}, "image": {"alt": "Three scatter plots with one mark per source of sentences."}}
-figure = plots.over_cells(
+figure = figures.over_cells(
     text_numbers.drop("published"),
     "distance",
     ["preserved", "accuracy probe", "gain over scratch"],

@@ -30,10 +30,11 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import findings, grid, plots
-from pi_lib.pretraining import OBJECTIVES
+from pi_lib.book import figures
+from pi_lib.objectives import OBJECTIVES
+from pi_lib.study import findings, grid
 
-plots.style()
+figures.style()
 table, about = grid.recorded(record)
 kind = findings.objective(table)
 numbers = {
@@ -52,7 +53,7 @@ numbers = {
 # *Supervised* is cross-entropy. *Contrastive* is SimCLR {cite}`chen2020` on the encoder's own features,
 # without a projection head. *Adversarial* is cross-entropy at the worst picture that one gradient step
 # finds within 4/255 of each pixel {cite}`wong2020`. Pictures, network, passes and optimiser are the
-# same; only the loss differs (`pi_lib.pretraining`).
+# same; only the loss differs (`pi_lib.objectives`).
 
 # %% tags=["hide-input"]
 for task, frame in numbers.items():
@@ -61,7 +62,7 @@ for task, frame in numbers.items():
     display(frame.T.map(str))
 
 # %% mystnb={"figure": {"name": "fig-pretraining", "caption": "The knowledge before and after fine-tuning, a row per task and kind of pre-training: what was preserved and discarded, what is new, and how much of the preserved part scratch training learned."}, "image": {"alt": "Three panels of horizontal bars, one row per task and kind of pre-training."}}
-figure = plots.kept(table.assign(changes=""))
+figure = figures.kept(table.assign(changes=""))
 
 # %% [markdown]
 # ## Which is better?

@@ -38,12 +38,14 @@ from torchvision.transforms import functional as pictures
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import findings, grid, plots, study, tasks
-from pi_lib.knowledge import ratio_of_sums
+from pi_lib import study
+from pi_lib.book import figures
 from pi_lib.progress import track
-from pi_lib.store import Store
+from pi_lib.statistics import ratio_of_sums
+from pi_lib.study import data, findings, grid
+from pi_lib.study.store import Store
 
-plots.style()
+figures.style()
 
 # %% [markdown]
 # ## Pictures unlike those of the training set
@@ -75,9 +77,9 @@ def logits(model, x):
 
 def tested(cell):
     """Of a cell's fine-tuned network: correct answers on each kind of picture, and its caution."""
-    task, model = cell.load(), study.trained_model(cell, "finetuned")
-    x, size = tasks.images(task.test.inputs), task.test.inputs.shape[-1]
-    foreign = tasks.images(tasks.load(FOREIGN, n_train=10, n_test=300, size=size).test.inputs)
+    task, model = study.load(cell), study.trained_model(cell, "finetuned")
+    x, size = data.images(task.test.inputs), task.test.inputs.shape[-1]
+    foreign = data.images(data.load(FOREIGN, n_train=10, n_test=300, size=size).test.inputs)
     found = {
         kind: int((logits(model, change(x)).argmax(-1) == task.test.labels).sum())
         for kind, change in {"clean": lambda x: x, **CORRUPTED}.items()
@@ -160,7 +162,7 @@ trained = frame[accuracies > accuracies.max() - within]
 frame[kinds].map(str)
 
 # %% mystnb={"figure": {"name": "fig-discarding", "caption": "Preserved share against accuracy, what is left of it under noise and blur, and caution on foreign pictures; a mark per learning rate and number of passes, with 95 % intervals."}, "image": {"alt": "Four scatter plots with one mark per setting of fine-tuning."}}
-figure = plots.over_cells(
+figure = figures.over_cells(
     frame,
     "preserved",
     ["accuracy finetuned", "left under noise", "left under blur", "surer of its own"],
@@ -208,7 +210,7 @@ agreement = pd.concat(
 )
 
 # %% mystnb={"figure": {"name": "fig-agreement", "caption": "How far the interactions of an order speak for the true class, within what was preserved, discarded and newly learned; whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "A panel per data set with bars by order for preserved, discarded and new knowledge, between -1 and 1."}}
-figure = plots.agreement(agreement)
+figure = figures.agreement(agreement)
 
 # %% tags=["hide-input"]
 lines = []

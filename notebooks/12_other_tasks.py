@@ -33,9 +33,11 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import findings, grid, plots, study, tasks
+from pi_lib import study
+from pi_lib.book import figures
+from pi_lib.study import data, findings, grid
 
-plots.style()
+figures.style()
 table, about = grid.recorded(record)
 table["task"] = table["task"].str.rpartition("+")[2]
 table["scenes"] = findings.changed(table["changes"], "n_train").astype(int)
@@ -50,11 +52,11 @@ table["scenes"] = findings.changed(table["changes"], "n_train").astype(int)
 
 # %% mystnb={"figure": {"name": "fig-scenes", "caption": "Four scenes with the boxes of both garments, and below them their masks; in gold the garment that is asked about, named first."}, "image": {"alt": "Four black canvases with two pieces of clothing each, outlined by boxes, and below each the two silhouettes in two colours."}}
 shown = {
-    name: tasks.load(f"fashion-mnist+even+{name}", n_train=20, n_test=20, size=32, seed=seed)
+    name: data.load(f"fashion-mnist+even+{name}", n_train=20, n_test=20, size=32, seed=seed)
     for name in ("segmentation", "detection")
 }
 both = shown["detection"], shown["segmentation"]
-figure = plots.scenes(*(task.test for task in both), classes=both[0].classes)
+figure = figures.scenes(*(task.test for task in both), classes=both[0].classes)
 
 # %% [markdown]
 # A head reads the encoder's feature map, linearly at every position: the classes of the pixels there, or
@@ -102,7 +104,7 @@ index = pd.MultiIndex.from_tuples(cells, names=["task", "pre-trained on", "train
 display(numbers.set_index(index).drop(columns="salient error").T.map(str))
 
 # %% mystnb={"figure": {"name": "fig-other-tasks", "caption": "The knowledge before and after fine-tuning, a row per task and source: what was preserved and discarded, what is new, and how much of the preserved part scratch training learned."}, "image": {"alt": "Three panels of horizontal bars, one row per task and source of pre-training."}}
-figure = plots.kept(table)
+figure = figures.kept(table)
 
 # %% [markdown]
 # ## Do the paper's claims hold here?
@@ -110,7 +112,7 @@ figure = plots.kept(table)
 # %% mystnb={"figure": {"name": "fig-other-claims", "caption": "Each claim's number in every cell, with its 95 % interval, and the region in which the claim holds."}, "image": {"alt": "A panel for each claim with a mark and whisker per task, source and number of scenes."}}
 found = findings.findings(table)
 found["cell"] = found["cell"].map(dict(zip(numbers.index, map(", ".join, cells), strict=True)))
-figure = plots.findings(found)
+figure = figures.findings(found)
 
 # %% tags=["hide-input"]
 found["task"] = found["cell"].str.extract(f"({'|'.join(shown)})", expand=False)
@@ -168,11 +170,11 @@ cell = study.Cell(
     changes={} if small else changes | {"grid": 4, "samples": 4, "rate": 1e-3, "checkpoints": 2},
 )  # fmt: skip
 detector = study.trained_model(cell, "finetuned")
-task = cell.load()
-scenes, players = cell.samples(task), cell.players(task)
-images, true = tasks.images(scenes.inputs), scenes.targets[:, 0]  # class and box of a garment each
+task = study.load(cell)
+scenes, players = study.samples(cell, task), study.players(cell, task)
+images, true = data.images(scenes.inputs), scenes.targets[:, 0]  # class and box of a garment each
 interactions = pi.extract(detector, images, true, players, value=pi.box_log_odds, ids=scenes.ids)
-figure = plots.interactions_on_image(players.place(images, scenes.ids)[0], interactions)
+figure = figures.interactions_on_image(players.place(images, scenes.ids)[0], interactions)
 
 # %%
 interactions.top(5)[["players", "order", "value"]]
@@ -188,7 +190,7 @@ interactions.top(5)[["players", "order", "value"]]
 
 # %%
 split = task.train
-pictures = tasks.images(split.inputs)
+pictures = data.images(split.inputs)
 bright = (split.inputs.amax(1) > 16).float().mean((1, 2))
 with torch.no_grad():
     features = torch.nn.functional.pad(detector.encoder(pictures), (0, 1), value=1.0)

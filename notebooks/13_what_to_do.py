@@ -40,9 +40,10 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import findings, grid, plots
+from pi_lib.book import figures
+from pi_lib.study import findings, grid
 
-plots.style()
+figures.style()
 tables = {name: grid.recorded(path)[0] for name, path in records.items()}
 paper = findings.summary(tables["paper"])
 

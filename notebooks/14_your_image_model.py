@@ -32,9 +32,10 @@ from torchvision.models import shufflenet_v2_x0_5
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import models, plots, tasks
+from pi_lib.book import figures
+from pi_lib.study import backbones, data
 
-plots.style()
+figures.style()
 small = profile == "smoke"
 
 # %% [markdown]
@@ -49,10 +50,10 @@ def half(split, first):
     """The samples of five classes, numbered from 0."""
     mine = [i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5]
     part = split.take(mine)
-    return tasks.Split(part.inputs, part.labels - first, part.ids)
+    return data.Split(part.inputs, part.labels - first, part.ids)
 
 
-data = tasks.load(
+data = data.load(
     "fashion-mnist",
     n_train=200 if small else 1200,
     n_test=100 if small else 400,
@@ -62,13 +63,13 @@ data = tasks.load(
 torch.manual_seed(seed)
 net = shufflenet_v2_x0_5()
 net.fc = nn.Identity()
-model = models.Classifier(net, nn.Linear(1024, 5))
+model = backbones.Classifier(net, nn.Linear(1024, 5))
 
 epochs = 1 if small else 5
 earlier = pi.pretrain(
     model, half(data.train, 0), half(data.test, 0), epochs=epochs, learning_rate=3e-3, seed=seed
 )
-start = models.transfer(earlier.model, 5, seed=seed)
+start = backbones.transfer(earlier.model, 5, seed=seed)
 task = half(data.train, 5), half(data.test, 5)
 probe = pi.linear_probe(start, *task, epochs=4 * epochs, learning_rate=1e-2, seed=seed)
 finetuned = pi.finetune(start, *task, epochs=epochs, learning_rate=1e-3, seed=seed)
@@ -89,7 +90,7 @@ display(
 
 # %% mystnb={"figure": {"name": "fig-own-image", "caption": "Preserved, discarded and new knowledge of this page's model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
 chosen = task[1].take(range(4 if small else 12))
-images, labels = tasks.images(chosen.inputs), chosen.labels
+images, labels = data.images(chosen.inputs), chosen.labels
 
 players = pi.PatchPlayers(grid=8, n=players_n, region="central", seed=seed)
 before = pi.extract(probe.model, images, labels, players)
@@ -109,7 +110,7 @@ display(
 # ## Look at one image
 
 # %% mystnb={"figure": {"name": "fig-own-patches", "caption": "One test image with its players, then the patches of its strongest interactions; orange adds to the true class, blue takes away."}, "image": {"alt": "A small picture of clothing with outlined patches, and copies of it that show the strongest groups of patches."}}
-figure = plots.interactions_on_image(players.place(images)[0], after)
+figure = figures.interactions_on_image(players.place(images)[0], after)
 
 # %%
 after.top(5)

@@ -29,9 +29,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import models, plots, tasks
+from pi_lib.book import figures
+from pi_lib.study import backbones, data
 
-plots.style()
+figures.style()
 small = profile == "smoke"
 
 # %% [markdown]
@@ -41,8 +42,8 @@ small = profile == "smoke"
 # sentence each token stands.
 
 # %%
-data = tasks.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
-tokenizer = models.tokenizer("minilm")
+data = data.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
+tokenizer = backbones.tokenizer("minilm")
 torch.manual_seed(seed)
 model = BertForSequenceClassification(
     BertConfig(
@@ -80,7 +81,7 @@ display(
 found.top(6)
 
 # %% mystnb={"figure": {"name": "fig-own-words", "caption": "The strongest interactions between words of one sentence."}, "image": {"alt": "Signed horizontal bars, one for each of the strongest groups of words."}}
-figure = plots.strongest(found, k=8)
+figure = figures.strongest(found, k=8)
 
 # %% [markdown]
 # ## AND and OR

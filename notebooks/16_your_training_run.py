@@ -30,9 +30,10 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import plots, tasks
+from pi_lib.book import figures
+from pi_lib.study import data
 
-plots.style()
+figures.style()
 small = profile == "smoke"
 
 # %% [markdown]
@@ -41,11 +42,11 @@ small = profile == "smoke"
 # Nothing here is special: a model, a data set that yields dictionaries, and arguments.
 
 # %%
-data = tasks.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
+data = data.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
 
 
 def dataset(split):
-    images = tasks.images(split.inputs)
+    images = data.images(split.inputs)
     return [{"pixel_values": x, "labels": y} for x, y in zip(images, split.labels, strict=True)]
 
 

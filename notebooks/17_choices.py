@@ -32,14 +32,16 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import findings, grid, plots, study, tasks
+from pi_lib import study
+from pi_lib.book import figures
+from pi_lib.study import data, findings, grid
 
-plots.style()
+figures.style()
 cell = study.offline_cells(profile, seed)["images"]
-task, default = cell.load(), cell.players(cell.load())
+task, default = study.load(cell), cell.players(study.load(cell))
 probe, finetuned = (study.trained_model(cell, phase) for phase in ("probe", "finetuned"))
-samples = cell.samples(task).take(range(min(12, cell.settings.samples)))
-images = tasks.images(samples.inputs)
+samples = study.samples(cell, task).take(range(min(12, cell.settings.samples)))
+images = data.images(samples.inputs)
 
 # %% [markdown]
 # ## One change at a time
@@ -112,7 +114,7 @@ found = pd.DataFrame(
 )
 
 # %% mystnb={"figure": {"name": "fig-choices", "caption": "Three numbers under every variant, with 95 % bootstrap intervals over samples. The line is the default's value; grey is where the paper's claim holds."}, "image": {"alt": "Three panels side by side with a dot and an interval for each variant of a choice."}}
-figure = plots.choices(found, {n: (c.low, c.high) for n, c in CLAIMS.items()})
+figure = figures.choices(found, {n: (c.low, c.high) for n, c in CLAIMS.items()})
 
 # %% tags=["hide-input"]
 found.assign(

@@ -31,10 +31,10 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib import plots
+from pi_lib.book import figures
 from pi_lib.progress import clock
 
-plots.style()
+figures.style()
 recorded = json.loads(Path(record).read_text())
 targets = recorded.pop("targets")
 rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
@@ -118,7 +118,7 @@ against = pd.DataFrame(
 ).astype({"target": float})
 
 # %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time; on a GPU, time on the clock for the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
-figure = plots.times_less(against, "times less than the peer takes")
+figure = figures.times_less(against, "times less than the peer takes")
 
 # %% tags=["hide-input"]
 split = rows["split"]
@@ -196,7 +196,7 @@ against_n = pd.concat([growth[growth["what"].str.startswith("against n")], *peer
 methods = list(against_n["method"].unique())
 
 # %% mystnb={"figure": {"name": "fig-seconds", "caption": "CPU time for one game, summed over threads, on a logarithmic axis, against its number of players. Dashed: peers."}, "image": {"alt": "Lines of CPU seconds a game rising with the number of players, one for each method, the peers' dashed."}}
-figure = plots.growth(
+figure = figures.growth(
     against_n, "n", "cpu_s_per_game", methods, xlabel="players n", ylabel="CPU seconds a game"
 )
 
@@ -205,7 +205,7 @@ figure = plots.growth(
 # Python and torch with it; on a GPU, the GPU's memory alone.
 
 # %% mystnb={"figure": {"name": "fig-memory", "caption": "Peak memory against the number of players."}, "image": {"alt": "Lines of peak memory in gigabytes against the number of players, one for each method."}}
-figure = plots.growth(
+figure = figures.growth(
     growth[growth["what"].str.startswith("against n")], "n", "peak_gb", methods,
     logarithmic="", xlabel="players n", ylabel="peak memory, GB",
 )  # fmt: skip
@@ -219,13 +219,13 @@ figure = plots.growth(
 # %% mystnb={"figure": {"name": "fig-batch", "caption": "Games a second against the number of games in one call; both axes are logarithmic."}, "image": {"alt": "Lines of games a second against the size of the batch, one for each method."}}
 against_batch = growth[growth["what"].str.startswith("against batch")]
 (n,) = against_batch["n"].unique()
-figure = plots.growth(
+figure = figures.growth(
     against_batch, "batch", "games_per_s", methods,
     logarithmic="xy", xlabel=f"games in one call (n = {n})", ylabel="games a second",
 )  # fmt: skip
 
 # %% mystnb={"figure": {"name": "fig-batch-memory", "caption": "Peak memory against the number of games in one call."}, "image": {"alt": "Lines of peak memory in gigabytes against the size of the batch, one for each method."}}
-figure = plots.growth(
+figure = figures.growth(
     against_batch, "batch", "peak_gb", methods,
     logarithmic="x", xlabel=f"games in one call (n = {n})", ylabel="peak memory, GB",
 )  # fmt: skip

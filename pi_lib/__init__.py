@@ -13,29 +13,32 @@ and one callback for a run that goes on::
     Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `sparse`, `players`, `values` (with `shared`), `interactions`, `spex`
-for many players, `knowledge`, then `aims`, `tasks`, `models`, `training`, `tracker`, `study`,
-`grid`, `findings`, and what shows the results, `plots` and `widgets`.
+`coalitions`, `transforms`, `and_or`, `players`, `values`, `engine` (with `sharing`),
+`interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `training` (with
+`objectives`) and `tracker`. `pi_lib.study` runs the method many times on real data, `pi_lib.book`
+shows the results.
 """
 
-from pi_lib.interactions import Interactions, extract
+import sys
+
+from pi_lib.and_or import AndOrSplit, and_or_split, shared_split
+from pi_lib.engine import coalition_values
+from pi_lib.extraction import extract
+from pi_lib.interactions import Interactions, SparseInteractions
 from pi_lib.knowledge import (
-    Estimate,
     Knowledge,
     Learned,
     Trajectory,
-    bootstrap,
     compare,
     jaccard,
     learned_by_scratch,
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
-from pi_lib.sparse import AndOrSplit, and_or_split, shared_split
-from pi_lib.spex import SparseInteractions
+from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
-from pi_lib.values import box_log_odds, coalition_values, log_odds, negative_error, region_log_odds
+from pi_lib.values import box_log_odds, log_odds, negative_error, region_log_odds
 
 __all__ = [
     "AndOrSplit",
@@ -75,9 +78,42 @@ __all__ = [
 ]
 
 
+_MOVED = {
+    "aims": "pi_lib.objectives",
+    "assets": "pi_lib.study.assets",
+    "findings": "pi_lib.study.findings",
+    "grid": "pi_lib.study.grid",
+    "models": "pi_lib.study.backbones",
+    "plots": "pi_lib.book.figures",
+    "pretraining": "pi_lib.objectives",
+    "shared": "pi_lib.sharing",
+    "sparse": "pi_lib.and_or",
+    "spex": "pi_lib.search",
+    "store": "pi_lib.study.store",
+    "tasks": "pi_lib.study.data",
+    "widgets": "pi_lib.book.explorers",
+    "workers": "pi_lib.study.workers",
+}
+
+
+class _MovedModules:
+    """Says where a module of version 0.1 is now."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        package, _, module = name.partition(".")
+        if package == __name__ and module in _MOVED:
+            raise ImportError(f"{name} is now {_MOVED[module]}: import that", name=name)
+
+
+sys.meta_path.append(_MovedModules)
+
+
 def __getattr__(name: str):
     if name == "KnowledgeTracker":  # a callback of transformers, which the rest does not need
         from pi_lib.tracker import KnowledgeTracker
 
         return KnowledgeTracker
+    if name in _MOVED:
+        raise AttributeError(f"pi_lib.{name} is now {_MOVED[name]}: import that")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pi_lib import book, progress, store
+from pi_lib import progress
+from pi_lib.book import runner
+from pi_lib.study import store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.do(options)
-    except book.Refused as error:
+    except runner.Refused as error:
         print(f"pi_lib: {error}", file=sys.stderr)
         return 2
-    except (book.Failed, store.StoreError) as error:
+    except (runner.Failed, store.StoreError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -33,24 +35,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     values = dict(map(_value, options.parameter))
-    book.run(options.only, profile=options.profile, values=values, jobs=options.jobs)
+    runner.run(options.only, profile=options.profile, values=values, jobs=options.jobs)
 
 
 def _build(options: argparse.Namespace) -> None:
-    book.build()
+    runner.build()
 
 
 def _assets(options: argparse.Namespace) -> None:
-    from pi_lib import assets
+    from pi_lib.study import assets
 
     try:
         assets.fetch_all(data=options.data)
     except (assets.MissingAsset, assets.ChecksumError) as error:
-        raise book.Failed(str(error)) from error
+        raise runner.Failed(str(error)) from error
 
 
 def _study(options: argparse.Namespace) -> None:
-    from pi_lib import grid, study
+    from pi_lib import study
+    from pi_lib.study import grid
 
     cells, results, failed = _cells(options.grid, options.profile), store.Store(), []
     if not options.dry_run:
@@ -63,18 +66,18 @@ def _study(options: argparse.Namespace) -> None:
         print(f"recorded {len(held)} of {len(cells)} cells in {options.record}")
     if failed:
         listed = "\n".join(f"{cell.name}, seed {cell.seed}: {why}" for cell, why in failed)
-        raise book.Failed(
+        raise runner.Failed(
             f"{len(failed)} of {len(cells)} cells failed; the others are kept:\n{listed}"
         )
 
 
 def _cells(path: str, profile: str | None = None) -> list:
-    from pi_lib import grid
+    from pi_lib.study import grid
 
     try:
         return grid.read(path, profile)
     except grid.GridError as error:
-        raise book.Refused(str(error)) from error
+        raise runner.Refused(str(error)) from error
 
 
 def _store_list(options: argparse.Namespace) -> None:
@@ -97,7 +100,7 @@ def _store_verify(options: argparse.Namespace) -> None:
     print(f"{len(held.entries()) - len(wrong)} of {len(held.entries())} entries are as written")
     if wrong:
         listed = "\n".join(f"{entry.parent.name}/{entry.name}: {why}" for entry, why in wrong)
-        raise book.Failed(f"{listed}\nThey are set aside and computed again when asked for.")
+        raise runner.Failed(f"{listed}\nThey are set aside and computed again when asked for.")
 
 
 def _store_show(options: argparse.Namespace) -> None:
@@ -107,12 +110,12 @@ def _store_show(options: argparse.Namespace) -> None:
     wanted = options.entry.rpartition("/")[-1]
     found = [entry for entry in held.entries() if wanted and entry.name.startswith(wanted)]
     if len(found) != 1:
-        raise book.Refused(
+        raise runner.Refused(
             f"{len(found)} entries are named {options.entry!r}; expected the 16 hex digits of one, "
             "or as many as name it alone: `python -m pi_lib store list`"
         )
     if why := store.fault(found[0]):
-        raise book.Failed(f"{found[0]} is damaged: {why}")
+        raise runner.Failed(f"{found[0]} is damaged: {why}")
     print(found[0])
     print(yaml.safe_dump(held.record(found[0]), sort_keys=False, allow_unicode=True), end="")
 
@@ -132,7 +135,7 @@ def _store_prune(options: argparse.Namespace) -> None:
         print(path.relative_to(held.root))
     print(f"{len(waste)} paths, {sum(map(store.size, waste)) / 1e9:.2f} GB")
     if not options.yes and input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise book.Refused("nothing was removed")
+        raise runner.Refused("nothing was removed")
     for path in waste:
         store.remove(path)
     print("removed")
@@ -150,35 +153,35 @@ def _cluster(options: argparse.Namespace):
     """The cluster that was asked for, if any."""
     if options.scheduler is None:
         if options.resources:
-            raise book.Refused("--resources are those of a cluster's workers: name a --scheduler")
+            raise runner.Refused("--resources are those of a cluster's workers: name a --scheduler")
         return None
-    from pi_lib.workers import Cluster
+    from pi_lib.study.workers import Cluster
 
     resources = dict(map(_value, options.resources))
     if wrong := [x for x in resources.values() if not isinstance(x, int | float) or x <= 0]:
-        raise book.Refused(f"expected --resources NAME=NUMBER, such as GPU=1; got {wrong[0]!r}")
+        raise runner.Refused(f"expected --resources NAME=NUMBER, such as GPU=1; got {wrong[0]!r}")
     try:
         cluster = Cluster(options.scheduler, options.jobs, resources)
     except (ImportError, ConnectionError) as error:
-        raise book.Refused(str(error)) from error
+        raise runner.Refused(str(error)) from error
     progress.show(f"{cluster.workers} worker(s) at {options.scheduler}")
     return cluster
 
 
 def _twins(options: argparse.Namespace) -> None:
-    for path in book.twins():
+    for path in runner.twins():
         print(path)
 
 
 def _clean(options: argparse.Namespace) -> None:
-    for path in book.clean(everything=options.all):
+    for path in runner.clean(everything=options.all):
         print(f"removed {path}")
 
 
 def _list(options: argparse.Namespace) -> None:
-    for name, source in book.notebooks().items():
-        print(f"{name}  ({book.state(name)})")
-        for parameter, default in book.parameters(source).items():
+    for name, source in runner.notebooks().items():
+        print(f"{name}  ({runner.state(name)})")
+        for parameter, default in runner.parameters(source).items():
             print(f"    {parameter} = {default}")
 
 
@@ -188,7 +191,7 @@ def _value(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise book.Refused(f"expected -p name=value; got {text!r}")
+        raise runner.Refused(f"expected -p name=value; got {text!r}")
     return name, yaml.safe_load(value)
 
 
@@ -202,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     run = command("run", _run, "execute the notebooks with papermill into book/executed")
-    profiles = ", ".join(book.PROFILES)
+    profiles = ", ".join(runner.PROFILES)
     run.add_argument("--profile", default="quick", help=f"one of {profiles} (default: quick)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time")
     run.add_argument(

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, label, members, order, players_in_game
-from pi_lib.transforms import and_inverse, and_transform
-from pi_lib.values import coalition_values
+from pi_lib.transforms import and_inverse
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_lib.spex import SparseInteractions
+    pass
 
 
 class Selection:
@@ -258,100 +258,6 @@ class Interactions(Selection):
         return cls(**arrays, **header)
 
 
-def extract(
-    model,
-    inputs,
-    labels: Sequence[int] | Tensor,
-    players,
-    *,
-    kind: Literal["and", "and-or"] = "and",
-    method: Literal["exact", "sparse"] = "exact",
-    noise: float = 0.0,
-    tol: float = 1e-3,
-    budget: int = 2**13,
-    max_order: int = 5,
-    seed: int = 0,
-    ids: Sequence[int] | None = None,
-    **engine,
-) -> "Interactions | SparseInteractions":
-    """Interactions between the players of each sample, as the model sees them.
-
-    Parameters
-    ----------
-    model, inputs, labels, players, ids
-        As in `coalition_values`.
-    kind : "and" or "and-or"
-        Harsanyi dividends (the paper's Eq. 2), or the sparsest split into AND and OR.
-    method : "exact" or "sparse"
-        All ``2**n`` coalitions, up to 16 players; or SPEX (arXiv 2502.13870) as shapiq implements
-        it, which finds the few strong interactions of up to 64 players from `budget` coalitions.
-    noise, tol
-        Of `pi_lib.and_or_split`, for kind "and-or".
-    budget : int, default 8192
-        For method "sparse": coalitions per sample that SPEX may evaluate. It takes the largest
-        of its designs that fits; `meta` says how many that were. 258 more check the result.
-    max_order : int, default 5
-        For method "sparse": largest order looked for. SPEX lowers it where the budget is short.
-    seed : int
-        For method "sparse": draws the coalitions, together with each sample's id.
-    **engine
-        `value`, `device`, `batch_size`, `autocast`, `share`, `keep` of `coalition_values`.
-
-    Returns
-    -------
-    Interactions or SparseInteractions
-        By method "exact" or "sparse". A sparse result is an estimate: look at its `r2`.
-
-    Raises
-    ------
-    ValueError
-        As `coalition_values`; if `kind` or `method` is neither; for method "sparse" also if the
-        kind is "and-or", for more than 64 players, or if the budget is too small for SPEX, or so
-        large that enumeration costs less.
-    ImportError
-        If method "sparse" finds no shapiq.
-
-    Examples
-    --------
-    >>> from pi_lib import LabelMapPlayers
-    >>> model = lambda x: torch.stack([x.prod(-1), torch.zeros(len(x))], -1)  # a AND b
-    >>> players = LabelMapPlayers(torch.tensor([0, 1]), baseline=0.0)
-    >>> extract(model, torch.ones(1, 2), [0], players).i_and
-    tensor([[0., 0., 0., 1.]], dtype=torch.float64)
-    """
-    if kind not in ("and", "and-or"):
-        raise ValueError(f"kind={kind!r}; expected 'and' or 'and-or'")
-    if method == "sparse":
-        from pi_lib.spex import extract_sparse
-
-        return extract_sparse(
-            model, inputs, labels, players,
-            kind=kind, budget=budget, max_order=max_order, seed=seed, ids=ids, **engine,
-        )  # fmt: skip
-    if method != "exact":
-        raise ValueError(f"method={method!r}; expected 'exact' or 'sparse'")
-    placements = players.place(inputs, ids)
-    v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
-    meta = {"kind": kind, "players": type(players).__name__, "n": players.n}
-    if kind == "and":
-        i_and, i_or = and_transform(v), None
-    else:
-        from pi_lib.sparse import and_or_split
-
-        split = and_or_split(v, noise=noise, tol=tol)
-        i_and, i_or = split.i_and, split.i_or
-        meta |= {"noise": noise, "tol": tol, "gap": split.gap.tolist()}
-    return Interactions(
-        v=v,
-        i_and=i_and,
-        i_or=i_or,
-        players=[placement.names for placement in placements],
-        labels=label_numbers(labels),
-        ids=list(ids) if ids is not None else [],
-        meta=meta,
-    )
-
-
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Arrays (float64) and header of a file that interactions were saved to."""
     from safetensors import SafetensorError, safe_open
@@ -378,3 +284,176 @@ def sum_by_order(terms: Tensor, orders: Tensor, n: int) -> Tensor:
     sums.index_add_(-1, orders.to(terms.device), terms)
     sums[..., 0] = 0
     return sums
+
+
+@dataclass(frozen=True, eq=False)
+class SparseInteractions(Selection):
+    """Estimated AND interactions of B samples with n players each: the strong ones, few of 2**n.
+
+    Made by ``extract(..., method="sparse")``. It selects, shows, keeps and hands on as
+    `Interactions` does. Interactions that are not listed are estimated as 0.
+
+    Attributes
+    ----------
+    n : int
+        Number of players.
+    coalitions : list of M int
+        Bitmasks of the coalitions found in any sample, the empty one first, by order. They are
+        Python integers: with 64 players they exceed int64.
+    i_and : (B, M) float64
+        Harsanyi dividends; 0 where a sample has none. Column 0 estimates ``v({})``.
+    r2 : (B,) float64
+        Share of the variance of v over coalitions, each player in with probability 1/2, that the
+        interactions explain; measured on 256 coalitions that the estimate was not made from.
+        NaN where v does not vary.
+    v : (B, 2) float64
+        The model's own ``v({})`` and ``v(N)``, which the interactions add up to but roughly.
+    players : list of list of str
+        Names of each sample's players.
+    labels, ids : list of int
+        True class and id of each sample; where what is true is no one number, labels are 0.
+    meta : dict
+        How it was made, as JSON values.
+    """
+
+    n: int
+    coalitions: list[int]
+    i_and: Tensor
+    r2: Tensor
+    v: Tensor
+    players: list[list[str]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        samples = len(self.v)
+        for name, shape in {
+            "i_and": (samples, len(self.coalitions)), "r2": (samples,), "v": (samples, 2)
+        }.items():  # fmt: skip
+            if (found := tuple(getattr(self, name).shape)) != shape:
+                raise ValueError(f"expected {name} of shape {shape}; got {found}")
+        if self.coalitions[:1] != [0] or len(set(self.coalitions)) != len(self.coalitions):
+            raise ValueError("expected coalitions that differ, the empty one (0) first")
+        fill = object.__setattr__
+        fill(self, "players", self.players or [[str(i) for i in range(self.n)]] * samples)
+        fill(self, "labels", self.labels or [0] * samples)
+        fill(self, "ids", self.ids or list(range(samples)))
+        lengths = {len(self.players), len(self.labels), len(self.ids)}
+        if lengths != {samples} or {len(names) for names in self.players} - {self.n}:
+            raise ValueError(
+                f"players, labels and ids must name {samples} samples of {self.n} players"
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"SparseInteractions({len(self)} samples, n={self.n}, "
+            f"{len(self.coalitions)} coalitions, mean r2={self.r2.mean().item():.3g})"
+        )
+
+    @property
+    def kind(self) -> Literal["and"]:
+        """What v was written as a sum of."""
+        return "and"
+
+    @property
+    def terms(self) -> Tensor:
+        """All interactions, ``(B, M)``."""
+        return self.i_and
+
+    @property
+    def orders(self) -> Tensor:
+        """Order of each of `terms`, int64 ``(M,)``; order 0 is the empty coalition."""
+        return torch.tensor([s.bit_count() for s in self.coalitions])
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per interaction found in a sample: columns as `Interactions.to_frame`."""
+        import pandas as pd
+
+        rows = [
+            (i, self.ids[i], self.labels[i], "and", s, s.bit_count(), label(s, self.players[i]), x)
+            for i in range(len(self))
+            for s, x in self._found(i).items()
+        ]
+        columns = ["sample", "id", "label", "kind", "coalition", "order", "players", "value"]
+        return pd.DataFrame(rows, columns=columns).astype({"coalition": "uint64"})
+
+    def __getitem__(self, samples: slice | Sequence[int]) -> "SparseInteractions":
+        """Interactions of some of the samples."""
+        chosen = list(range(len(self))[samples] if isinstance(samples, slice) else samples)
+        return SparseInteractions(
+            n=self.n,
+            coalitions=self.coalitions,
+            i_and=self.i_and[chosen],
+            r2=self.r2[chosen],
+            v=self.v[chosen],
+            players=[self.players[i] for i in chosen],
+            labels=[self.labels[i] for i in chosen],
+            ids=[self.ids[i] for i in chosen],
+            meta=self.meta,
+        )
+
+    def to_shapiq(self, sample: int = 0):
+        """Interactions of one sample as `shapiq.InteractionValues` of index "Moebius".
+
+        Raises
+        ------
+        ImportError
+            If shapiq is not installed.
+        """
+        try:
+            from shapiq import InteractionValues
+        except ImportError as error:
+            raise ImportError("to_shapiq needs shapiq: pip install shapiq") from error
+
+        found = self._found(sample)
+        return InteractionValues(
+            values=np.array(list(found.values())),
+            # without it shapiq lists all 2**n coalitions
+            interaction_lookup={tuple(members(s)): k for k, s in enumerate(found)},
+            index="Moebius",
+            n_players=self.n,
+            min_order=0,
+            max_order=self.n,
+            estimated=True,
+            estimation_budget=self.meta.get("forwards"),
+            baseline_value=self.i_and[sample, 0].item(),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write to one safetensors file: float32 arrays beside a JSON header. Returns the path."""
+        from safetensors.torch import save_file
+
+        header = {
+            "n": self.n, "coalitions": [members(s) for s in self.coalitions],
+            "players": self.players, "labels": self.labels, "ids": self.ids, "meta": self.meta,
+        }  # fmt: skip
+        arrays = {name: getattr(self, name) for name in ("i_and", "r2", "v")}
+        save_file(
+            {name: x.float().contiguous().cpu() for name, x in arrays.items()},
+            path,
+            metadata={"pi_lib": json.dumps(header)},
+        )
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SparseInteractions":
+        """Read what `save` wrote; arrays come back as float64.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else, or is damaged.
+        FileNotFoundError
+            If there is no such file.
+        """
+        arrays, header = read(path)
+        if "coalitions" not in header:
+            raise ValueError(f"{path} holds no sparse interactions: Interactions.load reads it")
+        header["coalitions"] = [coalition(players) for players in header["coalitions"]]
+        return cls(**arrays, **header)
+
+    def _found(self, sample: int) -> dict[int, float]:
+        """Coalition to value, of those found in one sample, and the empty one."""
+        values = zip(self.coalitions, self.i_and[sample].tolist(), strict=True)
+        return {s: value for s, value in values if value != 0 or s == 0}

@@ -6,129 +6,21 @@ Each model's interactions are divided by its mean ``|v(N) - v({})|``, then those
 salient are dropped. Means over samples carry bootstrap confidence intervals.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pi_lib.interactions import Interactions, sum_by_order
+from pi_lib.statistics import Estimate, bootstrap, ratio_of_sums
 from pi_lib.transforms import and_inverse, or_inverse
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CONFIDENCE = 0.95
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its bootstrap confidence interval over samples.
-
-    Examples
-    --------
-    >>> print(Estimate(0.5, 0.4, 0.6))
-    0.50 [0.40, 0.60]
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-    def compared_with(self, threshold: float) -> Literal["above", "below", "undecided"]:
-        """On which side of a threshold the whole interval lies; "undecided" if on neither.
-
-        Examples
-        --------
-        >>> Estimate(0.5, 0.4, 0.6).compared_with(0.5)
-        'undecided'
-        """
-        return (
-            "above" if self.low > threshold else "below" if self.high < threshold else "undecided"
-        )
-
-    def __format__(self, spec: str) -> str:
-        spec = spec or ".2f"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
-
-
-def bootstrap(
-    *samples: Tensor | np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of per-sample values with its 95 % percentile bootstrap interval.
-
-    Parameters
-    ----------
-    *samples : (B,) arrays
-        Values per sample. Several arrays are resampled together.
-    statistic : callable, default mean
-        Takes the arrays and ``axis``.
-    seed : int
-        Of the 2,000 resamples.
-
-    Returns
-    -------
-    Estimate
-        With one sample, or none, the interval is NaN: nothing is known of the spread.
-        Samples whose value is NaN are left out.
-
-    Raises
-    ------
-    ValueError
-        If the arrays have other shapes, or there are none.
-
-    Examples
-    --------
-    >>> print(bootstrap(np.array([1.0, 2.0, 3.0])))
-    2.00 [1.00, 3.00]
-    """
-    from scipy.stats import DegenerateDataWarning
-    from scipy.stats import bootstrap as scipy_bootstrap
-
-    arrays = [np.asarray(s, dtype=np.float64) for s in samples]
-    if not arrays or {array.shape for array in arrays} != {(len(arrays[0]),)}:
-        raise ValueError(
-            "expected one value per sample, of as many samples in each array; got arrays of shapes "
-            f"{[array.shape[0] if array.ndim == 1 else array.shape for array in arrays]}"
-        )
-    arrays = np.stack(arrays)
-    arrays = arrays[:, ~np.isnan(arrays).any(0)]
-    if arrays.shape[1] == 0:
-        return Estimate(np.nan, np.nan, np.nan)
-    value = float(statistic(*arrays, axis=-1))
-    if arrays.shape[1] == 1:
-        return Estimate(value, np.nan, np.nan)
-    with warnings.catch_warnings():  # where resamples leave it undefined, the NaN says so
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = scipy_bootstrap(
-            tuple(arrays),
-            statistic,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            paired=True,
-            vectorized=True,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
-
-
-def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1) -> np.ndarray:
-    """``sum(numerator) / sum(denominator)``, NaN where there is nothing to divide by."""
-    numerator, denominator = numerator.sum(axis), denominator.sum(axis)
-    return np.divide(
-        numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator != 0
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,10 +141,10 @@ class Knowledge:
         return bootstrap(kept, kept + dropped, statistic=ratio_of_sums)
 
     def plot(self, **options):
-        """Strength by order of the three parts; see `pi_lib.plots.knowledge`."""
-        from pi_lib import plots
+        """Strength by order of the three parts; see `pi_lib.book.figures.knowledge`."""
+        from pi_lib.book import figures
 
-        return plots.knowledge(self, **options)
+        return figures.knowledge(self, **options)
 
 
 def compare(pretrained: Interactions, finetuned: Interactions, tau: float = 0.05) -> Knowledge:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from pi_lib import progress
-from pi_lib.interactions import Interactions, extract
-from pi_lib.knowledge import Estimate, Knowledge, Trajectory, bootstrap, compare, jaccard
+from pi_lib.engine import MOST_PLAYERS
+from pi_lib.extraction import extract
+from pi_lib.interactions import Interactions
+from pi_lib.knowledge import Knowledge, Trajectory, compare, jaccard
 from pi_lib.knowledge import trajectory as knowledge_trajectory
-from pi_lib.tasks import Split, images
-from pi_lib.training import _WithLoss
-from pi_lib.values import MOST_PLAYERS
+from pi_lib.statistics import Estimate, bootstrap
+from pi_lib.training import Split, _WithLoss, images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,10 +153,10 @@ class KnowledgeTracker(TrainerCallback):
         return pd.DataFrame(rows, columns=["step", "measure", "value", "low", "high"])
 
     def plot(self):
-        """The measures over the steps; see `pi_lib.plots.tracked`."""
-        from pi_lib import plots
+        """The measures over the steps; see `pi_lib.book.figures.tracked`."""
+        from pi_lib.book import figures
 
-        return plots.tracked(self.to_frame())
+        return figures.tracked(self.to_frame())
 
     def on_train_begin(self, args, state, control, model=None, **_):
         if not state.is_world_process_zero:
@@ -279,7 +280,7 @@ def _samples(samples) -> Split:
         (inputs, labels), ids = samples, []
     else:
         raise TypeError(
-            f"samples are {type(samples).__name__}; expected a pi_lib.tasks.Split, or a tuple "
+            f"samples are {type(samples).__name__}; expected a pi_lib.training.Split, or a tuple "
             "(inputs, labels)"
         )
     labels = torch.as_tensor(labels)

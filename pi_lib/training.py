@@ -22,16 +22,69 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pi_lib.aims import classified
-from pi_lib.pretraining import supervised
+from pi_lib.engine import choose_device, fingerprint
+from pi_lib.objectives import classified, supervised
 from pi_lib.progress import report, track
-from pi_lib.tasks import Split
-from pi_lib.values import choose_device, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAVE_EVERY = 60.0  # seconds between the states that a run may go on from; saving takes 1 or 2
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples and their labels.
+
+    Attributes
+    ----------
+    inputs : (N, C, H, W) uint8, or list of N str
+        Images or sentences.
+    labels : (N,) int64
+        Class numbers.
+    ids : list of N int
+        Index of each sample in its source, which no subset or seed changes.
+    targets : (N, ...), optional
+        What a network is to say, where that is not the class: maps or boxes of
+        `pi_lib.study.data.scenes`, first those of the object that is of class `labels`.
+
+    Examples
+    --------
+    >>> split = Split(["good", "bad", "fine"], torch.tensor([1, 0, 1]), [7, 8, 9])
+    >>> split.take([2, 0])
+    Split(inputs=['fine', 'good'], labels=tensor([1, 1]), ids=[9, 7])
+    """
+
+    inputs: Tensor | list[str]
+    labels: Tensor
+    ids: list[int]
+    targets: Tensor | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Sequence[int] | Tensor) -> "Split":
+        """The samples at these positions of the split, in this order."""
+        at = torch.as_tensor(indices, dtype=torch.int64).tolist()
+        inputs = (
+            self.inputs[at] if isinstance(self.inputs, Tensor) else [self.inputs[i] for i in at]
+        )
+        targets = None if self.targets is None else self.targets[at]
+        return Split(inputs, self.labels[at], [self.ids[i] for i in at], targets)
+
+
+def images(inputs: Tensor) -> Tensor:
+    """Images as models take them: uint8 to float32 in [0, 1], same shape.
+
+    Examples
+    --------
+    >>> images(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([0., 1.])
+    """
+    if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8:
+        got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise TypeError(f"expected images as a uint8 tensor; got {got}")
+    return inputs.float() / 255
 
 
 class TrainingDiverged(ArithmeticError):
@@ -137,8 +190,8 @@ def train_from_scratch(model: nn.Module, train: Split, test: Split, **options) -
 def pretrain(model: nn.Module, train: Split, test: Split, **options) -> Run:
     """Train a randomly initialised `model` on a source task, to be transferred. Options as `fit`.
 
-    Its ``run.model.encoder`` is the pre-trained encoder; `pi_lib.models.transfer` puts a new head
-    on it.
+    Its ``run.model.encoder`` is the pre-trained encoder; `pi_lib.study.backbones.transfer`
+    puts a new head on it.
     """
     return fit(model, train, test, label="pre-train", **options)
 
@@ -162,7 +215,7 @@ def linear_probe(
     Parameters
     ----------
     model : Module with `features(...)`, the encoder's output, and `head`, linear in it
-        See `pi_lib.models.Classifier`.
+        See `pi_lib.study.backbones.Classifier`.
     """
     probe = copy.deepcopy(model).eval()
     device = choose_device(device)
@@ -218,7 +271,7 @@ def fit(
         From a batch of inputs to logits ``(batch, C)``, or to an object with ``.logits``; for
         sentences, from token ids and an `attention_mask`.
     train, test : Split
-        See `pi_lib.tasks`. Images of dtype uint8 reach the model as float in [0, 1]. Where a
+        See `pi_lib.study.data`. Images of dtype uint8 reach the model as float in [0, 1]. Where a
         split has targets, they take the place of labels.
     epochs : int
         Passes over `train`.
@@ -247,8 +300,8 @@ def fit(
         earlier attempt was interrupted; the result is the same to the bit. It takes three to
         four times the space of the model. Remove it when the result is kept.
     loss : callable, default cross-entropy
-        From model, inputs and labels to the loss and the logits; see `pi_lib.pretraining` and
-        `pi_lib.aims`.
+        From model, inputs and labels to the loss and the logits; see `pi_lib.objectives` and
+        `pi_lib.objectives`.
     correct : callable, default whether the largest logit is the label's
         From logits and labels to which samples are right, bool ``(B,)``: what accuracy counts.
     frozen : float, default 0

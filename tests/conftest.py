@@ -9,7 +9,9 @@ import small_study
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
-from pi_lib import book, study
+from pi_lib import study
+from pi_lib.book import runner
+from pi_lib.study import data
 
 settings.register_profile("short", max_examples=30, derandomize=True, deadline=None)
 settings.register_profile("soak", max_examples=1000, derandomize=True, deadline=None)
@@ -28,8 +30,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def digits(monkeypatch):
     """scikit-learn's digits as a task, for a source of other data than the downstream task's."""
-    monkeypatch.setitem(study.tasks._LOADERS, "digits", small_study.digits)
-    monkeypatch.setattr(study.tasks, "NAMES", (*study.tasks.NAMES, "digits"))
+    monkeypatch.setitem(data._LOADERS, "digits", small_study.digits)
+    monkeypatch.setattr(data, "NAMES", (*data.NAMES, "digits"))
 
 
 @pytest.fixture
@@ -43,16 +45,16 @@ def built(tmp_path_factory) -> Path:
     """HTML of the real book: a copy of the checkout's sources, its notebooks run at `smoke`."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
-        shutil.copy(book.ROOT / name, root)
+        shutil.copy(runner.ROOT / name, root)
     for name in ("book", "notebooks"):
         shutil.copytree(
-            book.ROOT / name, root / name, ignore=shutil.ignore_patterns("executed", "*.ipynb")
+            runner.ROOT / name, root / name, ignore=shutil.ignore_patterns("executed", "*.ipynb")
         )
     (root / "benchmarks").mkdir()
-    shutil.copy(book.ROOT / "benchmarks" / "recorded.json", root / "benchmarks")
-    executed = book.run(profile="smoke", root=root, jobs=2)  # one waits while one computes
-    assert executed == list(book.notebooks(root))
-    return book.build(root).parent
+    shutil.copy(runner.ROOT / "benchmarks" / "recorded.json", root / "benchmarks")
+    executed = runner.run(profile="smoke", root=root, jobs=2)  # one waits while one computes
+    assert executed == list(runner.notebooks(root))
+    return runner.build(root).parent
 
 
 @pytest.fixture(scope="session")

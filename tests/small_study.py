@@ -3,18 +3,19 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from pi_lib import study, tasks
+from pi_lib import study
+from pi_lib.study import data
 
 
-def digits(_) -> tasks._Source:
+def digits(_) -> data._Source:
     """Data that are everywhere, other than Fashion-MNIST's."""
     pictures, labels = load_digits(return_X_y=True)
     pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
     splits = (slice(0, 1200), slice(1200, None))
-    return tasks._Source(
+    return data._Source(
         classes=tuple("0123456789"),
         splits=tuple(
-            tasks._Samples(labels[part], np.arange(len(labels[part])), pictures[part].__getitem__)
+            data._Samples(labels[part], np.arange(len(labels[part])), pictures[part].__getitem__)
             for part in splits
         ),
         source="scikit-learn",
@@ -39,5 +40,5 @@ PROFILE = profile(
 def dask_setup(_) -> None:
     """Called by a Dask worker that preloads this file."""
     study.PROFILES["smoke"] = PROFILE
-    tasks._LOADERS["digits"] = digits
-    tasks.NAMES = (*tasks.NAMES, "digits")
+    data._LOADERS["digits"] = digits
+    data.NAMES = (*data.NAMES, "digits")

@@ -10,15 +10,17 @@ import pytest
 import torch
 
 import pi_lib as pi
-from pi_lib import assets, book, grid, models, study, tasks, training
+from pi_lib import study, training
 from pi_lib.__main__ import main
-from pi_lib.widgets import explore
+from pi_lib.book import runner
+from pi_lib.book.explorers import explore
+from pi_lib.study import assets, backbones, data, grid
 
 V = torch.zeros(2, 8)
 IMAGES = torch.rand(2, 3, 16, 16)
 PATCHES = pi.PatchPlayers(grid=4, n=3)
 NAN = torch.tensor([[0.0, 1.0, float("nan"), 1.0]])
-SAMPLES = tasks.Split(
+SAMPLES = data.Split(
     torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long(), [0, 1, 2, 3]
 )
 NOTHING = SAMPLES.take([])
@@ -170,19 +172,19 @@ TABLE = {
         lambda: pi.bootstrap(torch.zeros(3), torch.zeros(2)), ValueError, "\\[3, 2\\]",
     ),
     # ---- tasks, models, training
-    "an unknown task": (lambda: tasks.load("mnist"), ValueError, "mnist.*fashion-mnist"),
+    "an unknown task": (lambda: data.load("mnist"), ValueError, "mnist.*fashion-mnist"),
     "a folder that is not there": (
-        lambda: tasks.load("folder:/nowhere"), assets.MissingAsset, "there is no folder /nowhere",
+        lambda: data.load("folder:/nowhere"), assets.MissingAsset, "there is no folder /nowhere",
     ),
     "more samples than there are": (
-        lambda: tasks.load("movie-reviews", n_train=10**7), ValueError, "n_train=10000000, but there are",
+        lambda: data.load("movie-reviews", n_train=10**7), ValueError, "n_train=10000000, but there are",
     ),
     "pixels of sentences": (
-        lambda: tasks.load("movie-reviews", n_train=4, n_test=4, size=32), ValueError, "sentences",
+        lambda: data.load("movie-reviews", n_train=4, n_test=4, size=32), ValueError, "sentences",
     ),
-    "images as floats": (lambda: tasks.images(IMAGES), TypeError, "uint8.*float32"),
-    "an unknown backbone": (lambda: models.build("alexnet", 10), ValueError, "alexnet.*vgg16"),
-    "no classes": (lambda: models.build("vit-32", 0, pretrained=False), ValueError, "at least 1; got 0"),
+    "images as floats": (lambda: data.images(IMAGES), TypeError, "uint8.*float32"),
+    "an unknown backbone": (lambda: backbones.build("alexnet", 10), ValueError, "alexnet.*vgg16"),
+    "no classes": (lambda: backbones.build("vit-32", 0, pretrained=False), ValueError, "at least 1; got 0"),
     "nothing to train on": (
         lambda: pi.finetune(model, NOTHING, SAMPLES, epochs=1, learning_rate=0.1),
         ValueError, "0 training",
@@ -217,11 +219,11 @@ TABLE = {
     ),
     "no rate": (lambda: study.Cell(changes={"rate": -1.0}), ValueError, "rate=-1.0.*above 0"),
     "classes that vanish at a small size": (
-        lambda: study.Cell(profile="smoke", changes={"n_train": 9}).load(),
+        lambda: study.load(study.Cell(profile="smoke", changes={"n_train": 9})),
         ValueError, "n_train=9 leaves some of the 10 classes of fashion-mnist",
     ),
     "sizes larger than the data": (
-        lambda: study.Cell(profile="smoke", changes={"n_train": 10**6}).load(),
+        lambda: study.load(study.Cell(profile="smoke", changes={"n_train": 10**6})),
         ValueError, "n_train=1000000, but there are 60000",
     ),
     "a picture's shift for sentences": (
@@ -285,7 +287,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_line_says_it_in_a_line(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(book, "_in_own_process", lambda job: pytest.fail("work was begun"))
+    monkeypatch.setattr(runner, "_in_own_process", lambda job: pytest.fail("work was begun"))
     files = {name: tmp_path / name for name in ("empty", "binary", "wrong", "folder")}
     files["empty"].write_text("")
     files["binary"].write_bytes(bytes(range(256)))

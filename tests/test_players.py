@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_lib import LabelMapPlayers, PatchPlayers, WordPlayers, models
+from pi_lib import LabelMapPlayers, PatchPlayers, WordPlayers
+from pi_lib.study import backbones
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -92,7 +93,7 @@ def test_label_maps_and_masks_agree():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.tokenizer("minilm")
+    return backbones.tokenizer("minilm")
 
 
 def test_words_are_masked_whole(tokenizer):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import models, pretraining, study, tasks
-from pi_lib.store import Store
+from pi_lib import objectives, study
+from pi_lib.study import backbones, data
+from pi_lib.study.store import Store
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def pictures():
 
 def network():
     torch.manual_seed(1)
-    return models.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), nn.Linear(5, 3))
+    return backbones.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), nn.Linear(5, 3))
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -28,9 +29,9 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 def test_contrastive_is_simclr_written_out(pictures, monkeypatch):
     views = iter([pictures, pictures.flip(-1)])
-    monkeypatch.setattr(pretraining, "augmented", lambda x: next(views))
+    monkeypatch.setattr(objectives, "augmented", lambda x: next(views))
     model = network().train()
-    loss, logits = pretraining.contrastive(model, pictures, LABELS, temperature=0.5)
+    loss, logits = objectives.contrastive(model, pictures, LABELS, temperature=0.5)
     z = [F.normalize(model.features(x), dim=-1).detach() for x in (pictures, pictures.flip(-1))]
     both, terms = torch.cat(z), []
     for k in range(12):
@@ -45,7 +46,7 @@ def test_adversarial_takes_the_step_of_fgsm(pictures):
     model, seen = network().train(), []
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     torch.manual_seed(3)
-    loss, _ = pretraining.adversarial(model, pictures, LABELS, radius=0.03)
+    loss, _ = objectives.adversarial(model, pictures, LABELS, radius=0.03)
     first, second = seen
     start = first - pictures
     assert start.abs().max() <= 0.03 and (second - pictures).abs().max() <= 0.03 + 1e-6
@@ -59,7 +60,7 @@ def test_adversarial_takes_the_step_of_fgsm(pictures):
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("objective", pretraining.OBJECTIVES.values())
+@pytest.mark.parametrize("objective", objectives.OBJECTIVES.values())
 def test_in_eval_mode_all_are_the_cross_entropy(objective, pictures):
     model, state = network().eval(), torch.get_rng_state()
     with torch.no_grad():
@@ -71,31 +72,31 @@ def test_in_eval_mode_all_are_the_cross_entropy(objective, pictures):
 def test_augmented_pictures_are_crops_of_the_picture():
     torch.manual_seed(0)
     rows = torch.linspace(0.3, 0.7, 16).view(1, 1, 16, 1).expand(400, 3, 16, 16)
-    found = pretraining.augmented(rows)
+    found = objectives.augmented(rows)
     assert found.shape == rows.shape and found.min() >= 0 and found.max() <= 1
     assert (found - found.mean(-1, keepdim=True)).abs().max() < 1e-5  # across, it stays even
     down = found.mean((1, 3))
     assert ((down[:, 1:] - down[:, :-1]) > -1e-6).all()  # never upside down
-    columns = pretraining.augmented(rows.transpose(-1, -2)).mean((1, 2))
+    columns = objectives.augmented(rows.transpose(-1, -2)).mean((1, 2))
     mirrored = (columns[:, 0] > columns[:, -1]).double().mean()
     assert 0.4 < mirrored < 0.6
     assert down.std(0).min() > 0.02  # and each is another
 
 
 def test_a_contrastive_run_tells_pictures_apart_better():
-    task = tasks.load("fashion-mnist", n_train=64, n_test=64, size=16)
-    model = models.build("resnet20", 10, pretrained=False)
+    task = data.load("fashion-mnist", n_train=64, n_test=64, size=16)
+    model = backbones.build("resnet20", 10, pretrained=False)
     from pi_lib import training
 
     def loss(model):
         torch.manual_seed(0)
         with torch.no_grad():
-            return pretraining.contrastive(model.train(), tasks.images(task.test.inputs), None)[0]
+            return objectives.contrastive(model.train(), data.images(task.test.inputs), None)[0]
 
     before = loss(model).item()
     run = training.pretrain(
         model, task.train, task.test, epochs=6, learning_rate=3e-3, checkpoints=2,
-        loss=pretraining.contrastive,
+        loss=objectives.contrastive,
     )  # fmt: skip
     assert run.settings["loss"] == "contrastive"
     assert loss(run.model).item() < before - 0.2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pi_lib as pi
-from pi_lib import study
+from pi_lib import study, training
 
 # Measured on one machine (Linux x86_64, torch 2.12.1 on the CPU). The seeds decide everything but
 # the order in which a processor adds, which moves the last digits of float32.
@@ -18,13 +18,13 @@ OF_VALUES, OF_TRAINING = 1e-4, 1e-2  # relative; training grows small difference
 
 def test_another_machine_gives_the_same_numbers():
     cell = study.Cell(profile="smoke")
-    task = cell.load()
-    model, samples = cell.build(len(task.classes)), cell.samples(task).take([0, 1])
+    task = study.load(cell)
+    model, samples = study.build(cell, len(task.classes)), study.samples(cell, task).take([0, 1])
     v = pi.coalition_values(
         model,
-        pi.tasks.images(samples.inputs),
+        training.images(samples.inputs),
         samples.labels,
-        cell.players(task),
+        study.players(cell, task),
         ids=samples.ids,
     )
     expected = torch.tensor(VALUES, dtype=torch.float64)

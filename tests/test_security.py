@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from pi_lib.store import PACKAGE
+from pi_lib.study.store import PACKAGE
 
 SOURCES = [
     *PACKAGE.glob("*.py"),

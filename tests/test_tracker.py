@@ -20,7 +20,7 @@ from transformers import (
 
 import pi_lib as pi
 from pi_lib import LabelMapPlayers, PatchPlayers, tracker
-from pi_lib.tasks import Split
+from pi_lib.training import Split
 
 PLAYERS = PatchPlayers(grid=4, n=4, region="central", baseline="zero")
 
@@ -360,7 +360,7 @@ def test_bad_input_is_refused_at_the_door(digits, samples):
 
     few = PatchPlayers(grid=4, n=3)
     for options, error, message in [
-        ({"samples": samples.inputs}, TypeError, "samples are Tensor; expected a pi_lib.tasks.Sp"),
+        ({"samples": samples.inputs}, TypeError, "samples are Tensor; expected a pi_lib.training"),
         ({"samples": (samples.inputs, [0])}, ValueError, "6 samples with 1 labels"),
         ({"samples": (samples.inputs[:0], [])}, ValueError, "0 samples with 0 labels"),
         ({"players": PatchPlayers(grid=16, n=4)}, ValueError, "smaller than the 16x16"),

@@ -8,9 +8,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import TrainerCallback
 
-from pi_lib import finetune, linear_probe, models, pretrain, train_from_scratch, training
-from pi_lib.tasks import Split
-from pi_lib.training import Run, TrainingDiverged, checkpoint_steps
+from pi_lib import finetune, linear_probe, pretrain, train_from_scratch, training
+from pi_lib.study import backbones
+from pi_lib.training import Run, Split, TrainingDiverged, checkpoint_steps
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def network(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 32))
-        return models.Classifier(encoder, nn.Linear(32, 10))
+        return backbones.Classifier(encoder, nn.Linear(32, 10))
 
 
 SHORT = {"epochs": 3, "learning_rate": 3e-3, "batch_size": 32}
@@ -74,9 +74,9 @@ def test_pretraining_helps_the_other_half_of_the_classes(digits):
     source = pretrain(network(), half(train, False), half(test, False), **SHORT)
     few = half(train, True, 40), half(test, True)
     options = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 8}
-    start = models.transfer(source.model, 5)
+    start = backbones.transfer(source.model, 5)
     assert finetune(start, *few, **options).accuracy > (
-        train_from_scratch(models.transfer(network(1), 5), *few, **options).accuracy
+        train_from_scratch(backbones.transfer(network(1), 5), *few, **options).accuracy
     )
 
 
@@ -112,7 +112,7 @@ class StopAt(TrainerCallback):
 def with_dropout():
     model = network()
     normed = nn.Sequential(nn.Dropout2d(0.3), nn.BatchNorm2d(1), *model.encoder, nn.Dropout(0.5))
-    return models.Classifier(normed, model.head)
+    return backbones.Classifier(normed, model.head)
 
 
 @pytest.mark.parametrize(("stops", "frozen"), [([19], 0.0), ([30, 45], 0.5)])  # of 57 steps
@@ -174,11 +174,11 @@ def test_a_share_of_layers_lies_below_one(frozen, digits):
     "name", ["resnet20", "vgg16-32", "resnet50-32", "vit-32", "minilm", "efficientnet-lite0"]
 )
 def test_layers_are_counted_in_the_order_of_computation(name):
-    model, called = models.build(name, 2, pretrained=False), []
+    model, called = backbones.build(name, 2, pretrained=False), []
     layers = training.first_layers(model, 0.999)
     for layer in layers:
         layer.register_forward_pre_hook(lambda layer, _: called.append(layer))
-    text = models.SOURCES[name].kind == "text"
+    text = backbones.SOURCES[name].kind == "text"
     with torch.no_grad():
         model(torch.ones(1, 5, dtype=int) if text else torch.rand(1, 3, 32, 32))
     called = [layer for layer in called if not isinstance(layer, nn.Embedding)]  # side by side
@@ -202,9 +202,9 @@ def test_batchnorm_and_a_last_batch_of_one(digits):
 
 def test_sentences_need_and_get_a_tokenizer():
     texts = Split(["a great film", "a bad film"] * 8, torch.tensor([1, 0] * 8), list(range(16)))
-    model = models.build("minilm", 2)
+    model = backbones.build("minilm", 2)
     run = linear_probe(
-        model, texts, texts, epochs=10, learning_rate=1e-2, tokenizer=models.tokenizer("minilm")
+        model, texts, texts, epochs=10, learning_rate=1e-2, tokenizer=backbones.tokenizer("minilm")
     )
     assert run.accuracy == 1
     with pytest.raises(ValueError, match="tokenizer="):

@@ -5,16 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from pi_lib import (
-    LabelMapPlayers,
-    PatchPlayers,
-    WordPlayers,
-    coalition_values,
-    extract,
-    log_odds,
-    models,
-)
+from pi_lib import LabelMapPlayers, PatchPlayers, WordPlayers, coalition_values, extract, log_odds
 from pi_lib.coalitions import coalition, membership
+from pi_lib.study import backbones
 
 
 def image_model(seed=0):
@@ -83,7 +76,7 @@ def test_a_planted_and_is_found():
 
 
 def test_masked_words_reach_the_model():
-    tokenizer = models.tokenizer("minilm")
+    tokenizer = backbones.tokenizer("minilm")
     seen = []
 
     class Counter(torch.nn.Module):

@@ -1,0 +1,1 @@
+"""What people see: `figures`, `explorers`, and the `runner` of the notebooks and the build."""

@@ -1,0 +1,746 @@
+"""Every figure of the book, in one style: seaborn's, safe for colour-blind readers.
+
+The same thing has the same colour throughout (`COLOURS`). Functions that compare take one result
+or a dict of them, a panel each, and return the figure. Bands and whiskers are 95 % intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pi_lib.and_or import AndOrSplit
+from pi_lib.coalitions import coalition, label, members, order
+from pi_lib.interactions import Interactions, sum_by_order
+from pi_lib.knowledge import Knowledge, Learned, Trajectory
+from pi_lib.players import Placement
+from pi_lib.statistics import bootstrap
+from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pi_lib.study.results import Result
+    from pi_lib.training import Split
+
+# Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
+# against the page in dark mode, each has the contrast of 3:1 that bars and lines need.
+COLOURS = {
+    "preserved": "#0173B2",
+    "discarded": "#858585",
+    "new": "#C67B00",
+    "probe": "#2F8FC7",
+    "finetuned": "#D55E00",
+    "scratch": "#029E73",
+    "positive": "#D55E00",
+    "negative": "#0173B2",
+}
+VERDICT_COLOURS = {  # of the same palette
+    "confirmed": "#029E73",
+    "undecided": "#858585",
+    "contradicted": "#D55E00",
+}
+PALETTE = (
+    "#0173B2", "#C67B00", "#029E73", "#D55E00", "#B565A7", "#A5703D", "#2F8FC7", "#858585",
+)  # fmt: skip
+MARKERS = "osD^vP*X<>"
+NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
+SIMILARITIES = {  # colour and name of what a run in training is compared with
+    "before": (COLOURS["probe"], "to the model before"),
+    "end": (COLOURS["finetuned"], "to the run's end"),
+    "target": (COLOURS["scratch"], "to the target"),
+}
+PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
+
+
+def style() -> None:
+    """Set the house style; a notebook calls it once."""
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        palette=PALETTE,
+        rc={"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100,
+            "legend.frameon": False, "axes.titlesize": "medium"},
+    )  # fmt: skip
+
+
+def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool = False) -> Figure:
+    """Mean strength of preserved, discarded and new knowledge by order.
+
+    Panels have the same vertical scale only if `one_scale`.
+    """
+    figure, panels = _panels(results, one_scale=one_scale)
+    for axis, one in panels:
+        frame = one.by_order()
+        for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
+            _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+        _order_axis(axis, one.n)
+    _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
+    _legend(figure)
+    return figure
+
+
+def agreement(frame: "pd.DataFrame") -> Figure:
+    """How far interactions speak for the true class, by order and part, a panel per ``data``.
+
+    `frame` as `pi_lib.Knowledge.agreement_by_order` gives it, with the column ``data``.
+    """
+    figure, panels = _panels(dict([*frame.groupby("data", sort=False)]))
+    for axis, rows in panels:
+        for k, (part, one) in enumerate(rows.groupby("part", sort=False)):
+            _bars(axis, one, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+        axis.axhline(0, color="0.25", lw=1)
+        _order_axis(axis, int(rows["order"].max()))
+        axis.set_ylim(-1, 1)
+    _label_left(figure, "signed over absolute strength")
+    _legend(figure)
+    return figure
+
+
+def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
+    """Share of the pre-trained strength that fine-tuning preserved, within each order."""
+    figure, panels = _panels(results)
+    for axis, one in panels:
+        _line(axis, one.preserved_share_by_order(), "order", COLOURS["preserved"], "by order")
+        overall = one.preserved_share()
+        axis.axhline(overall.value, color=COLOURS["preserved"], linestyle="--", label="overall")
+        _order_axis(axis, one.n)
+        axis.set_ylim(0, 1)
+    _label_left(figure, "preserved share of the\npre-trained strength")
+    _legend(figure)
+    return figure
+
+
+def learned(results: Learned | Mapping[str, Learned]) -> Figure:
+    """Share of the preserved knowledge that scratch training learned, within each order."""
+    figure, panels = _panels(results)
+    for axis, one in panels:
+        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range")
+        _bars(axis, one.by_order(), COLOURS["scratch"], "within the order", width=0.6)
+        axis.axhline(one.ratio().value, color=COLOURS["scratch"], linestyle="--", label="overall")
+        _order_axis(axis, one.found.shape[-1] - 1)
+        axis.set_ylim(0, 1)
+    _label_left(figure, "share of the preserved knowledge\nthat scratch training learned")
+    _legend(figure)
+    return figure
+
+
+def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
+    """The same share, over all orders, at every checkpoint of scratch training."""
+    figure, panels = _panels(results)
+    for axis, result in panels:
+        steps, at = zip(*result.learned_over_time().items(), strict=True)
+        ratios = [one.ratio() for one in at]
+        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
+        _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
+    _label_left(figure, "share of the preserved\nknowledge learned")
+    _legend(figure)
+    return figure
+
+
+def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") -> Figure:
+    """Jaccard similarity with the target at every checkpoint, fine-tuned beside scratch.
+
+    `target` is "own", each run's own end, or "finetuned", the end of fine-tuning.
+    """
+    figure, panels = _panels(results)
+    for axis, result in panels:
+        for phase in ("finetuned", "scratch"):
+            one: Trajectory = result.trajectory(phase, target)
+            _line(axis, one.to_frame(), "progress", COLOURS[phase], NAMES[phase])
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1.02))
+    whose = "its own final model" if target == "own" else "the fine-tuned model"
+    _label_left(figure, f"Jaccard similarity with\n{whose}")
+    _legend(figure)
+    return figure
+
+
+def tracked(frame: "pd.DataFrame") -> Figure:
+    """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
+    for measure, rows in frame.groupby("measure", sort=False):
+        what, _, reference = measure.partition("_")
+        if what == "jaccard":
+            _line(axes[1], rows, "step", *SIMILARITIES[reference])
+        else:
+            _line(axes[0], rows, "step", COLOURS[measure], measure)
+    for axis, title in zip(axes, ("share of strength", "Jaccard similarity"), strict=True):
+        axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
+        if axis.lines:
+            axis.legend()
+    return figure
+
+
+def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
+    """Accuracy on the test split at every checkpoint, with the linear probe as a line."""
+    figure, panels = _panels(results)
+    for axis, result in panels:
+        frame = result.accuracies()
+        for phase in ("finetuned", "scratch"):
+            rows = frame[frame["phase"] == phase]
+            _line(axis, rows, "progress", COLOURS[phase], NAMES[phase])
+        probe = result.probe.accuracy
+        axis.axhspan(probe.low, probe.high, color=COLOURS["probe"], alpha=0.25)
+        axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
+        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
+    _label_left(figure, "accuracy on the test split")
+    _legend(figure)
+    return figure
+
+
+def findings(frame: "pd.DataFrame") -> Figure:
+    """Every claim in every cell: its number with interval, and the region in which it holds.
+
+    `frame` as `pi_lib.study.findings.findings` gives it. Small ticks: the range over seeds.
+    """
+    claims = list(frame.groupby("claim", sort=False))
+    cells = frame["cell"].unique()
+    columns = 2
+    rows = -(-len(claims) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10.5, rows * (0.28 * len(cells) + 1.2)), layout="constrained",
+        squeeze=False, sharey=True,
+    )  # fmt: skip
+    for axis, (claim, part) in zip(axes.flat, claims, strict=False):
+        at = np.arange(len(part))
+        for verdict, colour in VERDICT_COLOURS.items():
+            chosen = (part["verdict"] == verdict).to_numpy()
+            some = part[chosen]
+            reach = np.stack([some["value"] - some["low"], some["high"] - some["value"]])
+            axis.errorbar(
+                some["value"], at[chosen], xerr=np.nan_to_num(reach).clip(min=0), fmt="o",
+                color=colour, markersize=5, lw=1.6, label=verdict,
+            )  # fmt: skip
+        for end in ("least", "most"):
+            axis.plot(part[end], at, "|", color="0.25", markersize=9, markeredgewidth=1)
+        left, right = axis.get_xlim()
+        low, high = part["from"].iloc[0], part["to"].iloc[0]
+        borders = [border for border in (low, high) if np.isfinite(border)]
+        left, right = min([left, *borders]), max([right, *borders])
+        margin = 0.04 * (right - left)
+        left, right = left - margin, right + margin
+        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
+        axis.set(xlim=(left, right))
+        axis.set_xlabel(fill(part["number"].iloc[0], 38), fontsize="small")
+        axis.set_title(fill(claim, 38), loc="left", fontsize="small")
+    axes[0, 0].set_yticks(range(len(cells)), cells)
+    axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    for axis in list(axes.flat)[len(claims) :]:
+        axis.set_axis_off()
+    handles = [
+        plt.Line2D([], [], marker="o", color=colour, label=verdict)
+        for verdict, colour in VERDICT_COLOURS.items()
+    ] + [
+        plt.Line2D([], [], marker="|", ls="", color="0.25", label="range over seeds"),
+        plt.Rectangle((0, 0), 1, 1, color="0.92", label="where the claim holds"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def kept(table: "pd.DataFrame") -> Figure:
+    """The main picture: what each cell of a record kept, learned anew, and could have learned.
+
+    A row per cell, all seeds together: the pre-trained strength as preserved and discarded, the
+    fine-tuned strength as preserved and new, and the share of the preserved that scratch training
+    learned. `table` as `pi_lib.study.grid.recorded` gives it.
+    """
+    from pi_lib.study import findings
+
+    names, rows = zip(*findings.cells(table), strict=True)
+    figure, axes = plt.subplots(
+        1, 3, figsize=(8.6, 0.36 * len(names) + 1.5), layout="constrained", sharey=True
+    )
+    panels = (
+        ("of what was\nknown before", "preserved", "discarded", "preserved"),
+        ("of what is\nknown after", "preserved", "new", "new"),
+        ("of the preserved,\nscratch learns", "scratch", None, "learned by scratch"),
+    )
+    at = np.arange(len(names))
+    for axis, (title, first, rest, quantity) in zip(axes, panels, strict=True):
+        found = [findings.share(one, quantity) for one in rows]
+        value = np.array([one.value for one in found])
+        reach = np.array([[one.value - one.low, one.high - one.value] for one in found]).T
+        if quantity == rest:  # the share is the second bar's
+            value, reach = 1 - value, reach[::-1]
+        axis.barh(at, value, color=COLOURS[first], label=first)
+        if rest:
+            axis.barh(at, 1 - value, left=value, color=COLOURS[rest], label=rest)
+        else:
+            axis.axvspan(*PAPER_LEARNED, color="0.88", label="the paper's range", zorder=0)
+        axis.errorbar(value, at, xerr=reach.clip(min=0), fmt="none", ecolor="0.1", lw=1.4)
+        axis.set_title(title, fontsize="small")
+        axis.set(xlim=(0, 1))
+        axis.grid(False, axis="y")
+    axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
+    _legend(figure, columns=5)
+    axes[0].set_yticks(at, names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> Figure:
+    """Numbers under variants of a choice, a panel per number; the first variant is the default.
+
+    `frame` has columns ``choice, variant, number, value, low, high``; `holds` gives the region of
+    each number in which the paper's claim holds.
+    """
+    variants = frame[["choice", "variant"]].drop_duplicates()
+    figure, axes = plt.subplots(
+        1, len(holds), figsize=(9, 0.29 * len(variants) + 1.3), layout="constrained",
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    at = np.arange(len(variants))
+    for axis, (number, (low, high)) in zip(axes[0], holds.items(), strict=True):
+        rows = frame[frame["number"] == number]
+        reach = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+        reach = np.nan_to_num(reach).clip(min=0)
+        axis.errorbar(
+            rows["value"], at, xerr=reach, fmt="o", color=COLOURS["preserved"], markersize=5, lw=1.6
+        )
+        left, right = axis.get_xlim()
+        border = low if np.isfinite(low) else high
+        left, right = min(left, border - 0.02), max(right, border + 0.02)
+        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
+        axis.axvline(rows["value"].iloc[0], color=COLOURS["preserved"], linestyle=":", lw=1.2)
+        axis.set(xlim=(left, right))
+        axis.set_xlabel(number, fontsize="small")
+        axis.grid(False, axis="y")
+    names = variants["choice"] + ": " + variants["variant"]
+    axes[0, 0].set_yticks(at, names)
+    axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
+    return figure
+
+
+def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
+    """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``."""
+    import pandas as pd
+
+    figure, panels = _panels(results, width=3.6, one_scale=False)
+    for axis, one in panels:
+        for k, (kind, terms, colour) in enumerate(
+            (("AND", one.i_and, "preserved"), ("OR", one.i_or, "new"))
+        ):
+            sums = sum_by_order(terms.abs(), order(one.n), one.n) / one.scale
+            rows = pd.DataFrame(
+                {"order": m, "value": e.value, "low": e.low, "high": e.high}
+                for m in range(1, one.n + 1)
+                for e in [bootstrap(sums[:, m])]
+            )
+            _bars(axis, rows, COLOURS[colour], kind, offset=(k - 0.5) * 0.4, width=0.4)
+        _order_axis(axis, one.n)
+        axis.set_xlabel("order")
+    _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
+    _legend(figure)
+    return figure
+
+
+def recovery(frame: "pd.DataFrame") -> Figure:
+    """Planted terms found by trained and untrained networks, against how well they generalise.
+
+    `frame` has columns ``trained, untrained`` (shares found) and ``fit`` (R2 held out).
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for column, colour, marker in (
+        ("trained", COLOURS["finetuned"], "o"), ("untrained", COLOURS["discarded"], "x"),
+    ):  # fmt: skip
+        axis.plot(frame["fit"], frame[column], marker, color=colour, label=column)
+    axis.set(
+        xlabel="variance explained on held-out inputs (R²) after training",
+        ylabel="planted terms found", ylim=(-0.05, 1.05),
+    )  # fmt: skip
+    axis.legend()
+    return figure
+
+
+def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
+    """Sum of the sizes of all interactions from all-AND to all-OR, and a split's bound on it.
+
+    `v` (2**n,) float64 is one game, `split` what `pi_lib.and_or_split` makes of it.
+    """
+    share = torch.linspace(-0.25, 1.25, steps, dtype=v.dtype)[:, None]
+    sums = sum(
+        transform(part * v)[:, 1:].abs().sum(-1)
+        for transform, part in ((and_transform, 1 - share), (or_transform, share))
+    )
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    axis.plot(share[:, 0], sums, color=COLOURS["discarded"], label="splits on the line")
+    for at, name in ((0, "all AND"), (1, "all OR")):
+        value = sums[(share[:, 0] - at).abs().argmin()]
+        axis.plot(at, value, "o", color=COLOURS["discarded"])
+        axis.annotate(name, (at, value), (0, 8), textcoords="offset points", ha="center")
+    axis.axhline(
+        split.bound.item(), color=COLOURS["preserved"], linestyle="--",
+        label="no split is below this; pi_lib's reaches it",
+    )  # fmt: skip
+    axis.set(xlabel="part of v that is written as OR", ylabel="sum of sizes", ylim=(0, None))
+    axis.legend(loc="lower center")
+    return figure
+
+
+def over_cells(
+    frame: "pd.DataFrame", x: str, ys: Sequence[str], xlabel: str | None = None
+) -> Figure:
+    """Numbers of every cell against each other, each an `Estimate`, as in `findings.summary`."""
+    columns = min(len(ys), 2)
+    lines = -(-len(ys) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(5.2 * columns, 3.2 * lines + 0.8), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat[len(ys) :]:
+        axis.remove()
+    for axis, y in zip(axes.flat, ys, strict=False):
+        for k, (name, row) in enumerate(frame.iterrows()):
+            reach = [
+                np.nan_to_num([[e.value - e.low], [e.high - e.value]]).clip(min=0)
+                for e in (row[x], row[y])
+            ]
+            axis.errorbar(
+                row[x].value, row[y].value, xerr=reach[0], yerr=reach[1],
+                fmt=MARKERS[k % len(MARKERS)], markersize=8, lw=1, label=name,
+            )  # fmt: skip
+        axis.set(xlabel=xlabel or f"{x} share", ylabel=y)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
+    return figure
+
+
+def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
+    """Accuracies, gain and shares against the number of training samples, on a logarithmic axis.
+
+    `frame` has a size per row, its index, and columns as `pi_lib.study.findings.summary`;
+    `margin` is
+    the gain below which pre-training counts as unnecessary.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
+    panels = (
+        ("test accuracy", {f"accuracy {phase}": (phase, NAMES[phase]) for phase in NAMES}),
+        ("accuracy, fine-tuned minus scratch", {"gain over scratch": (None, "gain")}),
+        (
+            "share of the strength",
+            {
+                "preserved": ("preserved", "preserved of the pre-trained"),
+                "new": ("new", "new in the fine-tuned"),
+                "learned by scratch": ("scratch", "learned by scratch, of the preserved"),
+            },
+        ),
+    )
+    for axis, (ylabel, lines) in zip(axes, panels, strict=True):
+        for k, (column, (colour, name)) in enumerate(lines.items()):
+            _band(axis, frame.index, frame[column], COLOURS.get(colour, "0.35"), name, MARKERS[k])
+        axis.set(xscale="log", xlabel="training samples", ylabel=ylabel)
+        axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index], rotation=45)
+        axis.minorticks_off()
+    axes[1].axhline(margin, color="0.25", linestyle="--", label=f"margin, {margin:g}")
+    axes[2].set_ylim(0, 1)
+    for axis in axes:  # above, where it hides no line
+        axis.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def strongest(interactions: Interactions, sample: int = 0, k: int = 10) -> Figure:
+    """The k strongest interactions of one sample as signed bars."""
+    frame = interactions.top(k, sample).iloc[::-1]
+    figure, axis = plt.subplots(figsize=(7, 0.36 * len(frame) + 1), layout="constrained")
+    names = frame["players"] + frame["kind"].map({"and": "", "or": " (or)"})
+    axis.barh(range(len(frame)), frame["value"], color=_signs(frame["value"]))
+    axis.set_yticks(range(len(frame)), names)
+    axis.axvline(0, color="0.3", linewidth=1)
+    axis.set_xlabel("interaction, nats of log-odds of the true class")
+    axis.grid(False, axis="y")
+    return figure
+
+
+def rebuild(interactions: Interactions | Mapping[str, Interactions]) -> Figure:
+    """How well the k strongest interactions of each sample rebuild v over all coalitions.
+
+    Error: root mean square over coalitions, relative to that of v about its mean.
+    """
+    figure, panels = _panels(interactions)
+    for axis, one in panels:
+        counts = np.unique(np.geomspace(1, 2**one.n, 25).astype(int))
+        error = rebuild_error(one, counts).numpy()
+        axis.plot(counts, error.T, color="0.55", linewidth=0.7)
+        axis.plot(counts, np.median(error, 0), color=COLOURS["preserved"], label="median sample")
+        axis.set(
+            xscale="log", xlabel=f"strongest interactions kept, of {2**one.n:,}", ylim=(0, 1.5)
+        )
+    _label_left(figure, "relative error of the\nrebuilt output")
+    _legend(figure)
+    return figure
+
+
+def rebuild_error(interactions: Interactions, counts: Sequence[int]) -> Tensor:
+    """Relative RMS error of v from the k strongest interactions: (B, len(counts)).
+
+    v({}), which is always known, counts as the first.
+    """
+    terms, orders, v = interactions.terms, interactions.orders, interactions.v
+    strength = terms.abs().masked_fill(orders == 0, torch.inf)
+    rank = strength.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    rank -= (orders == 0).sum() - 1  # AND and OR hold v({}) between them
+    spread = (v - v.mean(-1, keepdim=True)).pow(2).mean(-1).sqrt().clamp(min=1e-12)
+    inverses = (and_inverse, or_inverse)
+    errors = []
+    for count in counts:
+        parts = (terms * (rank < count)).split(v.shape[-1], -1)
+        rebuilt = sum(inverse(part) for inverse, part in zip(inverses, parts, strict=False))
+        errors.append((rebuilt - v).pow(2).mean(-1).sqrt() / spread)
+    return torch.stack(errors, -1)
+
+
+def scenes(boxes: "Split", maps: "Split", classes: Sequence[str], k: int = 4) -> Figure:
+    """The first k scenes with the boxes of both objects and, below, their masks; first in gold.
+
+    `boxes` and `maps` are the same scenes as `pi_lib.study.data` loads them for detection and for
+    segmentation.
+    """
+    colours = ("#FFD700", "#56B4E9")
+    figure, axes = plt.subplots(2, k, figsize=(1.8 * k, 3.9), layout="constrained", squeeze=False)
+    for i, (above, below) in enumerate(axes.T):
+        picture = boxes.inputs[i].movedim(0, -1).numpy()
+        above.imshow(picture)
+        below.imshow(picture // 2)
+        names = []
+        for colour, (number, left, top, right, bottom), mask in zip(
+            colours, boxes.targets[i].tolist(), maps.targets[i] >= 0, strict=True
+        ):
+            corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+            above.add_patch(plt.Rectangle(corner, *size, fill=False, edgecolor=colour, lw=1.5))
+            cover = np.zeros((*mask.shape, 4))
+            cover[mask] = (*to_rgb(colour), 0.75)
+            below.imshow(cover)
+            names.append(classes[int(number)])
+        above.set_title(",\n".join(names), fontsize="small")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def players_on_image(placement: Placement) -> Figure:
+    """An image with its players outlined and named."""
+    figure, axis = plt.subplots(figsize=(3.5, 3.5), layout="constrained")
+    axis.imshow(_picture(placement))
+    for player, name in enumerate(placement.names):
+        left, top, width, height = _outline(axis, placement, player, "#FFD700")
+        axis.text(
+            left + width / 2,
+            top + height / 2,
+            name,
+            color="white",
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "lw": 0},
+        )
+    axis.set_axis_off()
+    return figure
+
+
+def interactions_on_image(
+    placement: Placement, interactions: Interactions, sample: int = 0, k: int = 5
+) -> Figure:
+    """The image with its players, then the patches of each of its k strongest interactions."""
+    frame = interactions.top(k, sample)
+    columns = min(3, 1 + len(frame))  # more of them would be too small on a phone
+    rows = -(-(1 + len(frame)) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.2 * columns, 1.5 * rows), layout="constrained", squeeze=False
+    )
+    first, *others = axes.flat
+    first.imshow(_picture(placement))
+    first.set_title("players")
+    for player in range(len(placement.names)):
+        _outline(first, placement, player, "#FFD700")
+    for axis, row in zip(others, frame.itertuples(), strict=False):
+        _patches(axis, placement, members(row.coalition), _signs([row.value])[0])
+        axis.set_title(f"{row.value:+.2f}")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def patches(placement: Placement, group: int, colour: str) -> Figure:
+    """A small picture of the image in which the patches of one coalition stand out."""
+    figure = plt.figure(figsize=(1.2, 1.2))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    _patches(axis, placement, members(group), colour)
+    return figure
+
+
+def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
+    """A small game by hand: the value of every coalition beside its AND interactions.
+
+    `values` gives v by the members' names joined by a space, "" the empty coalition.
+    """
+    index = {key: coalition(names.index(name) for name in key.split()) for key in values}
+    v = torch.zeros(2 ** len(names), dtype=torch.float64)
+    for key, value in values.items():
+        v[index[key]] = value
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
+    ticks = [label(s, names) for s in range(len(v))]
+    for axis, numbers, title in (
+        (axes[0], v, "v(T): output when T is present"),
+        (axes[1], and_transform(v), "I(S): what S adds together"),
+    ):
+        axis.bar(range(len(v)), numbers, color=_signs(numbers))
+        axis.axhline(0, color="0.3", linewidth=1)
+        axis.set_title(title)
+        axis.set_xticks(range(len(v)), ticks, rotation=45, ha="right", fontsize=9)
+        axis.grid(False, axis="x")
+    axes[0].set_ylabel("output")
+    return figure
+
+
+def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
+    """How many times less than its peers something takes, a row each, on a logarithmic axis.
+
+    `frame` has columns ``what``, ``times`` and ``target`` (NaN where none was set).
+    """
+    frame = frame.iloc[::-1].reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(9, 0.42 * len(frame) + 1.5), layout="constrained")
+    axis.hlines(frame.index, 1, frame["times"], color=COLOURS["preserved"], linewidth=3)
+    axis.plot(frame["times"], frame.index, "o", color=COLOURS["preserved"], label="measured")
+    axis.plot(
+        frame["target"], frame.index, "|", color=COLOURS["finetuned"], markersize=18,
+        markeredgewidth=3, label="target: at least",
+    )  # fmt: skip
+    for row in frame.itertuples():
+        text = f"{row.times:,.0f}" if row.times >= 100 else f"{row.times:.3g}"
+        if row.target > 0:
+            text += f" (target {row.target:,.0f})"
+        end = np.nanmax([row.times, row.target])
+        axis.annotate(text, (end, row.Index), (10, 0), textcoords="offset points", va="center")
+    axis.axvline(1, color="0.3", linewidth=1)
+    axis.set(xscale="log", xlabel=unit, yticks=frame.index, yticklabels=frame["what"])
+    axis.set_xlim(right=np.nanmax(frame[["times", "target"]]) ** 2)  # room for the numbers
+    axis.grid(False, axis="y")
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+def growth(
+    frame: "pd.DataFrame",
+    x: str,
+    y: str,
+    methods: Sequence[str],
+    *,
+    logarithmic: str = "y",
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """How `y` grows with `x`, a line per ``method`` of the frame; those of a ``peer`` are dashed.
+
+    `methods` are all there are, so that each looks the same in every figure. `logarithmic` names
+    the axes that are: "x", "y", "xy" or "".
+    """
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    for k, (method, marker) in enumerate(zip(methods, cycle("os^DvPX*"), strict=False)):
+        rows = frame[frame["method"] == method]
+        if len(rows):
+            line = "--" if rows["peer"].any() else "-"
+            axis.plot(rows[x], rows[y], line, color=f"C{k}", marker=marker, label=method)
+    ticks = sorted(set(frame[x]))
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if "x" in logarithmic:
+        axis.set_xscale("log")
+        axis.minorticks_off()
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    if "y" in logarithmic:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(0, 1.1 * frame[y].max())
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = True):
+    """A figure with a panel per result, and (axis, result) pairs; two fill the page's width."""
+    named = results if isinstance(results, Mapping) else {"": results}
+    if not named:
+        raise ValueError("nothing to draw: no results were given")
+    figure, axes = plt.subplots(
+        1, len(named), figsize=(width * len(named), height), layout="constrained", squeeze=False,
+        sharey=one_scale,
+    )  # fmt: skip
+    for axis, name in zip(axes[0], named, strict=True):
+        axis.set_title(name)
+    return figure, list(zip(axes[0], named.values(), strict=True))
+
+
+def _line(axis: Axes, frame, x: str, colour: str, name: str) -> None:
+    axis.plot(frame[x], frame["value"], color=colour, label=name, marker="o", markersize=5)
+    axis.fill_between(frame[x], frame["low"], frame["high"], color=colour, alpha=0.2, linewidth=0)
+
+
+def _band(axis: Axes, x, estimates, colour: str, name: str, marker: str) -> None:
+    axis.plot(x, [e.value for e in estimates], color=colour, label=name, marker=marker)
+    low, high = [e.low for e in estimates], [e.high for e in estimates]
+    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: float = 0.0) -> None:
+    value = frame["value"].to_numpy()
+    reach = np.stack([value - frame["low"], frame["high"] - value]).clip(min=0)
+    axis.bar(frame["order"] + offset, value, width, color=colour, label=name)
+    axis.errorbar(
+        frame["order"] + offset, value, np.nan_to_num(reach), fmt="none", ecolor="0.25", lw=1
+    )
+
+
+def _order_axis(axis: Axes, n: int) -> None:
+    axis.set_xlabel("order (number of players)")
+    axis.set_xticks(range(1, n + 1))
+    axis.grid(False, axis="x")
+
+
+def _label_left(figure: Figure, text: str) -> None:
+    figure.axes[0].set_ylabel(text)
+
+
+def _legend(figure: Figure, columns: int = 3) -> None:
+    """One legend for all panels, below them, where it hides nothing."""
+    named = {
+        name: handle
+        for axis in figure.axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named, loc="outside lower center", ncols=min(columns, len(named)))
+
+
+def _signs(values) -> list[str]:
+    return [COLOURS["positive" if value >= 0 else "negative"] for value in values]
+
+
+def _picture(placement: Placement) -> np.ndarray:
+    return placement.inputs[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+
+
+def _patches(axis: Axes, placement: Placement, players: Sequence[int], colour: str) -> None:
+    """The image pale, but for the patches of some players, which are outlined."""
+    picture = _picture(placement)
+    inside = sum((placement.owner[0, 0] == player).int() for player in players).numpy()
+    axis.imshow(np.where(inside[..., None] > 0, picture, picture * 0.35 + 0.65))
+    for player in players:
+        _outline(axis, placement, player, colour)
+
+
+def _outline(axis: Axes, placement: Placement, player: int, colour: str):
+    """Outline a player's patch; its left, top, width and height in pixels of the image."""
+    rows, columns = torch.nonzero(placement.owner[0, 0] == player, as_tuple=True)
+    top, left = rows.min().item() - 0.5, columns.min().item() - 0.5
+    height, width = rows.max().item() + 0.5 - top, columns.max().item() + 0.5 - left
+    axis.add_patch(plt.Rectangle((left, top), width, height, fill=False, edgecolor=colour, lw=1.8))
+    return left, top, width, height

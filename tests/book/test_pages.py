@@ -1,0 +1,192 @@
+"""The built book in a real browser, page by page."""
+
+import functools
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pi_lib.book import runner
+from pi_lib.transforms import and_transform
+
+
+@pytest.fixture(scope="module")
+def server(built):
+    """Address of a plain web server, on this machine only, that serves the book."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/favicon.ico":  # the browser's own wish: no page of the book names it
+                self.send_response(204)
+                self.end_headers()
+            else:
+                super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(built))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+
+
+def pages(built):
+    return sorted(
+        str(p.relative_to(built)) for p in built.rglob("*.html") if "_static" not in p.parts
+    )
+
+
+# Nothing fades in while it is looked at.
+STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
+WHAT_IS_WRONG = (Path(__file__).with_name("page.js")).read_text()
+
+
+def watched(browser, address):
+    """A tab, and the list to which everything that goes wrong on its pages is added."""
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.set_default_timeout(90_000)  # the machine may be busy with other tests
+    wrong = []
+    tab.on(
+        "request", lambda r: None if r.url.startswith((address, "data:")) else wrong.append(r.url)
+    )
+    tab.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    tab.on(  # unless the test itself went on to the next page
+        "requestfailed",
+        lambda r: None if r.failure == "net::ERR_ABORTED" else wrong.append(f"failed {r.url}"),
+    )
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda m: wrong.append(str(m.location)) if m.type == "error" else None)
+    return tab, wrong
+
+
+def visit(browser, address, page):
+    """A tab with the loaded page, and what went wrong on it."""
+    tab, wrong = watched(browser, address)
+    tab.goto(f"{address}/{page}", wait_until="networkidle")
+    return tab, wrong
+
+
+def move(tab, explorer, name, key="ArrowRight"):
+    """Press a key on a slider of an explorer, and wait until what it shows has changed."""
+    shown = explorer.locator(".pi-frame:visible").last
+    before = shown.inner_html()
+    handle = explorer.get_by_role("slider", name=name, exact=True)
+    handle.focus()
+    handle.press(key)
+    tab.wait_for_function(
+        """([box, before]) => [...box.querySelectorAll(".pi-frame")]
+            .some(f => f.offsetParent !== null && f.innerHTML && f.innerHTML !== before)""",
+        arg=[explorer.element_handle(), before],
+    )
+    return explorer.locator(".pi-frame:visible").last
+
+
+def test_every_page_is_whole(browser, server, built):
+    """Nothing from outside, no error, no sideways scrolling; text and names for every reader."""
+    found = pages(built)
+    assert len(found) >= 10
+    tab, wrong = watched(browser, server)
+    for page in found:
+        assert (built / page).stat().st_size < 3_000_000, page
+        tab.set_viewport_size({"width": 1200, "height": 900})
+        tab.goto(f"{server}/{page}", wait_until="networkidle")
+        tab.add_style_tag(content=STILL)
+        for mode in ("light", "dark"):
+            tab.evaluate("mode => { document.documentElement.dataset.theme = mode; }", mode)
+            wrong += [f"{mode}: {what}" for what in tab.evaluate(WHAT_IS_WRONG)]
+        tab.set_viewport_size({"width": 390, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
+        assert wrong == [], page
+    tab.close()
+
+
+def test_every_page_opens_from_disk(browser, built):
+    tab, wrong = watched(browser, built.as_uri())
+    for page in pages(built):
+        leads_on = page == "index.html"  # to the front page, of itself
+        tab.goto(f"{built.as_uri()}/{page}", wait_until="networkidle" if leads_on else "load")
+        assert wrong == [], page
+    tab.close()
+
+
+def test_search_finds_a_word(browser, server):
+    tab, wrong = visit(browser, server, "search.html?q=interaction")
+    tab.locator("#search-results li a").first.wait_for()
+    assert wrong == []
+
+
+def test_the_reader_chooses_dark(browser, server):
+    """The theme's own button leads to what the other tests look at, and the page remembers it."""
+    tab, _ = visit(browser, server, "book/choices.html")
+    root = tab.locator("html")
+    for _ in range(3):
+        if root.get_attribute("data-theme") == "dark":
+            break
+        tab.locator(".theme-switch-button:visible").first.click()
+    assert root.get_attribute("data-theme") == "dark"
+    tab.reload()
+    assert root.get_attribute("data-theme") == "dark"
+
+
+def test_maths_is_typeset(browser, server):
+    tab, _ = visit(browser, server, "book/executed/00_why_pretraining_helps.html")
+    assert tab.locator("mjx-container").count() > 0
+
+
+def test_explorers_move_by_keyboard(browser, server):
+    tab, _ = visit(browser, server, "book/executed/01_what_is_an_interaction.html")
+    explorers = tab.locator(".pi-explore")
+    explorers.nth(2).wait_for()
+    game, image, sentence = (explorers.nth(k) for k in range(3))
+
+    shown = move(tab, game, "v({not, very, good})")
+    # the strongest interaction follows by its definition from the values that the row shows
+    rows = [row.split() for row in shown.locator("tr").all_inner_texts()[1:]]
+    v, found = ([float(row[k]) for row in rows] for k in (-2, -1))
+    assert found == pytest.approx(and_transform(torch.tensor(v)).tolist())
+
+    for explorer, mark in ((image, "img[alt^='{']"), (sentence, "mark")):
+        fewer = move(tab, explorer, "threshold").locator(".pi-readout").inner_text()
+        shown = move(tab, explorer, "up to order", "ArrowLeft")
+        assert "up to order" in shown.locator(".pi-readout").inner_text() != fewer
+        assert shown.locator(mark).count() >= 1
+        explorer.get_by_label("kind").select_option("OR")
+        shown.locator(".pi-readout", has_text="OR").wait_for()
+
+    for page, name in (("03_what_is_preserved", "threshold"), ("05_how_directly", "checkpoint")):
+        tab, _ = visit(browser, server, f"book/executed/{page}.html")
+        tab.locator(".pi-explore").first.wait_for()
+        assert move(tab, tab.locator(".pi-explore").first, name).locator("img").count() == 1
+
+
+def test_the_front_page_needs_no_scripts(browser, server):
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(f"{server}/book/executed/00_why_pretraining_helps.html")
+    assert "linear probe" in tab.locator("article").inner_text()
+    context.close()
+
+
+def test_published_notebooks_tell_nothing_of_this_machine(built):
+    """The copies offered for download hold no path of the machine that made them."""
+    sources = list((built / "_sources").rglob("*.ipynb"))
+    assert len(sources) == len(runner.notebooks())
+    for source in sources:
+        text = source.read_text()
+        assert str(built.parents[1]) not in text and '"papermill"' not in text
+        assert '"pi_lib"' in text  # the record of how it was made
+
+
+def test_how_fast_says_of_every_target_whether_it_is_met(browser, server):
+    tab, _ = visit(browser, server, "book/executed/18_how_fast.html")
+    rows = tab.locator("article table").first.locator("tbody tr").all_inner_texts()
+    recorded = json.loads((runner.ROOT / "benchmarks" / "recorded.json").read_text())["targets"]
+    verdict = {True: "met", False: "missed", None: "not measured"}
+    assert len(rows) == len(recorded)
+    for row, one in zip(rows, recorded, strict=True):
+        assert row.startswith(one["target"]) and row.endswith(verdict[one["met"]])
