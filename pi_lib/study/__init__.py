@@ -2,31 +2,34 @@
 
 `cell` says what is studied, `data` and `backbones` what it is made of, `steps` what is computed and
 stored at a time, `schedule` which step comes next, `workers` who computes it, `store` where results
-live; `grid` and `findings` are about many cells.
+live, `record` what is kept of a cell; `grid` and `findings` are about many cells.
 """
 
-from pi_lib.study.cell import LEARNING_RATES, PHASES, PROFILES, Cell, Settings, offline_cells
-from pi_lib.study.results import Phase, Result, run, run_all
+from pi_lib.study.cell import ARMS, PLAYERS, PROFILES, RATES, Cell, Settings, offline_cells
+from pi_lib.study.record import Record, RecordError, collect, read_all, run, run_all
 from pi_lib.study.schedule import StudyFailed, compute_all, entries, stored, trained_model
 from pi_lib.study.steps import Step, build, load, load_source, players, samples, tokenizer
 
 __all__ = [
-    "LEARNING_RATES",
-    "PHASES",
+    "ARMS",
+    "PLAYERS",
     "PROFILES",
+    "RATES",
     "Cell",
-    "Phase",
-    "Result",
+    "Record",
+    "RecordError",
     "Settings",
     "Step",
     "StudyFailed",
     "build",
+    "collect",
     "compute_all",
     "entries",
     "load",
     "load_source",
     "offline_cells",
     "players",
+    "read_all",
     "run",
     "run_all",
     "samples",

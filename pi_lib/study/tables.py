@@ -6,8 +6,10 @@ contradicted if it lies outside, else undecided. Intervals come from resampling 
 seeds together; beside them stands the range over seeds.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +64,27 @@ class Claim:
         if estimate.high < self.low or estimate.low > self.high:
             return "contradicted"
         return "undecided"
+
+
+def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
+    """What `record` wrote: the table, and where it comes from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such record; the message says how to make one.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.with_suffix(".parquet").is_file():
+        raise FileNotFoundError(
+            f"no record at {path.with_suffix('.parquet')}; make one by "
+            f"python -m pi_lib study --grid FILE --record {path}"
+        )
+    return pd.read_parquet(path.with_suffix(".parquet")), json.loads(
+        path.with_suffix(".json").read_text()
+    )
 
 
 def share(table: "pd.DataFrame", quantity: str, phase: str = "") -> Estimate:
