@@ -18,11 +18,12 @@ import torch
 from pi_lib import training
 from pi_lib.extraction import extract
 from pi_lib.objectives import AIMS, OBJECTIVES
-from pi_lib.players import PatchPlayers, WordPlayers
+from pi_lib.players import PatchPlayers
 from pi_lib.study import backbones, data
 from pi_lib.study.cell import SOURCE_RATE, Cell
 from pi_lib.study.store import Store
 from pi_lib.values import has_player
+from pi_lib.words import WordPlayers
 
 _TRAINING = (
     "objectives",
@@ -46,6 +47,7 @@ STEPS = {  # and the modules whose code decides a step's result
         "sharing",
         "transforms",
         "values",
+        "words",
     ),
 }
 
