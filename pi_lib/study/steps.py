@@ -20,12 +20,13 @@ from pi_lib import training
 from pi_lib.engine import coalition_values
 from pi_lib.interactions import Interactions
 from pi_lib.objectives import AIMS, OBJECTIVES
-from pi_lib.players import PatchPlayers, WordPlayers
+from pi_lib.players import PatchPlayers
 from pi_lib.seeds import seed_of
 from pi_lib.study import backbones, data
 from pi_lib.study.cell import SOURCE_RATE, Cell
 from pi_lib.study.store import Store
 from pi_lib.values import has_player
+from pi_lib.words import WordPlayers
 
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
@@ -41,7 +42,7 @@ _TRAINING = (
 STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
-    "extract": (*_TRAINING, "coalitions", "engine", "players", "sharing", "values"),
+    "extract": (*_TRAINING, "coalitions", "engine", "players", "sharing", "values", "words"),
 }
 
 
