@@ -112,7 +112,7 @@ class Cell:
     Attributes
     ----------
     backbone : str
-        A name of `pi_lib.study.backbones.SOURCES`.
+        A name of `pi_lib.study.backbones.BACKBONES`.
     task : str
         The downstream task, as `pi_lib.study.data.load` takes it: a name, or ``folder:PATH``.
     profile : "smoke", "quick", "reduced" or "full"
@@ -148,7 +148,7 @@ class Cell:
     def _wrong(self):
         named = [
             ("profile", self.profile, PROFILES),
-            ("backbone", self.backbone, backbones.SOURCES),
+            ("backbone", self.backbone, backbones.BACKBONES),
             ("pretraining", self.pretraining, OBJECTIVES),
         ]
         for name, given, valid in named:
@@ -164,7 +164,7 @@ class Cell:
                 yield f"{name}={value!r}; expected {number} above 0"
             elif name == "frozen" and not value < 1:  # nor NaN
                 yield f"frozen={value!r}; expected a share of the encoder's layers, below 1"
-        about = backbones.SOURCES.get(self.backbone)
+        about = backbones.BACKBONES.get(self.backbone)
         for name in ("task", "source"):
             given = getattr(self, name)
             if given is None and name == "source":
@@ -184,7 +184,7 @@ class Cell:
         if about is None:
             return
         if (wanted := self.aim) != "classification" and not backbones.has_maps(self.backbone):
-            valid = ", ".join(filter(backbones.has_maps, backbones.SOURCES))
+            valid = ", ".join(filter(backbones.has_maps, backbones.BACKBONES))
             yield f"{self.backbone} gives no feature map, which {wanted} needs; expected {valid}"
         if self.pretraining != "supervised" and (self.source is None or about.kind != "image"):
             yield (
@@ -245,12 +245,12 @@ class Cell:
     @property
     def kind(self) -> str:
         """Of its inputs: "image" or "text"."""
-        return backbones.SOURCES[self.backbone].kind
+        return backbones.BACKBONES[self.backbone].kind
 
     @property
     def settings(self) -> Settings:
         """The profile's settings for this backbone's kind of input."""
-        s, about = PROFILES[self.profile][self.kind], backbones.SOURCES[self.backbone]
+        s, about = PROFILES[self.profile][self.kind], backbones.BACKBONES[self.backbone]
         if self.profile == "full":
             s = replace(s, n=PAPER_PLAYERS.get(self.task, s.n))
         s = replace(s, **dict(self.changes))

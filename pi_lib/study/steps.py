@@ -28,8 +28,27 @@ _TRAINING = (
     "objectives",
     "study.assets",
     "study.backbones",
-    "study.data.__init__",
-    "study.data.scenes",
+    "study.encoders",
+    *(
+        f"study.data.{module}"
+        for module in (
+            "cars",
+            "cifar10",
+            "cub",
+            "fashion_mnist",
+            "flowers",
+            "folder",
+            "pictures",
+            "rated_texts",
+            "registry",
+            "samples",
+            "scenes",
+            "shifts",
+            "sst2",
+            "tables",
+            "task",
+        )
+    ),
     "study.steps",
     "training",
 )
@@ -79,7 +98,7 @@ class Step:
         """Name, specification and deciding modules, as the store wants them."""
         cell, s = self.cell, asdict(self.cell.settings)
         about = ["size", "batch_size"]
-        spec = {"backbone": cell.backbone}
+        spec = {"backbone": backbones.identity(cell.backbone)}
         if self.name == "pretrain" or (cell.source is not None and self.phase != "scratch"):
             spec["source"] = data.identity(cell.source)
             spec["pretraining"] = cell.pretraining
@@ -153,9 +172,16 @@ def load(cell: Cell) -> data.Task:
     ------
     ValueError
         As `pi_lib.study.data.load`; and if `changes` leave fewer training samples than classes.
+
+    Notes
+    -----
+    Sizes of the profile are upper limits: a data set with fewer samples is taken whole, with a
+    warning. Those in `changes` are meant.
     """
-    s = cell.settings
-    task = _load(cell, cell.task, s.n_train + s.n_val, s.n_test, cell.seed)
+    s, changed = cell.settings, dict(cell.changes).keys()
+    decided = {"n_train": {"n_train", "n_val"}, "n_test": {"n_test"}}
+    at_most = [name for name, by in decided.items() if not by & changed]
+    task = _load(cell, cell.task, s.n_train + s.n_val, at_most, cell.seed)
     if "n_train" in dict(cell.changes) and s.n_train < len(task.classes):
         raise ValueError(
             f"n_train={s.n_train} leaves some of the {len(task.classes)} classes of "
@@ -166,13 +192,22 @@ def load(cell: Cell) -> data.Task:
 
 def load_source(cell: Cell) -> data.Task:
     """The data that the backbone is pre-trained on here."""
+    at_most = ["n_test"] if "n_source" in dict(cell.changes) else ["n_train", "n_test"]
+    return _load(cell, cell.source, cell.settings.n_source, at_most, 0)
+
+
+def _load(cell: Cell, task: str, n_train: int, at_most: list[str], seed: int) -> data.Task:
     s = cell.settings
-    return _load(cell, cell.source, s.n_source, s.n_test, 0)
+    size = {"size": s.size} if cell.kind == "image" else {}
+    return data.load(task, n_train=n_train, n_test=s.n_test, at_most=at_most, seed=seed, **size)
 
 
-def _load(cell: Cell, task: str, n_train: int, n_test: int, seed: int) -> data.Task:
-    size = {"size": cell.settings.size} if cell.kind == "image" else {}
-    return data.load(task, n_train=n_train, n_test=n_test, seed=seed, **size)
+def training_splits(cell: Cell, task: data.Task) -> tuple[data.Split, data.Split | None]:
+    """Training samples, and those by which rates are chosen: in the proportion of the settings."""
+    s, there = cell.settings, len(task.train)
+    n_train = there * s.n_train // (s.n_train + s.n_val)
+    validation = task.train.take(range(n_train, there)) if s.n_val else None
+    return task.train.take(range(n_train)), validation
 
 
 def build(
@@ -269,6 +304,7 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
 
 def _train(step: Step, store: Store, folder: Path) -> None:
     cell, s, task = step.cell, step.cell.settings, load(step.cell)
+    train_split, validation = training_splits(cell, task)
     train = {
         "probe": training.linear_probe,
         "finetuned": partial(training.finetune, frozen=s.frozen or 0),
@@ -278,9 +314,9 @@ def _train(step: Step, store: Store, folder: Path) -> None:
         folder,
         train,
         lambda: build(cell, len(task.classes), step.phase, store),
-        task.train.take(range(s.n_train)),
+        train_split,
         task.test,
-        validation=task.train.take(range(s.n_train, len(task.train))) if s.n_val else None,
+        validation=validation,
         epochs=s.probe_epochs if step.phase == "probe" else s.epochs,
         learning_rate=step.rate,
         batch_size=s.batch_size,
