@@ -1,25 +1,22 @@
-"""A study of seconds: scikit-learn's digits as a task, and a profile. Dask workers preload it."""
+"""A study of seconds: scikit-learn's digits as a task, and a profile. Workers import it."""
 
-import numpy as np
 from sklearn.datasets import load_digits
 
 from pi_lib import study
-from pi_lib.study import data
+from pi_lib.study.data import DataSet, Samples
 
 
-def digits(_) -> data._Source:
+def digits(_) -> DataSet:
     """Data that are everywhere, other than Fashion-MNIST's."""
     pictures, labels = load_digits(return_X_y=True)
     pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
-    splits = (slice(0, 1200), slice(1200, None))
-    return data._Source(
-        classes=tuple("0123456789"),
-        splits=tuple(
-            data._Samples(labels[part], np.arange(len(labels[part])), pictures[part].__getitem__)
-            for part in splits
-        ),
-        source="scikit-learn",
+    train, test = (
+        Samples(pictures[part], labels[part]) for part in (slice(0, 1200), slice(1200, None))
     )
+    return DataSet(tuple("0123456789"), train, test, origin="scikit-learn")
+
+
+study.register_data("digits", digits, kind="image")
 
 
 def profile(**changes) -> dict[str, study.Settings]:
@@ -53,5 +50,3 @@ PROFILE = profile(
 def dask_setup(_) -> None:
     """Called by a Dask worker that preloads this file."""
     study.PROFILES["smoke"] = PROFILE
-    data._LOADERS["digits"] = digits
-    data.NAMES = (*data.NAMES, "digits")

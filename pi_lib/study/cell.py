@@ -137,7 +137,7 @@ class Cell:
     Attributes
     ----------
     backbone : str
-        A name of `pi_lib.study.backbones.SOURCES`.
+        A name of `pi_lib.study.backbones.BACKBONES`.
     task : str
         The downstream task, as `pi_lib.study.data.load` takes it: a name, or ``folder:PATH``.
     profile : "smoke", "quick", "reduced" or "full"
@@ -173,7 +173,7 @@ class Cell:
     def _wrong_names(self):
         named = [
             ("profile", self.profile, PROFILES),
-            ("backbone", self.backbone, backbones.SOURCES),
+            ("backbone", self.backbone, backbones.BACKBONES),
             ("pretraining", self.pretraining, OBJECTIVES),
         ]
         for name, given, valid in named:
@@ -210,7 +210,7 @@ class Cell:
                 yield f"covering={value!r}; expected a square number, such as 9"
 
     def _wrong_together(self):
-        backbone = backbones.SOURCES[self.backbone]
+        backbone = backbones.BACKBONES[self.backbone]
         for name in ("task", "source"):
             given = getattr(self, name)
             if given is None or given.startswith(data.FOLDER):  # a folder is looked into later
@@ -220,7 +220,7 @@ class Cell:
         if self.source is not None and data.aim(self.source) != "classification":
             yield f"source={self.source!r}: backbones are pre-trained to classify; name its base"
         if (wanted := self.aim) != "classification" and not backbones.has_maps(self.backbone):
-            valid = ", ".join(filter(backbones.has_maps, backbones.SOURCES))
+            valid = ", ".join(filter(backbones.has_maps, backbones.BACKBONES))
             yield f"{self.backbone} gives no feature map, which {wanted} needs; expected {valid}"
         if self.pretraining != "supervised" and (self.source is None or backbone.kind != "image"):
             yield (
@@ -292,12 +292,12 @@ class Cell:
     @property
     def kind(self) -> str:
         """Of its inputs: "image" or "text"."""
-        return backbones.SOURCES[self.backbone].kind
+        return backbones.BACKBONES[self.backbone].kind
 
     @property
     def settings(self) -> Settings:
         """The profile's settings for this backbone's kind of input, with the cell's changes."""
-        backbone = backbones.SOURCES[self.backbone]
+        backbone = backbones.BACKBONES[self.backbone]
         settings = replace(PROFILES[self.profile][self.kind], **dict(self.changes))
         if settings.size and backbone.any_size:
             return settings

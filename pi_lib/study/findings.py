@@ -7,19 +7,19 @@ too little to be compared. Beside it stand the paper's own share, the same share
 interactions, and between two fine-tuned runs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pi_lib import knowledge, reliability
+from pi_lib import knowledge
 from pi_lib.reliability import Arms
-from pi_lib.statistics import Difference, Estimate, holm
+from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.record import Record
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
 LEVEL = 0.05
@@ -65,7 +65,9 @@ class Runs:
 
     def __init__(self, record: Record, players: str = "drawn", tau: float = 0.05):
         self.record, self.players, self.tau = record, players, tau
-        arms = [arm for arm in ("probe", "finetuned", "scratch", "long") if record.count(arm, players)]
+        arms = [
+            arm for arm in ("probe", "finetuned", "scratch", "long") if record.count(arm, players)
+        ]
         self.arms = {arm: record.runs(arm, players) for arm in arms}
         self.products = Arms(self.arms)
         self.n = self.arms["finetuned"][0].n

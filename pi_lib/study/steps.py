@@ -24,7 +24,7 @@ from pi_lib.players import PatchPlayers
 from pi_lib.seeds import seed_of
 from pi_lib.study import backbones, data
 from pi_lib.study.cell import SOURCE_RATE, Cell
-from pi_lib.study.store import Store
+from pi_lib.study.store import MODULES, Store
 from pi_lib.values import has_player
 from pi_lib.words import WordPlayers
 
@@ -34,8 +34,8 @@ _TRAINING = (
     "seeds",
     "study.assets",
     "study.backbones",
-    "study.data.__init__",
-    "study.data.scenes",
+    "study.encoders",
+    *(module for module in MODULES if module.startswith("study.data.") and "prepare" not in module),
     "study.steps",
     "training",
 )
@@ -89,7 +89,7 @@ class Step:
         """Name, specification and deciding modules, as the store wants them."""
         cell, settings = self.cell, self.cell.settings
         decisive = ["size", "batch_size", "n_test"]
-        spec = {"backbone": cell.backbone}
+        spec = {"backbone": backbones.identity(cell.backbone)}
         if self.name == "pretrain" or self.pretrained:
             spec["source"] = data.identity(cell.source)
             spec["pretraining"] = cell.pretraining
@@ -166,9 +166,16 @@ def load(cell: Cell) -> data.Task:
     ValueError
         As `pi_lib.study.data.load`; if the task is of another kind than the backbone's; and if
         `changes` leave fewer training samples than classes.
+
+    Notes
+    -----
+    Sizes of the profile are upper limits: a data set with fewer samples is taken whole, with a
+    warning. Those in `changes` are meant.
     """
-    s = cell.settings
-    task = _load(cell, cell.task, s.n_train + s.n_val, s.n_test)
+    s, changed = cell.settings, dict(cell.changes).keys()
+    decided = {"n_train": {"n_train", "n_val"}, "n_test": {"n_test"}}
+    at_most = tuple(name for name, by in decided.items() if not by & changed)
+    task = _load(cell, cell.task, s.n_train + s.n_val, at_most)
     if "n_train" in dict(cell.changes) and s.n_train < len(task.classes):
         raise ValueError(
             f"n_train={s.n_train} leaves some of the {len(task.classes)} classes of "
@@ -179,19 +186,30 @@ def load(cell: Cell) -> data.Task:
 
 def load_source(cell: Cell) -> data.Task:
     """The data that the backbone is pre-trained on here."""
+    at_most = ("n_test",) if "n_source" in dict(cell.changes) else ("n_train", "n_test")
+    return _load(cell, cell.source, cell.settings.n_source, at_most)
+
+
+def training_splits(cell: Cell, task: data.Task) -> tuple[training.Split, training.Split | None]:
+    """Training samples, and those by which rates are chosen: in the proportion of the settings."""
+    s, there = cell.settings, len(task.train)
+    n_train = there * s.n_train // (s.n_train + s.n_val)
+    validation = task.train.take(range(n_train, there)) if s.n_val else None
+    return task.train.take(range(n_train)), validation
+
+
+def _load(cell: Cell, task: str, n_train: int, at_most: tuple[str, ...]) -> data.Task:
     s = cell.settings
-    return _load(cell, cell.source, s.n_source, s.n_test)
-
-
-def _load(cell: Cell, task: str, n_train: int, n_test: int) -> data.Task:
     if (kind := data.kind(task)) != cell.kind:
         raise ValueError(f"{cell.backbone} takes {cell.kind}s, but {task!r} has {kind}s")
-    return _loaded(task, n_train, n_test, cell.settings.size if kind == "image" else None)
+    return _loaded(task, n_train, s.n_test, s.size if kind == "image" else None, at_most)
 
 
 @lru_cache(maxsize=2)  # a worker computes many steps of the same data
-def _loaded(task: str, n_train: int, n_test: int, size: int | None) -> data.Task:
-    return data.load(task, n_train=n_train, n_test=n_test, size=size)
+def _loaded(
+    task: str, n_train: int, n_test: int, size: int | None, at_most: tuple[str, ...]
+) -> data.Task:
+    return data.load(task, n_train=n_train, n_test=n_test, size=size, at_most=at_most)
 
 
 def tokenizer(cell: Cell):
@@ -317,7 +335,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
     cell, s, task = step.cell, step.cell.settings, load(step.cell)
     aim = AIMS[task.aim]
     options = {"tokenizer": tokenizer(cell), "loss": aim.loss, "correct": aim.correct}
-    options["validation"] = task.train.take(range(s.n_train, len(task.train))) if s.n_val else None
+    train_split, options["validation"] = training_splits(cell, task)
     train = training.linear_probe
     if step.arm != "probe":
         train = training.train_from_scratch
@@ -334,7 +352,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
         folder,
         train,
         lambda: build(cell, len(task.classes), step.arm, step.run, store),
-        task.train.take(range(s.n_train)),
+        train_split,
         task.test,
         **options,
     )
