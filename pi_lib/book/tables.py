@@ -69,7 +69,7 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:
-    """How often each verdict fell on each claim, beside how often the paper's number confirms it."""
+    """How often each verdict fell on each claim, and how often the paper's number confirms it."""
     from pi_lib.study.findings import VERDICTS
 
     by_claim = frame.groupby("claim", sort=False)

@@ -10,6 +10,7 @@ from pi_lib.study.backbones import register_backbone
 from pi_lib.study.cell import ARMS, PLAYERS, PROFILES, RATES, Cell, Settings, offline_cells
 from pi_lib.study.data import register_data
 from pi_lib.study.record import Record, RecordError, collect, read_all, run, run_all
+from pi_lib.study.registration import import_plugins
 from pi_lib.study.schedule import StudyFailed, compute_all, entries, stored, trained_model
 from pi_lib.study.steps import Step, build, load, load_source, players, samples, tokenizer
 
