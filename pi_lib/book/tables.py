@@ -76,9 +76,9 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
     table = by_claim["verdict"].value_counts().unstack(fill_value=0)
     table = table.reindex(columns=VERDICTS, fill_value=0).loc[frame["claim"].unique()]
     alone = by_claim["paper"].agg(
-        lambda said: f"{(said == 'confirmed').sum()} of {(said != '').sum()}"
-        if (said != "").any()
-        else ""
+        lambda said: (
+            f"{(said == 'confirmed').sum()} of {(said != '').sum()}" if (said != "").any() else ""
+        )
     )
     return table.assign(**{"confirmed by the paper's number alone": alone}).rename_axis(None)
 

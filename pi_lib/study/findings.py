@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pi_lib.interactions import Interactions
-from pi_lib.knowledge import compare, learned_by_scratch, specially_learned, trajectory
-from pi_lib.reliability import Approach, Arms, Moments, approach
-from pi_lib.statistics import Difference, Estimate, holm, rank_correlation
+from pi_lib.knowledge import (
+    HardToLearn,
+    Knowledge,
+    Share,
+    compare,
+    hard_to_learn,
+    learned_by_scratch,
+    trajectory,
+)
+from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
+from pi_lib.statistics import Difference, Estimate, bootstrap, holm
 from pi_lib.study.record import Record
 
 if TYPE_CHECKING:
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
 LEVEL = 0.05  # of a p corrected for the number of cells
-PAPER_LEARNED = 0.45  # arXiv 2410.08455: the largest share of the preserved part that scratch learned
+PAPER_LEARNED = 0.45  # arXiv 2410.08455: scratch learned at most this much of the preserved part
 
 
 class Runs:
@@ -46,24 +53,31 @@ class Runs:
 
     def __init__(self, record: Record, players: str = "drawn", tau: float = 0.05):
         self.record, self.players, self.tau = record, players, tau
-        there = [arm for arm in ("finetuned", "scratch", "long") if record.count(arm, players)]
-        self.arms = {"probe": record.runs("probe", players)}
-        self.arms |= {arm: record.runs(arm, players) for arm in there}
+        self.arms = {
+            arm: record.runs(arm, players)
+            for arm in ("probe", "finetuned", "scratch", "long")
+            if record.count(arm, players)
+        }
         self.n = self.arms["probe"][0].n
-        self._products = Arms(self.arms)
-        self._moments: dict[tuple[int, ...] | None, Moments] = {}
+        self._moments: dict[tuple, Moments] = {}
 
-    def moments(self, orders: Sequence[int] | None = None) -> Moments:
+    @cached_property
+    def _products(self) -> Arms:
+        one_probe = ("probe",) if len(self.arms["probe"]) == 1 else ()
+        return Arms(self.arms, "walsh", several=set(self.arms) - {*one_probe}, exact=one_probe)
+
+    def moments(self, orders: Sequence[int] | None = None, *, centred: bool = False) -> Moments:
         """Products of all runs over some orders, of all samples and of each resample."""
-        key = None if orders is None else tuple(orders)
+        key = centred, None if orders is None else tuple(orders)
         if key not in self._moments:
-            self._moments[key] = self._products.moments(orders)
+            self._moments[key] = self._products.moments(orders, centred)
         return self._moments[key]
 
     def in_common(self, orders: Sequence[int] | None = None) -> tuple[np.ndarray, str]:
-        """How much of what fine-tuned runs reproducibly know the probe explains: the similarity²,
+        """How much of what fine-tuned runs reproducibly know the probe explains.
 
-        signed, of all samples and of each resample (1 + N,); and why it is not measurable, if so.
+        The similarity squared, with its sign, of all samples and of each resample (1 + N,); and why
+        it is not measurable, if so.
         """
         rho, note = self.moments(orders).similarities("probe", "finetuned")
         return rho * np.abs(rho), note
@@ -74,9 +88,50 @@ class Runs:
         return [m for m in range(1, self.n + 1) if not self.in_common([m])[1]]
 
     @cached_property
-    def knowledge(self):
+    def knowledge(self) -> Knowledge:
         """Preserved, discarded and new, of the first runs: the paper's measure."""
-        return compare(self.arms["probe"][0], self.arms["finetuned"][0], self.tau)
+        probe, (first, *others) = self.arms["probe"][0], self.arms["finetuned"]
+        return compare(probe, first, self.tau, second_runs=others)
+
+    @cached_property
+    def preserved(self) -> Share:
+        """The paper's preserved share, with chance and a second run."""
+        return self.knowledge.preserved_share()
+
+    def learned(self, arm: str = "scratch") -> Share:
+        """The paper's share of the preserved part that an arm's first run has."""
+        return learned_by_scratch(self.knowledge, self.arms[arm][0]).ratio()
+
+    @cached_property
+    def hard(self) -> dict[str, HardToLearn]:
+        """Preserved and new knowledge in second fine-tuned runs and in networks from scratch."""
+        probe, finetuned = self.arms["probe"], self.arms["finetuned"]
+        return {
+            arm: hard_to_learn(probe, finetuned, self.arms[arm], self.tau)
+            for arm in ("scratch", "long")
+            if arm in self.arms
+        }
+
+    def similarities(self) -> "pd.DataFrame":
+        """Similarity of every other arm with the fine-tuned runs, by orders.
+
+        Columns ``arm, orders, value, low, high, note``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"arm": arm, "orders": name}
+                | vars(self.moments(orders).similarity(arm, "finetuned"))
+                for name, orders in order_groups(self.n).items()
+                for arm in self.arms
+                if arm != "finetuned"
+            ]
+        )
+
+    def origins(self, *, centred: bool = False) -> Origins:
+        """Where what fine-tuned runs reproducibly know comes from."""
+        return self.moments(centred=centred).origins()
 
     def approach(self, arm: str) -> Approach:
         """How an arm's first run comes to the ends of the arm's other runs.
@@ -152,33 +207,31 @@ def _new_is_complex(runs: Runs) -> Difference:
 
 
 def _hard_from_scratch(runs: Runs) -> Difference:
-    return specially_learned(runs.arms, runs.tau, control=False)
+    """The smaller of the differences to scratch and to long scratch."""
+    return min((hard.preserved.excess for hard in runs.hard.values()), key=lambda x: x.low)
 
 
-def _preserved_is_special(runs: Runs) -> Difference:
-    return specially_learned(runs.arms, runs.tau, control=True)
+def _harder_than_new(runs: Runs) -> Difference:
+    return min((hard.special for hard in runs.hard.values()), key=lambda x: x.low)
 
 
 def _sooner(runs: Runs) -> Difference:
-    try:
-        ways = [runs.approach(arm) for arm in ("finetuned", "scratch")]
-    except ValueError as error:
-        return Difference.unmeasurable(str(error))
-    return ways[0].sooner_than(ways[1], 0.5)
+    fine, scratch = (runs.approach(arm) for arm in ("finetuned", "scratch"))
+    return fine.sooner_than(scratch, 0.5)
 
 
 def _more_directly(runs: Runs) -> Difference:
-    try:
-        ways = [runs.approach(arm) for arm in ("finetuned", "scratch")]
-    except ValueError as error:
-        return Difference.unmeasurable(str(error))
-    return ways[0].straighter_than(ways[1])
+    fine, scratch = (runs.approach(arm).directness for arm in ("finetuned", "scratch"))
+    if note := fine.note or scratch.note:
+        return Difference.unmeasurable(note)
+    gap = fine.value - scratch.value  # of other checkpoints, so the intervals are independent
+    below = np.hypot(fine.value - fine.low, scratch.high - scratch.value)
+    above = np.hypot(fine.high - fine.value, scratch.value - scratch.low)
+    return Difference(gap, float(gap - below), float(gap + above))
 
 
-def _paper_area(runs: Runs) -> Estimate:
+def _area(runs: Runs) -> Estimate:
     """The paper's speed: area under the similarity with a run's own end, paired by sample."""
-    from pi_lib.statistics import bootstrap
-
     areas = []
     for arm in ("finetuned", "scratch"):
         way = runs.record.over_time(arm, 1, runs.players)
@@ -187,13 +240,27 @@ def _paper_area(runs: Runs) -> Estimate:
     return bootstrap(areas[0] - areas[1])
 
 
+def _difference(values: np.ndarray, note: str = "") -> Difference:
+    """Of all samples and of each resample."""
+    if note:
+        return Difference.unmeasurable(note)
+    return Difference.of(float(values[0]), values[1:])
+
+
+def _minus(first: Estimate | float, second: Estimate | float) -> Estimate:
+    """A number minus a constant, or a constant minus a number."""
+    if isinstance(first, Estimate):
+        return Estimate(first.value - second, first.low - second, first.high - second, first.note)
+    return Estimate(first - second.value, first - second.high, first - second.low, second.note)
+
+
 CLAIMS = (
     Claim(
         "only a small part is preserved",
         "half, minus the share of reproducible knowledge that probe and fine-tuned have in common",
         _less_than_half,
-        lambda runs: runs.knowledge.preserved_share(runs.arms["finetuned"][1:]),
-        lambda runs: _minus(0.5, runs.knowledge.preserved_share()),
+        lambda runs: runs.preserved,
+        lambda runs: _minus(0.5, runs.preserved),
     ),
     Claim(
         "complex knowledge is discarded most",
@@ -205,7 +272,7 @@ CLAIMS = (
         "much is learned anew",
         "share of fine-tuned knowledge beyond the probe, minus half",
         _less_than_half,
-        lambda runs: runs.knowledge.new_share(runs.arms["finetuned"][1:]),
+        lambda runs: runs.knowledge.new_share(),
         lambda runs: _minus(runs.knowledge.new_share(), 0.5),
     ),
     Claim(
@@ -218,19 +285,19 @@ CLAIMS = (
         "what is preserved is hard to learn from scratch",
         "share of the preserved part in a second fine-tuned run, minus that in scratch",
         _hard_from_scratch,
-        lambda runs: _learned(runs),
-        lambda runs: _minus(PAPER_LEARNED, _learned(runs)),
+        Runs.learned,
+        lambda runs: _minus(PAPER_LEARNED, runs.learned()),
     ),
     Claim(
         "harder than what is new",
         "the same difference, minus that of the new part",
-        _preserved_is_special,
+        _harder_than_new,
     ),
     Claim(
         "fine-tuning is faster",
         "steps to half of the final similarity with other runs' ends, scratch minus fine-tuned",
         _sooner,
-        paper=_paper_area,
+        paper=_area,
     ),
     Claim(
         "and more direct",
@@ -238,3 +305,76 @@ CLAIMS = (
         _more_directly,
     ),
 )
+
+
+def findings(runs: Mapping[str, Runs]) -> "pd.DataFrame":
+    """Every claim in every cell.
+
+    Parameters
+    ----------
+    runs : mapping of str to Runs
+        By the name that the cell shall have.
+
+    Returns
+    -------
+    DataFrame
+        ``claim, number, cell``; ``observed, chance, second_run``, the paper's share (`Estimate`, or
+        None where a claim is about no share); ``tested``, the number that is above 0 if the claim
+        holds; ``p``, corrected for the number of cells; ``verdict``; ``paper``, the verdict of the
+        paper's own number alone, empty where it has none; ``note``.
+    """
+    import pandas as pd
+
+    rows = []
+    for claim in CLAIMS:
+        tested = {name: _tried(claim.test, one) for name, one in runs.items()}
+        corrected = holm([difference.p for difference in tested.values()])
+        for (name, difference), p in zip(tested.items(), corrected, strict=True):
+            share = claim.share(runs[name]) if claim.share else None
+            alone = _tried(claim.paper, runs[name]) if claim.paper else None
+            rows.append(
+                {
+                    "claim": claim.name, "number": claim.number, "cell": name,
+                    "observed": share and share.row()["observed"],
+                    "chance": share and share.chance,
+                    "second_run": share and share.second_run,
+                    "tested": difference, "p": p, "verdict": verdict(difference, p),
+                    "paper": "" if alone is None else verdict(alone),
+                    "note": difference.note,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdict(number: Estimate, p: float = 0.0) -> str:
+    """One of `VERDICTS` on a number that is above 0 if the claim holds.
+
+    Examples
+    --------
+    >>> verdict(Estimate(0.3, 0.1, 0.5)), verdict(Estimate(0.3, 0.1, 0.5), p=0.2)
+    ('confirmed', 'undecided')
+    """
+    if not number.measurable or np.isnan(number.low):
+        return "not measurable"
+    side = number.compared_with(0)
+    if side == "undecided" or p >= LEVEL:
+        return "undecided"
+    return "confirmed" if side == "above" else "contradicted"
+
+
+def origins_table(runs: Mapping[str, Runs], *, centred: bool = False) -> "pd.DataFrame":
+    """Where fine-tuned knowledge comes from, in every cell: cell, part, value, low, high, note."""
+    import pandas as pd
+
+    frames = [
+        one.origins(centred=centred).to_frame().assign(cell=name) for name, one in runs.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _tried(number: Callable[[Runs], Estimate], runs: Runs) -> Estimate:
+    """A number, or why the record cannot give it, as where it holds no checkpoints."""
+    try:
+        return number(runs)
+    except ValueError as error:
+        return Difference.unmeasurable(str(error))

@@ -87,6 +87,15 @@ class Record:
             raise ValueError(f"{self.name}: no arm {arm!r} ({players}); there are {there}")
         return [self._interactions(key) for key in wanted]
 
+    @property
+    def title(self) -> str:
+        """The cell as people write it."""
+        return self.header.get("title", self.name)
+
+    def has_checkpoints(self, arm: str, run: int = 1, players: str = "drawn") -> bool:
+        """Whether a run has games before its end."""
+        return sum(key[:3] == (players, arm, run) for key in self._keys) > 1
+
     def over_time(self, arm: str, run: int = 1, players: str = "drawn") -> dict[int, Interactions]:
         """A run's games at its checkpoints, by step of training; the last is its end."""
         keys = {key[3]: key for key in self._keys if key[:3] == (players, arm, run)}
