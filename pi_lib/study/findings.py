@@ -63,8 +63,11 @@ class Runs:
 
     @cached_property
     def _products(self) -> Arms:
-        one_probe = ("probe",) if len(self.arms["probe"]) == 1 else ()
-        return Arms(self.arms, "walsh", several=set(self.arms) - {*one_probe}, exact=one_probe)
+        probe, *twins = self.arms["probe"]
+        arms = (
+            self.arms if twins else self.arms | {"probe": probe}
+        )  # an optimum comes back as it is
+        return Arms(arms, "walsh", several=list(arms))
 
     def moments(self, orders: Sequence[int] | None = None, *, centred: bool = False) -> Moments:
         """Products of all runs over some orders, of all samples and of each resample."""

@@ -108,17 +108,29 @@ class Record:
         }
 
     def accuracy(self, arm: str) -> Estimate:
-        """Mean accuracy of an arm's runs on the test samples, with its 95 % interval."""
-        right = [value for key, value in self.header["accuracy"].items() if _is_end(key, arm)]
-        return statistics.mean_proportion(right, self.header["tested"], self._correct(arm))
+        """Mean accuracy of an arm's runs on the test samples, with its 95 % interval.
+
+        Over samples and runs where the record says which samples were right; else Wilson's.
+        """
+        correct = self._correct(arm)
+        if correct is not None:
+            return statistics.mean_accuracy(correct)
+        values = [value for key, value in self.header["accuracy"].items() if _is_end(key, arm)]
+        tested = self.header["tested"]
+        return statistics.proportion(round(np.mean(values) * tested), tested)
 
     def gain(self, over: str = "scratch") -> Estimate:
-        """Accuracy of fine-tuning minus that of another arm: means over runs, paired by sample."""
+        """Accuracy of fine-tuning minus that of another arm: means over runs.
+
+        Paired by sample where the record says which samples were right; else Newcombe's interval
+        of independent proportions, which is rather too wide.
+        """
         first, second = self._correct("finetuned"), self._correct(over)
         if first is not None and second is not None:
             return statistics.paired_gain(first, second)
-        p, q = (self.accuracy(arm).value for arm in ("finetuned", over))
-        return statistics.difference_of_proportions(p, q, self.header["tested"])
+        tested = self.header["tested"]
+        right = [round(self.accuracy(arm).value * tested) for arm in ("finetuned", over)]
+        return statistics.difference(right[0], tested, right[1], tested)
 
     def accuracies(self) -> "pd.DataFrame":
         """Loss and accuracy at every checkpoint: arm, run, step, progress, loss, value."""
