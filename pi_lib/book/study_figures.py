@@ -139,7 +139,7 @@ def by_order(frame: "pd.DataFrame", label: str) -> Figure:
     groups = list(frame["orders"].unique())
     figure, axes = plt.subplots(
         1, len(panels), sharey=True, squeeze=False, layout="constrained",
-        figsize=(max(5.5, 4.6 * len(panels)), 3.8),
+        figsize=(max(8.5, 4.6 * len(panels)), 4.2),
     )  # fmt: skip
     for axis, panel in zip(axes[0], panels, strict=True):
         for k, cell in enumerate(cells):
@@ -198,6 +198,7 @@ def approaches(frame: "pd.DataFrame") -> Figure:
     """
     figure, panels = _panels_of_cells(frame["cell"].unique(), "similarity with\nother runs' ends")
     for cell, axis in panels.items():
+        axis.set_xlim(-1, 1.1 * frame["step"].max())
         for arm in ("finetuned", "scratch"):
             rows = frame[(frame["cell"] == cell) & (frame["arm"] == arm)].dropna(subset="value")
             colour = COLOURS[arm]
@@ -251,6 +252,8 @@ def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     panels = dict(zip(cells, axes.flat, strict=False))
     for cell, axis in panels.items():
         axis.set_xscale("symlog", linthresh=5)
+        axis.set_xticks([0, 10, 100, 1000], ["0", "10", "100", "1,000"])
+        axis.minorticks_off()
         axis.set_title(fill(cell, 28), fontsize=10)
         axis.set_xlabel("steps of training")
     for axis in axes.flat[len(cells) :]:

@@ -127,6 +127,37 @@ PROFILES = {
     },
 }  # fmt: skip
 
+# Networks, data and settings as people write them.
+TITLES = {
+    "efficientnet-lite0": "EfficientNet-Lite0",
+    "minilm": "MiniLM",
+    "resnet20": "ResNet-20",
+    "vgg16-32": "VGG-16",
+    "resnet50-32": "ResNet-50",
+    "vit-32": "ViT",
+    "vgg16": "VGG-16",
+    "resnet50": "ResNet-50",
+    "vit-base": "ViT-base",
+    "vit-small": "ViT-small",
+    "bert-base": "BERT-base",
+    "distilbert": "DistilBERT",
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10-jpeg": "CIFAR-10",
+    "flowers": "Flowers",
+    "cub": "CUB-200",
+    "cars": "Stanford Cars",
+    "sst2": "SST-2",
+    "movie-reviews": "film reviews",
+    "product-reviews": "product reviews",
+}
+PUBLISHED = {"minilm": "sentence pairs", "bert-base": "text", "distilbert": "text"}  # or ImageNet
+_CHANGED = {
+    "n_train": "{:g} labels",
+    "epochs": "{:g} epochs",
+    "rate": "learning rate {:g}",
+    "frozen": "{:.0%} of the layers frozen",
+}
 _FRACTIONS = ("rate", "frozen")  # the settings that are no whole numbers
 
 
@@ -247,6 +278,24 @@ class Cell:
         return f"{self.backbone}{source} on {short_name(self.task)}{changes}"
 
     @property
+    def title(self) -> str:
+        """The cell as people write it, for figures and tables.
+
+        Examples
+        --------
+        >>> Cell("vit-32", "flowers", source="cifar10", changes={"n_train": 100}).title
+        'ViT, CIFAR-10 → Flowers, 100 labels'
+        """
+        start = PUBLISHED.get(self.backbone, "ImageNet")
+        if self.source is not None:
+            start = title_of(self.source)
+            start += "" if self.pretraining == "supervised" else f" ({self.pretraining})"
+            start += f" (run {self.pretraining_run + 1})" if self.pretraining_run else ""
+        changes = [_CHANGED[name].format(value) for name, value in self.changes if name in _CHANGED]
+        cell = f"{TITLES.get(self.backbone, self.backbone)}, {start} → {title_of(self.task)}"
+        return ", ".join([cell, *changes])
+
+    @property
     def pretrained_on(self) -> str:
         """Where the pre-trained weights come from, in words.
 
@@ -322,6 +371,19 @@ def offline_cells(profile: str = "quick") -> dict[str, Cell]:
         "sentences": ("minilm", "movie-reviews"),
     }
     return {name: Cell(*pair, profile=profile) for name, pair in pairs.items()}
+
+
+def title_of(task: str) -> str:
+    """A task as people write it: its data, and what was done to them.
+
+    Examples
+    --------
+    >>> title_of("fashion-mnist+odd+inverted")
+    'Fashion-MNIST (odd, inverted)'
+    """
+    base, *shifts = short_name(task).split("+")
+    title = TITLES.get(base, base)
+    return f"{title} ({', '.join(shifts)})" if shifts else title
 
 
 def short_name(task: str) -> str:

@@ -276,6 +276,7 @@ def collect(cell: Cell, store: Store) -> Record:
     header = {
         "cell": cell.name,
         "slug": cell.slug,
+        "title": cell.title,
         **asdict(cell) | {"cell_changes": dict(cell.changes), "changes": cell.changed},
         "settings": asdict(cell.settings),
         "pretrained_on": cell.pretrained_on,
