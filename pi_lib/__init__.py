@@ -14,9 +14,9 @@ and one callback for a run that goes on::
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `and_or`, `players`, `values`, `engine` (with `sharing`),
-`interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `training` (with
-`objectives`) and `tracker`. `pi_lib.study` runs the method many times on real data, `pi_lib.book`
-shows the results.
+`interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`, `training`
+(with `objectives`) and `tracker`. `pi_lib.study` runs the method many times on real data,
+`pi_lib.book` shows the results.
 """
 
 import sys
@@ -36,19 +36,37 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
+from pi_lib.reliability import (
+    Approach,
+    Origins,
+    approach,
+    origins,
+    reliability,
+    similarity,
+    yardstick,
+)
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
-from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
+from pi_lib.transforms import (
+    and_inverse,
+    and_transform,
+    or_inverse,
+    or_transform,
+    walsh_inverse,
+    walsh_transform,
+)
 from pi_lib.values import box_log_odds, log_odds, negative_error, region_log_odds
 
 __all__ = [
     "AndOrSplit",
+    "Approach",
     "Estimate",
     "Interactions",
     "Knowledge",
     "KnowledgeTracker",
     "LabelMapPlayers",
     "Learned",
+    "Origins",
     "PatchPlayers",
     "Placement",
     "Run",
@@ -57,6 +75,7 @@ __all__ = [
     "and_inverse",
     "and_or_split",
     "and_transform",
+    "approach",
     "bootstrap",
     "box_log_odds",
     "coalition_values",
@@ -70,11 +89,17 @@ __all__ = [
     "negative_error",
     "or_inverse",
     "or_transform",
+    "origins",
     "pretrain",
     "region_log_odds",
+    "reliability",
     "shared_split",
+    "similarity",
     "train_from_scratch",
     "trajectory",
+    "walsh_inverse",
+    "walsh_transform",
+    "yardstick",
 ]
 
 

@@ -106,8 +106,8 @@ def or_inverse(interactions: Tensor) -> Tensor:
 def walsh_transform(v: Tensor) -> Tensor:
     """Walsh (Fourier) coefficients of the games `v`.
 
-    ``w(S) = 2**-n sum_T (-1)**(|S|-|S & T|) v(T)``, which is ``sum_{T contains S} 2**-|T| I_and(T)``
-    and ``2**-|S|`` times the Banzhaf interaction index of S (Grabisch and Roubens 1999). They are
+    ``w(S) = 2**-n sum_T (-1)**(|S|-|S & T|) v(T) = sum_{T contains S} 2**-|T| I_and(T)``, which is
+    ``2**-|S|`` times the Banzhaf interaction index of S (Grabisch and Roubens 1999). They are
     orthonormal over uniformly random coalitions: ``sum_{S != {}} w(S)**2`` is the variance of v.
 
     Parameters
