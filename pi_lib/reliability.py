@@ -31,6 +31,7 @@ from torch import Tensor
 
 from pi_lib.coalitions import order
 from pi_lib.interactions import Interactions, check_comparable
+from pi_lib.knowledge import check_orders, check_steps, moves
 from pi_lib.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -481,18 +482,6 @@ def steps_to_accuracy(
     return Estimate.of(*_split(steps_to_share(steps, curves, share)))
 
 
-def check_steps(steps: Sequence[int], *runs: Sequence[Interactions]) -> list[int]:
-    """Steps as a list, refused if they do not ascend, or a run has not a checkpoint for each."""
-    steps = [int(step) for step in steps]
-    for checkpoints in runs:
-        if len(steps) != len(checkpoints) or len(steps) < 2 or sorted(set(steps)) != steps:
-            raise ValueError(
-                f"expected at least two checkpoints at ascending steps; got {len(checkpoints)} "
-                f"checkpoints at steps {steps}"
-            )
-    return steps
-
-
 def inner_products(
     v: Tensor,
     n: int,
@@ -624,7 +613,7 @@ class _Arms:
             for (name, arm), stop in zip(arms.items(), stops, strict=True)
         }
         self.resample(len(runs[0]), resample_runs)
-        self.scales = np.array([run.scale for run in runs])
+        self.scales = np.array([run.scale if moves(run).any() else np.nan for run in runs])
         self._by_order = {}
 
     def resample(self, samples: int, resample_runs: bool | None):
@@ -654,14 +643,7 @@ class _Arms:
         """Orders as a list, None for all of sampled coalitions, refused if there are none such."""
         if orders is None:
             return None
-        orders = list(orders)
-        wrong = [m for m in orders if isinstance(m, bool) or m not in range(1, self.n + 1)]
-        if wrong or not orders:
-            raise ValueError(
-                f"orders={orders}; expected some of 1 to {self.n}, the number of players (order 0 "
-                "is the empty set, which is no interaction)"
-            )
-        orders = sorted({int(m) for m in orders})
+        orders = check_orders(orders, self.n)
         if self.coalitions is None:
             return orders
         if orders == list(range(1, self.n + 1)):
