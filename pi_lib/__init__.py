@@ -13,10 +13,10 @@ and one callback for a run that goes on::
     Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `and_or`, `players`, `values`, `engine` (with `sharing`),
-`interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`, `training`
-(with `objectives`) and `tracker`. `pi_lib.study` runs the method many times on real data,
-`pi_lib.book` shows the results.
+`coalitions`, `transforms`, `and_or`, `players` (with `words`), `values`, `engine` (with
+`sharing`), `interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`,
+`training` (with `objectives`) and `tracker`. `pi_lib.study` runs the method many times on real
+data, `pi_lib.book` shows the results.
 """
 
 import sys
@@ -35,7 +35,7 @@ from pi_lib.knowledge import (
     learned_by_scratch,
     trajectory,
 )
-from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
+from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement
 from pi_lib.reliability import (
     Approach,
     Origins,
@@ -56,6 +56,7 @@ from pi_lib.transforms import (
     walsh_transform,
 )
 from pi_lib.values import box_log_odds, log_odds, negative_error, region_log_odds
+from pi_lib.words import WordPlayers
 
 __all__ = [
     "AndOrSplit",

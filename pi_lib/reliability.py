@@ -97,13 +97,13 @@ def reliability(
     >>> print(reliability(runs))  # as much noise as signal
     0.49 [0.47, 0.52]
     """
-    arms = _Arms({"runs": runs}, basis, several=["runs"], resample_runs=resample_runs)
+    arms = Arms({"runs": runs}, basis, several=["runs"], resample_runs=resample_runs)
     return arms.moments(orders, centred).reliability("runs")
 
 
 def similarity(
-    first_runs: Sequence[Interactions],
-    second_runs: Sequence[Interactions],
+    first_runs: Interactions | Sequence[Interactions],
+    second_runs: Interactions | Sequence[Interactions],
     *,
     basis: Basis = "walsh",
     orders: Collection[int] | None = None,
@@ -115,7 +115,9 @@ def similarity(
     Parameters
     ----------
     first_runs, second_runs : sequence of Interactions
-        At least two runs of each arm, all of the same samples and players.
+        At least two runs of each arm, all of the same samples and players. An `Interactions` in
+        place of a sequence is an arm without chance in it, such as a probe that is an optimum: a
+        second run would give the same.
     basis, orders, centred, resample_runs
         As in `reliability`.
 
@@ -140,7 +142,7 @@ def similarity(
     0.99 [0.96, 1.02]
     """
     arms = {"first": first_runs, "second": second_runs}
-    arms = _Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
+    arms = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
     return arms.moments(orders, centred).similarity("first", "second")
 
 
@@ -186,7 +188,7 @@ class Origins:
 
 
 def origins(
-    probe_runs: Sequence[Interactions],
+    probe_runs: Interactions | Sequence[Interactions],
     finetuned_runs: Sequence[Interactions],
     scratch_runs: Sequence[Interactions],
     *,
@@ -205,7 +207,9 @@ def origins(
     Parameters
     ----------
     probe_runs, finetuned_runs, scratch_runs : sequence of Interactions
-        At least two runs of each arm, all of the same samples and players.
+        At least two runs of each arm, all of the same samples and players. An `Interactions` in
+        place of a sequence is an arm without chance in it, such as a probe that is an optimum: a
+        second run would give the same.
     basis, orders, centred, resample_runs
         As in `reliability`.
 
@@ -232,7 +236,7 @@ def origins(
     0.50 [0.45, 0.55]
     """
     arms = {"probe": probe_runs, "finetuned": finetuned_runs, "scratch": scratch_runs}
-    arms = _Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
+    arms = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
     return arms.moments(orders, centred).origins()
 
 
@@ -251,7 +255,7 @@ def order_groups(n: int) -> dict[str, list[int]]:
 
 
 def yardstick(
-    arms: Mapping[str, Sequence[Interactions]],
+    arms: Mapping[str, Interactions | Sequence[Interactions]],
     *,
     bases: Sequence[Basis] = ("walsh", "harsanyi"),
     orders: Mapping[str, Collection[int]] | None = None,
@@ -263,7 +267,8 @@ def yardstick(
     Parameters
     ----------
     arms : mapping of str to sequence of Interactions
-        Runs by the name of their arm, at least two each. Origins are given if there are arms
+        Runs by the name of their arm, at least two each, or one `Interactions` as in `similarity`.
+        Origins are given if there are arms
         "probe", "finetuned" and "scratch".
     bases : sequence of "walsh" or "harsanyi"
     orders : mapping of str to collection of int, optional
@@ -286,7 +291,7 @@ def yardstick(
 
     rows = []
     for basis in bases:
-        products = _Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
+        products = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
         for group, some in (orders or order_groups(products.n)).items():
             moments = products.moments(some, centred)
             found = [("reliability", arm, "", moments.reliability(arm)) for arm in arms]
@@ -406,7 +411,7 @@ def approach(
         As `reliability`; if steps and checkpoints do not match, or the steps do not ascend.
     """
     steps = check_steps(steps, checkpoints, *replicates)
-    arms = _Arms({"run": checkpoints, "ends": ends}, basis)
+    arms = Arms({"run": checkpoints, "ends": ends}, basis)
     moments = arms.moments(orders)
     last = len(steps) - 1
     run, others = np.arange(len(steps)), last + 1 + np.arange(len(ends))
@@ -577,12 +582,22 @@ def _elementary(total: Tensor, n: int, m: int) -> Tensor:
     return (total**3 - (3 * n - 2) * total) / 6
 
 
-class _Arms:
-    """Runs by arm, checked; products of all of them, for any orders."""
+class Arms:
+    """Runs by arm, checked; products of all of them, for any orders.
+
+    Parameters
+    ----------
+    arms : mapping of str to sequence of Interactions, or to one Interactions
+        As in `similarity`.
+    basis, resample_runs
+        As in `reliability`.
+    several : collection of str
+        Arms that need two runs or more.
+    """
 
     def __init__(
         self,
-        arms: Mapping[str, Sequence[Interactions]],
+        arms: Mapping[str, Interactions | Sequence[Interactions]],
         basis: Basis,
         *,
         several: Collection[str] = (),
@@ -590,9 +605,11 @@ class _Arms:
     ):
         if basis not in BASES:
             raise ValueError(f"basis={basis!r}; expected one of {', '.join(BASES)}")
+        self.exact = {name for name, arm in arms.items() if isinstance(arm, Interactions)}
+        arms = {name: [arm] if name in self.exact else list(arm) for name, arm in arms.items()}
         runs = [run for arm in arms.values() for run in arm]
         for name, arm in arms.items():
-            if len(arm) < (2 if name in several else 1):
+            if len(arm) < (2 if name in several and name not in self.exact else 1):
                 raise ValueError(
                     f"{name}: got {len(arm)} run{'s' * (len(arm) != 1)}; what would come back in "
                     "another run cannot be known from fewer than two, which differ in head, batch "
@@ -655,21 +672,28 @@ class _Arms:
             )
         return orders
 
-    def moments(self, orders: Collection[int] | None, centred: bool = False) -> "_Moments":
+    def moments(self, orders: Collection[int] | None, centred: bool = False) -> "Moments":
         """Means over samples of the products, of all samples and of each resample."""
         products = self.products(orders, centred)
         samples, runs = products.shape[:2]
         means = (self.counts @ products.reshape(samples, -1)).reshape(-1, runs, runs) / samples
         with np.errstate(divide="ignore", invalid="ignore"):
             means = means / np.outer(self.scales, self.scales)
-        return _Moments(self, np.where(np.isfinite(means), means, np.nan))
+        return Moments(self, np.where(np.isfinite(means), means, np.nan))
 
 
 @dataclass(frozen=True)
-class _Moments:
-    """Mean products of runs (1 + N, R, R), and what is computed from them."""
+class Moments:
+    """Mean products of runs, and what is computed from them.
 
-    arms: _Arms
+    Attributes
+    ----------
+    arms : Arms
+    products : (1 + N, R, R) float64
+        Of all samples, then of each of N resamples.
+    """
+
+    arms: Arms
     products: np.ndarray
 
     def shared(self, first: str | np.ndarray, second: str | None = None) -> np.ndarray:
@@ -677,7 +701,7 @@ class _Moments:
         rows, row_weights = self._weighted(first)
         columns, column_weights = self._weighted(first if second is None else second)
         weights = row_weights[:, :, None] * column_weights[:, None, :]
-        if second is None:
+        if second is None and not (isinstance(first, str) and first in self.arms.exact):
             weights[:, range(len(rows)), range(len(rows))] = 0
         total = weights.sum((1, 2))
         # a resample of one run alone has no pair
@@ -741,7 +765,7 @@ class _Moments:
 
 
 def _directness(
-    runs: Sequence[Sequence[Interactions]], arms: _Arms, orders: Collection[int] | None
+    runs: Sequence[Sequence[Interactions]], arms: Arms, orders: Collection[int] | None
 ) -> Estimate:
     """Straight way over way taken, of what the runs share; each in units of its own end."""
     if len(runs) < 2:

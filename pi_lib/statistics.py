@@ -375,6 +375,73 @@ def paired_difference(
     return Difference(value, float(low), float(high), p=float(p))
 
 
+def mean_accuracy(correct: np.ndarray) -> Estimate:
+    """Mean accuracy of several runs on the same test samples, with its 95 % interval.
+
+    Of one run Wilson's; of several, test samples are resampled for all runs alike, and from five
+    runs on runs too.
+
+    Parameters
+    ----------
+    correct : (R, N) bool
+        Which of N test samples each of R runs had right.
+
+    Examples
+    --------
+    >>> mean_accuracy(np.array([[True, False], [True, True]])).value
+    0.75
+    """
+    runs, tested = correct.shape
+    if runs == 1:
+        return proportion(int(correct.sum()), tested)
+    spread = Estimate.of(*_accuracies(np.asarray(correct, dtype=np.float64), 0))
+    # resamples of test samples that are all right, or all wrong, say nothing of others
+    return spread if spread.low < spread.high else proportion(int(correct[0].sum()), tested)
+
+
+def paired_gain(correct: np.ndarray, other_correct: np.ndarray) -> Difference:
+    """Mean accuracy of an arm's runs minus that of another arm's, on the same test samples.
+
+    Of one run each, `paired_difference`; of several, the test samples are resampled for all runs
+    alike, and from five runs on each arm's runs too.
+
+    Parameters
+    ----------
+    correct, other_correct : (R, N) and (Q, N) bool
+        Which of N test samples each run had right.
+
+    Raises
+    ------
+    ValueError
+        If the two are not about the same number of test samples.
+
+    Examples
+    --------
+    >>> paired_gain(np.array([[True, True], [True, False]]), np.array([[True, False]])).value
+    0.25
+    """
+    if correct.ndim != 2 or other_correct.ndim != 2 or correct.shape[1] != other_correct.shape[1]:
+        raise ValueError(
+            "expected which of the same test samples each run had right, (runs, samples); got "
+            f"shapes {correct.shape} and {other_correct.shape}"
+        )
+    if len(correct) == len(other_correct) == 1:
+        return paired_difference(correct[0], other_correct[0])
+    arms = (np.asarray(x, dtype=np.float64) for x in (correct, other_correct))
+    (value, resampled), (other, others) = (_accuracies(x, arm) for arm, x in enumerate(arms))
+    spread = Difference.of(value - other, resampled - others)
+    # where no test sample tells the arms apart, resamples do not either
+    return spread if spread.low < spread.high else paired_difference(correct[0], other_correct[0])
+
+
+def _accuracies(correct: np.ndarray, arm: int) -> tuple[float, np.ndarray]:
+    """Mean accuracy of runs (R, N), and that of each resample, samples alike for every arm."""
+    runs, tested = correct.shape
+    by_run = resample_counts(tested) @ correct.T / tested
+    weights = resample_run_counts(runs, len(by_run), seed=arm)
+    return float(correct.mean()), (by_run * weights).sum(1) / runs
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """P values corrected for how many there are (Holm 1979); NaN stays and is not counted.
 

@@ -11,8 +11,8 @@ import torch
 from pi_lib import Interactions, and_transform
 from pi_lib.coalitions import membership, order
 from pi_lib.reliability import (
+    Arms,
     Origins,
-    _Arms,
     approach,
     order_groups,
     origins,
@@ -67,7 +67,7 @@ def test_recorded_games_give_the_reference(path, basis):
     arms = recorded(path)
     table = yardstick(arms, bases=[basis])
     table = table.set_index(["orders", "quantity", "first", "second"]).sort_index()
-    products = _Arms(arms, basis)
+    products = Arms(arms, basis)
     compared = close_calls = 0
     for orders, expected in REFERENCE[path.stem][basis].items():
         moments = products.moments(order_groups(10)[orders])
@@ -121,7 +121,7 @@ def test_equal_to_the_slow_sums(basis, transform, orders):
     )
     power = np.mean([slow([x], [Interactions(x.v, x.i_and)], orders, transform) for x in first])
     assert reliability(first, basis=basis, orders=orders).value == pytest.approx(xx / power)
-    moments = _Arms({"a": first, "b": second}, basis).moments(orders)
+    moments = Arms({"a": first, "b": second}, basis).moments(orders)
     assert moments.similarities("a", "b")[0][0] == pytest.approx(xy / np.sqrt(xx * yy))
     everything = reliability(first, basis=basis, orders=[1, 2, 3, 4])
     assert reliability(first, basis=basis) == everything
@@ -426,3 +426,16 @@ def test_table_of_all_arms():
     ]
     alone = similarity(arms["probe"], arms["scratch"], orders=[1, 2])
     assert (row.value, row.low, row.high) == (alone.value, alone.low, alone.high)
+
+
+def test_an_arm_without_chance_in_it_is_given_as_one_result():
+    """As if it had been run twice with the same outcome; reliability is 1 by definition."""
+    random = torch.Generator().manual_seed(0)
+    signal, *noise = torch.randn(4, 60, 16, generator=random)
+    probe, twin = (Interactions.from_values(signal) for _ in range(2))
+    runs = [Interactions.from_values(signal + x) for x in noise]
+    alone, twice = similarity(probe, runs), similarity([probe, twin], runs)
+    assert [alone.value, alone.low] == pytest.approx([twice.value, twice.low])
+    assert yardstick({"probe": probe}, bases=["walsh"])["value"].tolist() == pytest.approx([1] * 6)
+    with pytest.raises(ValueError, match="first: got 1 run"):
+        similarity([probe], runs)
