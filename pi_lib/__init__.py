@@ -20,11 +20,12 @@ shows the results.
 """
 
 import sys
+import warnings
 
 from pi_lib.and_or import AndOrSplit, and_or_split, shared_split
 from pi_lib.engine import coalition_values
 from pi_lib.extraction import extract
-from pi_lib.interactions import Interactions, SparseInteractions
+from pi_lib.interactions import Interactions
 from pi_lib.knowledge import (
     Knowledge,
     Learned,
@@ -51,7 +52,6 @@ __all__ = [
     "PatchPlayers",
     "Placement",
     "Run",
-    "SparseInteractions",
     "Trajectory",
     "WordPlayers",
     "and_inverse",
@@ -114,6 +114,10 @@ def __getattr__(name: str):
         from pi_lib.tracker import KnowledgeTracker
 
         return KnowledgeTracker
+    if name == "SparseInteractions":
+        message = "pi_lib.SparseInteractions is now Interactions: one class holds every result"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return Interactions
     if name in _MOVED:
         raise AttributeError(f"pi_lib.{name} is now {_MOVED[name]}: import that")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pi_lib.interactions import Interactions, sum_by_order
+from pi_lib.interactions import Interactions, check_comparable, sum_by_order
 from pi_lib.statistics import Estimate, bootstrap, ratio_of_sums
 from pi_lib.transforms import and_inverse, or_inverse
 
@@ -409,23 +409,6 @@ def shared(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(first * second > 0, smaller, 0.0)
 
 
-def check_comparable(first: Interactions, second: Interactions) -> None:
-    """Refuse two results that are not exact, or not of the same samples, players and kind."""
-    for one in (first, second):
-        if not isinstance(one, Interactions):
-            raise TypeError(
-                f"got {type(one).__name__}; only Interactions of method 'exact' are compared: what "
-                "a sparse estimate lacks in one model it may only have missed"
-            )
-    for what in ("n", "kind", "ids", "players"):
-        one, other = getattr(first, what), getattr(second, what)
-        if one != other:
-            raise ValueError(
-                f"the two results differ in {what} ({_short(one)} against {_short(other)}): "
-                "extract both models on the same samples with the same players"
-            )
-
-
 def _first_crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
     above = np.flatnonzero(curve >= level)
     if len(above) == 0:
@@ -440,11 +423,6 @@ def _first_crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float
 def rise_over_variation(curve: np.ndarray) -> float:
     variation = np.abs(np.diff(curve)).sum()
     return (curve[-1] - curve[0]) / variation if variation > 0 else np.nan
-
-
-def _short(value) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fields(estimate: Estimate) -> dict[str, float]:
