@@ -38,10 +38,13 @@ STEPS = {  # and the modules whose code decides a step's result
     "train": _TRAINING,
     "extract": (
         *_TRAINING,
+        "callables",
+        "checks",
         "coalitions",
         "engine",
         "extraction",
         "interactions",
+        "outputs",
         "players",
         "sharing",
         "transforms",
