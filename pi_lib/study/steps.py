@@ -42,7 +42,18 @@ _TRAINING = (
 STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
-    "extract": (*_TRAINING, "coalitions", "engine", "players", "sharing", "values", "words"),
+    "extract": (
+        *_TRAINING,
+        "callables",
+        "checks",
+        "coalitions",
+        "engine",
+        "outputs",
+        "players",
+        "sharing",
+        "values",
+        "words",
+    ),
 }
 
 
