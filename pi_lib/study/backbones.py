@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pi_lib.objectives import AIMS, MapHead
-from pi_lib.study import encoders
+from pi_lib.study import assets, encoders
 from pi_lib.study.registration import check_name, code_of
 
 
@@ -258,14 +258,17 @@ def register_backbone(
 
 
 def identity(name: str) -> str:
-    """What a stored result says of its backbone: the name, and for a reader's its code's digest.
+    """What a stored result says of its backbone: its name, with what decides it beyond our code.
+
+    That is a digest of the weights that are fetched, or of the code of a reader's network.
 
     Examples
     --------
     >>> identity("resnet20")
     'resnet20'
     """
-    code = _backbone(name).code
+    backbone = _backbone(name)
+    code = assets.digest(backbone.weights) if backbone.weights in assets.NAMES else backbone.code
     return f"{name} ({code})" if code else name
 
 
@@ -423,10 +426,8 @@ def tokenizer(name: str = "minilm"):
         return backbone.tokenizer()
     from transformers import BertTokenizerFast
 
-    from pi_lib.study.assets import fetch
-
     return BertTokenizerFast.from_pretrained(
-        fetch("minilm"),
+        assets.fetch("minilm"),
         local_files_only=True,
         model_input_names=["input_ids", "attention_mask"],  # what the encoder takes
     )

@@ -124,17 +124,19 @@ def environment() -> dict[str, Any]:
 
 @cache  # as it was first asked for: what is loaded stays what it is
 def _installed() -> tuple[dict[str, str], str | None]:
-    """Versions of Python and packages, and the commit of the checkout."""
+    """Versions of Python and packages, and the commit of the checkout; None without git."""
     versions = {"python": platform.python_version()}
     for package in ("torch", "torchvision", "transformers", "numpy", "pi_lib"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=PACKAGE, capture_output=True, text=True, check=False
-    )
-    return versions, commit.stdout.strip() or None
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return versions, None
+    return versions, done.stdout.strip() or None
 
 
 class StoreError(OSError):

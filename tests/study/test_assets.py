@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from pi_lib.study import assets
+from pi_lib.study import assets, backbones, data
 from pi_lib.study.assets import Asset, ChecksumError, File, MissingAsset, fetch
 
 
@@ -247,6 +247,17 @@ def test_fetch_all_reports_each_asset_and_all_that_are_missing_at_once(alone, mo
     monkeypatch.setattr(assets, "ASSETS", {"toy": toy})
     assets.fetch_all(lines.append)
     assert lines[1].split()[:2] == ["toy", "present"]
+
+
+def test_what_is_fetched_is_in_the_identity_of_results(alone, monkeypatch):
+    before = assets.digest("toy")
+    change(monkeypatch, what="said otherwise")
+    assert assets.digest("toy") == before
+    change(monkeypatch, files={"weights.bin": File([sha256(b"others")])})
+    assert assets.digest("toy") != before
+    assert assets.digest("fashion-mnist") in data.identity("fashion-mnist+odd")
+    assert assets.digest("rated-texts") in data.identity("tweets")
+    assert assets.digest("minilm") in backbones.identity("minilm")
 
 
 def test_unknown_name_names_the_known():

@@ -1,7 +1,10 @@
 """Tasks: balanced nested subsets, and inputs that are those of the source."""
 
+import importlib
 import io
 import warnings
+from dataclasses import replace
+from functools import partial
 
 import datasets
 import numpy as np
@@ -11,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pi_lib import PatchPlayers
+from pi_lib import PatchPlayers, study
 from pi_lib.study import data
 from pi_lib.study.assets import MissingAsset
-from pi_lib.study.data import fashion_mnist, pictures, samples
+from pi_lib.study.data import DataSet, Samples, fashion_mnist, pictures, registry, samples, shifts
+from pi_lib.study.grid import read as read_grid
+from pi_lib.study.steps import training_splits
+from pi_lib.study.store import PACKAGE
 
 
 @pytest.fixture(autouse=True)
@@ -649,3 +655,193 @@ def test_tasks_overlap_unless_their_samples_differ():
     assert not data.overlap("fashion-mnist+odd", "fashion-mnist+even+inverted")
     assert not data.overlap("fashion-mnist+first-classes", "fashion-mnist+last-classes")
     assert not data.overlap("fashion-mnist", "flowers")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What a test registers goes with it."""
+    monkeypatch.setattr(registry, "DATA", dict(registry.DATA))
+    monkeypatch.setattr(registry, "NAMES", registry.DATA.keys())
+
+
+def spots(folder, size=None, kind="image"):
+    pictures = np.arange(30 * 12, dtype=np.uint8).reshape(30, 2, 2, 3)
+    train, test = (Samples(pictures[at], np.arange(len(pictures[at])) % 3) for at in CUTS)
+    return DataSet(("a", "b", "c"), train, test, "drawn here", kind, size)
+
+
+CUTS = (slice(0, 21), slice(21, None))
+
+
+def test_a_registered_data_set_is_loaded_like_the_others(registered):
+    study.register_data("spots", spots, kind="image", overlaps=["flowers"])
+    task = data.load("spots", n_train=6, size=4)
+    assert task.train.labels.tolist() == [0, 1, 2, 0, 1, 2] and len(task.test) == 9
+    assert task.train.inputs.shape == (6, 3, 4, 4) and task.origin == "drawn here"
+    assert data.load("spots+last-classes+odd").classes == ("c",) and data.kind("spots") == "image"
+    assert data.overlap("spots+odd", "flowers") and data.overlap("flowers", "spots")
+    assert not data.overlap("spots", "cifar10") and not data.overlap("spots+odd", "spots+even")
+    assert "spots" in registry.NAMES and data.identity("spots+odd").startswith("spots+odd (")
+    with pytest.raises(ValueError, match="source='spots' and task='flowers' are of the same data"):
+        study.Cell("resnet20", "flowers", source="spots")
+
+
+def test_stored_results_know_the_code_and_version_of_a_loader(registered, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    identities = set()
+    for number, code in enumerate(("return 1", "return 2")):
+        (tmp_path / f"loader_{number}.py").write_text(f"def load(folder):\n    {code}\n")
+        loader = importlib.import_module(f"loader_{number}").load
+        for version in ("", "2"):
+            study.register_data("mine", loader, kind="text", version=version, replace=True)
+            identities.add(data.identity("mine"))
+    assert len(identities) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cifar10", {}, "there is a 'cifar10' already: it is built in: choose another"),
+        ("cifar10", {"replace": True}, "it is built in"),
+        ("spots+odd", {}, "expected letters, digits"),
+        ("folder:x", {}, "expected letters, digits"),
+        (3, {}, "a name is a string; got 3"),
+        ("spots", {"kind": "sound"}, "kind='sound'; expected 'image' or 'text'"),
+        ("spots", {"loader": "file.csv"}, "a loader is a function of a folder; got str"),
+        ("spots", {"overlaps": "cifar10"}, "overlaps='cifar10'; expected a list of names among"),
+        ("spots", {"overlaps": ["cifar"]}, "overlaps=.'cifar'.; expected a list of names among"),
+        ("spots", {"kind": "text", "scenes": True}, "scenes are made of images"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused(registered, name, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        study.register_data(name, **{"loader": spots, "kind": "image"} | options)
+    assert name not in registry.DATA or name == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (lambda folder: [1, 2], "its loader gave list; expected pi_lib.study.data.DataSet"),
+        (
+            lambda folder: spots(folder, kind="text"),
+            "registered as image, but its loader gave text",
+        ),
+        (
+            lambda folder: Samples(["a"], [0.5]),
+            "labels are whole numbers along one axis; got float",
+        ),
+        (
+            lambda folder: Samples(["a", "b"], [0]),
+            "one of each for every sample; got .*'inputs': 2",
+        ),
+        (lambda folder: Samples(np.zeros((1, 3, 8, 8)), [0]), "N, H, W, C. of uint8; got float64"),
+    ],
+)
+def test_a_loader_that_gives_something_else_is_named(registered, loader, message):
+    study.register_data("spots", loader, kind="image")
+    with pytest.raises((ValueError, TypeError), match=message):
+        data.load("spots")
+
+
+def test_limits_take_what_there_is_and_say_so(cub, tmp_path):
+    with pytest.warns(
+        UserWarning, match="cub: n_test=2000, but there are 3 samples: all are taken"
+    ):
+        task = data.load("cub", n_train=3, n_test=2000, at_most=["n_test"], data=tmp_path)
+    assert (len(task.train), len(task.test)) == (3, 3)
+    assert sorted(task.test.ids) == [5, 10, 15]
+    with pytest.raises(ValueError, match="n_train=2000, but there are 12 samples"):
+        data.load("cub", n_train=2000, n_test=1, at_most=["n_test"], data=tmp_path)
+    with pytest.raises(ValueError, match="at_most=.'n_val'.; expected n_train, n_test or both"):
+        data.load("cub", at_most=["n_val"], data=tmp_path)
+
+
+SIZES_OF = {  # training and test samples, and classes, as published
+    "fashion-mnist": (60_000, 10_000, 10),
+    "movie-reviews": (7_336, 1_835, 2),
+    "product-reviews": (1_957, 490, 2),
+    "editorials": (1_228, 307, 2),
+    "tweets": (2_133, 534, 2),
+    "cifar10": (5_085, 1_017, 10),
+    "cifar10-jpeg": (50_000, 10_000, 10),
+    "cub": (5_994, 5_794, 200),
+    "cars": (8_144, 8_041, 196),
+    "flowers": (2_934, 736, 5),
+    "sst2": (6_920, 1_821, 2),
+}
+GRIDS = sorted((PACKAGE.parent / "notebooks" / "grids").glob("*.yml"))
+
+
+@pytest.fixture
+def published_sizes(registered, monkeypatch):
+    """Every data set with the number of samples that it has, of one pixel or one word each."""
+
+    def load(name, _):
+        count = SIZES_OF[name]
+        white = np.full((1, 1, 1, 1), 255, dtype=np.uint8)
+        text = registry.DATA[name].kind == "text"
+        train, test = (
+            Samples(
+                ["word"] * n if text else lambda at: white.repeat(len(at), 0),
+                np.arange(n) % count[2],
+            )
+            for n in count[:2]
+        )
+        classes = tuple(map(str, range(count[2])))
+        return DataSet(classes, train, test, "", "text" if text else "image")
+
+    for name in SIZES_OF:
+        registry.DATA[name] = replace(registry.DATA[name], load=partial(load, name))
+    one = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)  # nothing of it is copied
+    monkeypatch.setattr(
+        pictures, "resized", lambda some, size: one.expand(len(some), 3, size, size)
+    )
+    monkeypatch.setattr(pictures, "mean", lambda _: torch.ones(3))
+    for name in shifts.OF_PICTURES:
+        monkeypatch.setitem(shifts.OF_PICTURES, name, lambda picture, _: picture)
+
+
+@pytest.mark.filterwarnings("ignore:.*all are taken", "ignore:.*leave some of the")
+@pytest.mark.parametrize("profile", study.PROFILES)
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda path: path.stem)
+def test_every_shipped_grid_has_data_enough_at_every_profile(grid, profile, published_sizes):
+    cells = {replace(cell, seed=0) for cell in read_grid(grid, profile)}
+    loaded = set()
+    for cell in sorted(cells, key=lambda cell: cell.name):
+        s = cell.settings
+        if (key := (cell.task, s.n_train, s.n_val, s.n_test)) not in loaded:
+            task = study.load(cell)
+            train, validation = training_splits(cell, task)
+            assert min(len(task.classes), s.n_train) <= len(train) <= s.n_train
+            assert len(task.test) >= s.samples
+            assert (validation is None) == (s.n_val == 0)
+            there = SIZES_OF[cell.task.split("+")[0]]
+            if "+" not in cell.task:
+                assert len(task.test) == min(s.n_test, there[1])
+                assert len(task.train) == min(s.n_train + s.n_val, there[0])
+            loaded.add(key)
+        if cell.source and (key := (cell.source, s.n_source)) not in loaded:
+            assert len(study.load_source(cell).train) <= s.n_source
+            loaded.add(key)
+
+
+def test_what_a_cell_changes_is_meant(published_sizes):
+    for change in ({"n_test": 2000}, {"n_train": 5000}):
+        cell = study.Cell("efficientnet-lite0", "flowers", "full", changes=change)
+        with pytest.raises(ValueError, match="flowers: n_t.*=.*, but there are"):
+            study.load(cell)
+    cell = study.Cell("resnet20", "fashion-mnist", source="flowers", changes={"n_source": 3000})
+    with pytest.raises(ValueError, match="flowers: n_train=3000, but there are 2934 samples"):
+        study.load_source(cell)
+
+
+@pytest.mark.filterwarnings("ignore:flowers. n_test=2000, but there are 10")
+def test_too_few_samples_are_shared_with_the_validation_samples(published_sizes, monkeypatch):
+    monkeypatch.setitem(SIZES_OF, "flowers", (65, 10, 5))
+    cell = study.Cell("efficientnet-lite0", "flowers", "full")
+    with pytest.warns(UserWarning, match="n_train=1300, but there are 65 samples: all are taken"):
+        task = study.load(cell)
+    train, validation = training_splits(cell, task)
+    assert (len(train), len(validation)) == (50, 15)
+    assert not set(train.ids) & set(validation.ids)

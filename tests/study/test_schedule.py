@@ -164,13 +164,13 @@ def test_a_folder_of_ones_own_is_a_task(tmp_path):
     assert cell.name == "minilm on mine" and study.load(cell).classes == ("bad", "good")
     before = data.identity(cell.task)
     moved = folder.rename(tmp_path / "elsewhere")
-    data.identity.cache_clear()
+    data.registry.digest_of_folder.cache_clear()
     assert data.identity(f"folder:{moved}") == before
     assert str(tmp_path) not in json.dumps(study.Step(cell, "train", "probe").key[1])
     (moved / "test.csv").write_text("text,label\nfine,good")
-    data.identity.cache_clear()
+    data.registry.digest_of_folder.cache_clear()
     assert data.identity(f"folder:{moved}") != before
-    data.kind.cache_clear()
+    data.registry.kind_of_folder.cache_clear()
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         study.load(study.Cell("minilm", f"folder:{folder}", "smoke"))
     with pytest.raises(ValueError, match="vit-32 takes images, but 'folder:.*' has texts"):

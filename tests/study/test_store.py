@@ -355,3 +355,13 @@ def test_an_entry_of_another_store_is_taken_in(tmp_path):
         other.put("step", {}, [], files)
     assert other.has("step", {}, []) and (taken / "out.txt").read_text() == "done"
     assert not list(other.root.glob("*/.*"))
+
+
+def test_without_git_there_is_no_commit_and_no_crash(tmp_path, monkeypatch):
+    stores._installed.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    try:
+        about = stores.environment()
+        assert about["commit"] is None and about["versions"]["python"]
+    finally:
+        stores._installed.cache_clear()

@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
+from pi_lib.study import assets
 from pi_lib.study.data import cars, cifar10, cub, fashion_mnist, flowers, folder, rated_texts, sst2
 from pi_lib.study.data.samples import DataSet
 from pi_lib.study.data.shifts import DISJOINT, OF_PICTURES, SCENES, SHIFTS, shifted
@@ -29,6 +30,8 @@ class Entry:
         Other names under which the same pictures or sentences are found.
     scenes : bool
         Whether its pictures are of one object on black, so that a mask can be made.
+    asset : str
+        Its name in `pi_lib.study.assets`, for data that are fetched.
     code : str
         Of a reader's data set: a digest of the code that loads it. Empty for the built-in ones.
     """
@@ -37,12 +40,16 @@ class Entry:
     kind: Literal["image", "text"]
     overlaps: tuple[str, ...] = ()
     scenes: bool = False
+    asset: str = ""
     code: str = ""
 
 
 DATA = {
-    "fashion-mnist": Entry(fashion_mnist.load, "image", scenes=True),
-    **{name: Entry(partial(rated_texts.load, name), "text") for name in rated_texts.TEXTS},
+    "fashion-mnist": Entry(fashion_mnist.load, "image", scenes=True, asset="fashion-mnist"),
+    **{
+        name: Entry(partial(rated_texts.load, name), "text", asset=asset)
+        for name, (asset, *_) in rated_texts.TEXTS.items()
+    },
     "cifar10": Entry(cifar10.load, "image", overlaps=("cifar10-jpeg",)),
     "cifar10-jpeg": Entry(cifar10.load_jpeg, "image"),
     "cub": Entry(cub.load, "image"),
@@ -127,7 +134,7 @@ def register_data(
         )
     if scenes and kind == "text":
         raise ValueError(f"{name}: scenes are made of images, not of texts")
-    DATA[name] = Entry(loader, kind, tuple(overlaps), scenes, code_of(name, loader, version))
+    DATA[name] = Entry(loader, kind, tuple(overlaps), scenes, code=code_of(name, loader, version))
 
 
 def raw(name: str, own: str | Path | None = None) -> DataSet:
@@ -201,11 +208,11 @@ def kind(name: str) -> Literal["image", "text"]:
         If there is no such folder.
     """
     base, _ = parse(name)
-    return _kind_of_folder(name) if name.startswith(FOLDER) else DATA[base].kind
+    return kind_of_folder(name) if name.startswith(FOLDER) else DATA[base].kind
 
 
 @cache
-def _kind_of_folder(name: str) -> Literal["image", "text"]:
+def kind_of_folder(name: str) -> Literal["image", "text"]:
     return folder.load(name).kind
 
 
@@ -237,19 +244,21 @@ def overlap(name: str, other: str) -> bool:
 
 
 def identity(name: str) -> str:
-    """What a stored result says of its data: the name, or a digest of the folder's content.
+    """What a stored result says of its data: the name, with what decides them beyond our code.
 
-    So a folder may be moved without losing results, and a change in it is noticed by the next
-    process. The name of a reader's own data set is followed by a digest of the code that loads it.
+    That is a digest of what is fetched, or of the code that loads a reader's data set. Of a folder
+    it is its content alone: it may be moved without losing results, and a change in it is noticed
+    by the next process.
     """
     if name.startswith(FOLDER):
-        return FOLDER + _digest_of_folder(name)
+        return FOLDER + digest_of_folder(name)
     entry = DATA[parse(name)[0]]
-    return f"{name} ({entry.code})" if entry.code else name
+    code = assets.digest(entry.asset) if entry.asset else entry.code
+    return f"{name} ({code})" if code else name
 
 
 @cache
-def _digest_of_folder(name: str) -> str:
+def digest_of_folder(name: str) -> str:
     path, digest = folder.path_of(name), hashlib.sha256()
     for file in sorted(path for path in path.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0".encode())

@@ -104,6 +104,8 @@ def load(
         If fewer samples are taken than `at_most`, or `n_train` is smaller than the number of
         classes, so that some have no training sample.
     """
+    if not {*at_most} <= {"n_train", "n_test"}:
+        raise ValueError(f"at_most={at_most!r}; expected n_train, n_test or both")
     data_set, aim = raw(name, data), aim_of(name)
     if size is not None and data_set.kind == "text":
         raise ValueError(f"{name} has sentences: size={size} is for images")
