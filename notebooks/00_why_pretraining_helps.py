@@ -15,10 +15,10 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
-from pi_lib.book import figures, study_figures, tables
+from pi_lib.book import begin, study_figures, tables
 from pi_lib.study import findings
 
-figures.style()
+begin(profile)
 records = study.read_all(record)
 runs = {r.title: findings.Runs(r) for r in records.values()}
 origins = findings.origins_table(runs)

@@ -33,9 +33,9 @@ from IPython.display import Markdown, display
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import figures, study_figures, tables
+from pi_lib.book import begin, study_figures, tables
 
-figures.style()
+begin(profile)
 records = study.read_all(record)
 
 # %% [markdown]

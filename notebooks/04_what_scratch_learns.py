@@ -28,10 +28,10 @@ record = "recorded/paper"  # folder of the recorded cells
 # %%
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
-from pi_lib.book import figures, study_figures, tables
+from pi_lib.book import begin, study_figures, tables
 from pi_lib.study import findings
 
-figures.style()
+begin(profile)
 live = {record.name: record for record in study.run_all([*study.offline_cells(profile).values()])}
 records = study.read_all(record) | live
 runs = {r.title: findings.Runs(r) for r in records.values()}
