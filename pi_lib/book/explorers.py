@@ -23,11 +23,11 @@ from pi_lib.coalitions import coalition, label
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
-from pi_lib.statistics import accuracy_estimate, bootstrap
+from pi_lib.statistics import bootstrap, proportion
 from pi_lib.transforms import and_transform, or_transform
 
 if TYPE_CHECKING:
-    from pi_lib.study.results import Result
+    from pi_lib.study.record import Record
 
 MAX_FRAMES = 150
 MAX_BYTES = 3_000_000
@@ -283,12 +283,12 @@ def explore_sample(
     )
 
 
-def explore_training(results: "Result | Mapping[str, Result] | None", tau: float = 0.05):
+def explore_training(records: "Record | Mapping[str, Record] | None", tau: float = 0.05):
     """Preserved, new and discarded by order at each checkpoint, fine-tuned beside scratch.
 
     Parameters
     ----------
-    results : Result or mapping of str to Result
+    records : Record or mapping of str to Record
         From `pi_lib.study.run` or `run_all`; of several, one is chosen.
     tau : float, default 0.05
         Threshold of salience.
@@ -296,8 +296,9 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
     Returns
     -------
     ipywidgets.VBox or ipywidgets.HTML
-        *Preserved* is what the checkpoint shares with the finished fine-tuned model; *discarded* is
-        in that model only, *new* in the checkpoint only. Numbers stand with 95 % intervals.
+        Of the first run of each arm: *preserved* is what the checkpoint shares with the finished
+        fine-tuned model; *discarded* is in that model only, *new* in the checkpoint only. Numbers
+        stand with 95 % intervals over samples.
 
     Raises
     ------
@@ -308,21 +309,22 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
     --------
     >>> box = explore_training(None)  # a sentence: how to run a cell
     """
-    named = results if isinstance(results, Mapping) else {"": results}
-    named = {name: result for name, result in named.items() if result is not None}
-    runs = [getattr(result, phase) for result in named.values() for phase in _TrainingView.PHASES]
-    if not runs or not all(run.interactions for run in runs):
+    named = records if isinstance(records, Mapping) else {"": records}
+    named = {record.title: record for record in named.values() if record is not None}
+    if not named or not all(
+        record.has_checkpoints(arm) for record in named.values() for arm in _TrainingView.ARMS
+    ):
         return _sentence(
             "No checkpoints with interactions yet: compute a cell first, "
-            'result = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
-            "then explore_training(result)."
+            'record = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
+            "then explore_training(record)."
         )
     view = _TrainingView(named, tau)
     return explore(
         view.shown,
         alt="Preserved, discarded and new knowledge by order, fine-tuned beside scratch",
-        **({"task": list(named)} if len(named) > 1 else {}),
-        checkpoint=range(min(len(run.steps) for run in runs)),
+        **({"cell": list(named)} if len(named) > 1 else {}),
+        checkpoint=range(view.checkpoints),
     )
 
 
@@ -678,54 +680,51 @@ def _spans(text: str, owner: Tensor, players) -> list[tuple[int, tuple[int, int]
 class _TrainingView:
     """What `explore_training` shows: both runs at a checkpoint, held against the fine-tuned end."""
 
-    PHASES = ("finetuned", "scratch")
+    ARMS = ("finetuned", "scratch")
 
-    def __init__(self, results: "Mapping[str, Result]", tau: float):
-        self.results, self.tau = results, tau
+    def __init__(self, records: "Mapping[str, Record]", tau: float):
+        self.records, self.tau = records, tau
+        self.way = cache(lambda cell, arm: records[cell].over_time(arm))
         self.compared = cache(self._compared)
+        self.checkpoints = min(len(self.way(cell, arm)) for cell in records for arm in self.ARMS)
 
-    def _compared(self, task: str, phase: str) -> list:
+    def _compared(self, cell: str, arm: str) -> list:
         """The end of fine-tuning against every checkpoint of a run."""
-        run, end = getattr(self.results[task], phase), self.results[task].finetuned.final
-        return [compare(end, run.interactions[step], self.tau) for step in run.steps]
+        end = self.records[cell].runs("finetuned")[0]
+        return [compare(end, at, self.tau) for at in self.way(cell, arm).values()]
 
-    def top(self, task: str) -> float:
+    def top(self, cell: str) -> float:
         """One scale for all checkpoints, so that what moves is the knowledge."""
-        every = (at.by_order() for phase in self.PHASES for at in self.compared(task, phase))
+        every = (at.by_order() for arm in self.ARMS for at in self.compared(cell, arm))
         return max(frame[["value", "high"]].max(axis=None) for frame in every)
 
-    def shown(self, checkpoint: int, task: str | None = None) -> list:
+    def shown(self, checkpoint: int, cell: str | None = None) -> list:
         import pandas as pd
 
         from pi_lib.book import figures
 
-        task = next(iter(self.results)) if task is None else task
+        cell = next(iter(self.records)) if cell is None else cell
         panels, columns = {}, {}
-        for phase in self.PHASES:
-            step = getattr(self.results[task], phase).steps[checkpoint]
-            name = figures.NAMES[phase]
-            panels[f"{name}, step {step}"] = self.compared(task, phase)[checkpoint]
-            columns[name] = self.numbers(task, phase, checkpoint)
+        for arm in self.ARMS:
+            step, name = list(self.way(cell, arm))[checkpoint], figures.NAMES[arm]
+            panels[f"{name}, step {step}"] = self.compared(cell, arm)[checkpoint]
+            columns[name] = self.numbers(cell, arm, step, checkpoint)
         figure = figures.knowledge(panels, one_scale=True)
-        figure.axes[0].set_ylim(0, 1.05 * self.top(task))
+        figure.axes[0].set_ylim(0, 1.05 * self.top(cell))
         return [figure, pd.DataFrame(columns)]
 
-    def numbers(self, task: str, phase: str, checkpoint: int) -> dict[str, str]:
+    def numbers(self, cell: str, arm: str, step: int, checkpoint: int) -> dict[str, str]:
         """A column of the table: a run at a checkpoint."""
-        run, end = getattr(self.results[task], phase), self.results[task].finetuned.final
-        step, here = run.steps[checkpoint], self.compared(task, phase)[checkpoint]
-        similar = jaccard(end, run.interactions[step], self.tau)
-        accuracy = [
-            str(accuracy_estimate(at["accuracy"], run.settings["test"]))
-            for at in run.log
-            if at["step"] == step
-        ]
+        record, way, here = self.records[cell], self.way(cell, arm), self.compared(cell, arm)
+        similar = jaccard(record.runs("finetuned")[0], way[step], self.tau)
+        log = record.accuracies()
+        accuracy = log[(log["arm"] == arm) & (log["run"] == 1) & (log["step"] == step)]["value"]
+        tested = record.header["tested"]
+        now = here[checkpoint]
         return {
-            "step": f"{step} of {run.steps[-1]}",
-            "test accuracy": "".join(accuracy[:1]),
-            "share of the fine-tuned model's strength": str(here.preserved_share()),
-            "new, of its own strength": (
-                str(here.new_share()) if here.finetuned.any() else "it has none"
-            ),
+            "step": f"{step} of {max(way)}",
+            "test accuracy": "".join(str(proportion(round(x * tested), tested)) for x in accuracy),
+            "share of the fine-tuned model's strength": str(now.preserved_share()),
+            "new, of its own strength": str(now.new_share()) if now.finetuned.any() else "none",
             "similarity to the fine-tuned model": str(bootstrap(similar)),
         }

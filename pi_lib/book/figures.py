@@ -16,7 +16,7 @@ from torch import Tensor
 from pi_lib.and_or import AndOrSplit
 from pi_lib.coalitions import coalition, label, members, order
 from pi_lib.interactions import Interactions, sum_by_order
-from pi_lib.knowledge import Knowledge, Learned, Trajectory
+from pi_lib.knowledge import Knowledge
 from pi_lib.players import Placement
 from pi_lib.statistics import bootstrap
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
@@ -35,7 +35,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_lib.study.results import Result
     from pi_lib.training import Split
 
 # Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
@@ -112,65 +111,6 @@ def agreement(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
-def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
-    """Share of the pre-trained strength that fine-tuning preserved, within each order."""
-    figure, panels = _panels(results)
-    for axis, one in panels:
-        _line(axis, one.preserved_share_by_order(), "order", COLOURS["preserved"], "by order")
-        overall = one.preserved_share()
-        axis.axhline(overall.value, color=COLOURS["preserved"], linestyle="--", label="overall")
-        _order_axis(axis, one.n)
-        axis.set_ylim(0, 1)
-    _label_left(figure, "preserved share of the\npre-trained strength")
-    _legend(figure)
-    return figure
-
-
-def learned(results: Learned | Mapping[str, Learned]) -> Figure:
-    """Share of the preserved knowledge that scratch training learned, within each order."""
-    figure, panels = _panels(results)
-    for axis, one in panels:
-        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range")
-        _bars(axis, one.by_order(), COLOURS["scratch"], "within the order", width=0.6)
-        axis.axhline(one.ratio().value, color=COLOURS["scratch"], linestyle="--", label="overall")
-        _order_axis(axis, one.found.shape[-1] - 1)
-        axis.set_ylim(0, 1)
-    _label_left(figure, "share of the preserved knowledge\nthat scratch training learned")
-    _legend(figure)
-    return figure
-
-
-def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
-    """The same share, over all orders, at every checkpoint of scratch training."""
-    figure, panels = _panels(results)
-    for axis, result in panels:
-        steps, at = zip(*result.learned_over_time().items(), strict=True)
-        ratios = [one.ratio() for one in at]
-        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
-        _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
-        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
-    _label_left(figure, "share of the preserved\nknowledge learned")
-    _legend(figure)
-    return figure
-
-
-def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") -> Figure:
-    """Jaccard similarity with the target at every checkpoint, fine-tuned beside scratch.
-
-    `target` is "own", each run's own end, or "finetuned", the end of fine-tuning.
-    """
-    figure, panels = _panels(results)
-    for axis, result in panels:
-        for phase in ("finetuned", "scratch"):
-            one: Trajectory = result.trajectory(phase, target)
-            _line(axis, one.to_frame(), "progress", COLOURS[phase], NAMES[phase])
-        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1.02))
-    whose = "its own final model" if target == "own" else "the fine-tuned model"
-    _label_left(figure, f"Jaccard similarity with\n{whose}")
-    _legend(figure)
-    return figure
-
-
 def tracked(frame: "pd.DataFrame") -> Figure:
     """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
@@ -184,23 +124,6 @@ def tracked(frame: "pd.DataFrame") -> Figure:
         axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
         if axis.lines:
             axis.legend()
-    return figure
-
-
-def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
-    """Accuracy on the test split at every checkpoint, with the linear probe as a line."""
-    figure, panels = _panels(results)
-    for axis, result in panels:
-        frame = result.accuracies()
-        for phase in ("finetuned", "scratch"):
-            rows = frame[frame["phase"] == phase]
-            _line(axis, rows, "progress", COLOURS[phase], NAMES[phase])
-        probe = result.probe.accuracy
-        axis.axhspan(probe.low, probe.high, color=COLOURS["probe"], alpha=0.25)
-        axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
-        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
-    _label_left(figure, "accuracy on the test split")
-    _legend(figure)
     return figure
 
 

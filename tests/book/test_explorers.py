@@ -204,13 +204,22 @@ def test_other_inputs_than_those_extracted_are_refused(seen):
         explore_sample(interactions, images, pi.PatchPlayers(grid=8, n=4, seed=1))
 
 
-def result(finetuned, scratch):
-    def phase(*found):
-        log = [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(found))]
-        return study.Phase("any", log, {"test": 10}, dict(enumerate(found)), {}, {})
-
-    cell = study.Cell(profile="smoke")
-    return study.Result(cell, phase(), phase(*finetuned), phase(*scratch), {})
+def record(finetuned, scratch):
+    """A record of one run an arm with these checkpoints; the last is the end."""
+    games, logs = {}, {}
+    for arm, way in (("finetuned", finetuned), ("scratch", scratch)):
+        games |= {f"drawn/{arm}1@{step}": game.v.numpy() for step, game in enumerate(way[:-1])}
+        games |= {f"drawn/{arm}1": game.v.numpy() for game in way[-1:]}
+        log = [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(way))]
+        logs |= {f"{arm}1": log} if way else {}
+    some = (finetuned or [None])[0]
+    header = {
+        "cell": "net on data", "title": "net, data", "tested": 10, "logs": logs,
+        "labels": some and some.labels, "ids": some and some.ids,
+        "players": {"drawn": some and some.players},
+        "last_step": {"finetuned": len(finetuned) - 1, "scratch": len(scratch) - 1},
+    }  # fmt: skip
+    return study.Record(header, games)
 
 
 def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
@@ -224,8 +233,8 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
         return figure
 
     monkeypatch.setattr(figures, "knowledge", recorded)
-    box = explore_training({"a": result([other, one], [other, other, one]), "b": None})
-    assert list(controls(box)) == ["checkpoint"]  # one task is no choice
+    box = explore_training({"a": record([other, one], [other, other, one]), "b": None})
+    assert list(controls(box)) == ["checkpoint"]  # one cell is no choice
     assert len(controls(box)["checkpoint"].options) == 2  # both runs have them
     first = shown(box)
     controls(box)["checkpoint"].index = 1
@@ -241,7 +250,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
     assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
     assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("test accuracy") == (str(statistics.accuracy_estimate(0.5, 10)),) * 2
+    assert row("test accuracy") == (str(statistics.proportion(5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
 
@@ -250,7 +259,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     [
         (lambda seen: explore_training(None), "study.run"),
         (lambda seen: explore_training({}), "study.run"),
-        (lambda seen: explore_training({"a": result([], [])}), "No checkpoints"),
+        (lambda seen: explore_training({"a": record([], [])}), "No checkpoints"),
         (lambda seen: explore_sample(None, None, None), "pi_lib.extract"),
         (lambda seen: explore_sample(seen[0][:0], *seen[1:]), "pi_lib.extract"),
         (lambda seen: explore_sample(*seen, samples=[5]), "No sample 5: there are 2"),
