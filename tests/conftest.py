@@ -11,7 +11,6 @@ from playwright.sync_api import sync_playwright
 
 from pi_lib import study
 from pi_lib.book import runner
-from pi_lib.study import data
 
 settings.register_profile("short", max_examples=30, derandomize=True, deadline=None)
 settings.register_profile("soak", max_examples=1000, derandomize=True, deadline=None)
@@ -29,9 +28,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def digits(monkeypatch):
-    """scikit-learn's digits as a task, for a source of other data than the downstream task's."""
-    monkeypatch.setitem(data._LOADERS, "digits", small_study.digits)
-    monkeypatch.setattr(data, "NAMES", (*data.NAMES, "digits"))
+    """scikit-learn's digits, registered by `small_study`, in the worker processes too."""
+    monkeypatch.setenv("PI_LIB_PLUGINS", small_study.__name__)
+    return "digits"
 
 
 @pytest.fixture

@@ -1,30 +1,28 @@
-"""A study of seconds: scikit-learn's digits as a task, and a profile. Dask workers preload it."""
+"""A study of seconds: scikit-learn's digits as a task, and a profile. Workers import it."""
 
-import numpy as np
 from sklearn.datasets import load_digits
 
 from pi_lib import study
-from pi_lib.study import data
+from pi_lib.study.data import DataSet, Samples
 
 
-def digits(_) -> data._Source:
+def digits(_) -> DataSet:
     """Data that are everywhere, other than Fashion-MNIST's."""
     pictures, labels = load_digits(return_X_y=True)
     pictures = (pictures.reshape(-1, 8, 8, 1) * 15).astype("uint8")
-    splits = (slice(0, 1200), slice(1200, None))
-    return data._Source(
-        classes=tuple("0123456789"),
-        splits=tuple(
-            data._Samples(labels[part], np.arange(len(labels[part])), pictures[part].__getitem__)
-            for part in splits
-        ),
-        source="scikit-learn",
+    train, test = (
+        Samples(pictures[part], labels[part]) for part in (slice(0, 1200), slice(1200, None))
     )
+    return DataSet(tuple("0123456789"), train, test, origin="scikit-learn")
+
+
+study.register_data("digits", digits, kind="image")
 
 
 def profile(**changes) -> dict[str, study.Settings]:
-    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
-    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 2} | changes
+    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "epochs": 1, "checkpoints": 2}
+    about |= {"runs": 1, "long_runs": 0, "samples": 1, "n": 2, "covering": 1, "n_source": 2}
+    about |= changes
     return {
         "image": study.Settings(**({"size": 64} | about)),
         "text": study.Settings(**(about | {"size": None})),
@@ -33,12 +31,22 @@ def profile(**changes) -> dict[str, study.Settings]:
 
 CELL = {"backbone": "resnet20", "task": "digits", "profile": "smoke", "source": "fashion-mnist"}
 PROFILE = profile(
-    n_train=24, n_test=16, n_source=16, size=32, batch_size=8, epochs=2, samples=2, n=3, grid=4
+    n_train=24,
+    n_test=16,
+    n_source=16,
+    size=32,
+    batch_size=8,
+    epochs=2,
+    samples=2,
+    n=3,
+    grid=4,
+    runs=2,
+    long_runs=1,
+    long=2,
+    covering=4,
 )
 
 
 def dask_setup(_) -> None:
     """Called by a Dask worker that preloads this file."""
     study.PROFILES["smoke"] = PROFILE
-    data._LOADERS["digits"] = digits
-    data.NAMES = (*data.NAMES, "digits")

