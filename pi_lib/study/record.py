@@ -72,7 +72,8 @@ class Record:
     @property
     def players(self) -> str:
         """The set of players that numbers rest on where none is named: the first that is there."""
-        return next(which for which in PLAYERS if any(key[0] == which for key in self._keys))
+        there = {key[0] for key in self._keys}
+        return next((which for which in PLAYERS if which in there), PLAYERS[0])
 
     def count(self, arm: str, players: str | None = None) -> int:
         """How many runs of an arm there are."""
