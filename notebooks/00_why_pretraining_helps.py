@@ -130,7 +130,7 @@ lines = [
 display(
     Markdown(
         "\n".join(
-            f"{k}. [{text}]({page}.ipynb): {verdicts(name)}."
+            f"{k}. [{text}]({page}.html): {verdicts(name)}."
             for k, (text, name, page) in enumerate(lines, 1)
         )
     )

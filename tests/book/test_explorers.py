@@ -139,7 +139,8 @@ def test_a_sample_is_rebuilt_from_what_is_kept(seen, kind):
     box = explore_sample(interactions, images, players, thresholds=(0.5, 0.2), k=3)
     control = controls(box)
     control["kind"].index = ["AND", "OR"].index(kind)
-    control["threshold"].index = 1
+    assert control["threshold"].index == 1  # thresholds rise to the right; the largest comes first
+    control["threshold"].index = 0
     control["sample"].index = 1
     v = interactions.v[1]
     there, back = {
@@ -182,12 +183,19 @@ def test_a_sentence_marks_the_words_of_a_group():
     assert "&lt;" in text and "<really>" not in text
 
 
-def test_other_inputs_are_shown_by_name():
-    players = pi.LabelMapPlayers(torch.tensor([0, 1, 1]), names=["age", "dose"])
+def test_names_are_shown_as_they_are_written():
+    """What HTML, MathJax or JupyterLab would read as something else."""
+    names = ["<b>age</b>", "$x_1$", "a_b & $$c$$"]
+    players = pi.LabelMapPlayers(torch.tensor([0, 1, 2]), names=names)
     model = lambda x: torch.stack([x.prod(-1), torch.zeros(len(x))], -1)  # noqa: E731
     inputs = torch.full((1, 3), 2.0)
     box = explore_sample(pi.extract(model, inputs, [0], players), inputs, players)
-    assert "all of {age, dose}" in shown(box)
+    whole = "all of {&lt;b&gt;age&lt;/b&gt;, $x_1$, a_b &amp; $$c$$}"
+    (part,) = [part.value for part in box.children[1].children if whole in part.value]
+    assert part.startswith('<div class="tex2jax_ignore mathjax_ignore">')  # no formula in it
+    game = explore_game({"": 0, "$a": 1, "$b": 1, "$a $b": 3}, ["$a", "$b"], {"$a $b": [0, 1]})
+    assert "{$a, $b}" in shown(game)
+    assert not any("$" in name for name in controls(game))  # JupyterLab typesets labels
 
 
 def test_other_inputs_than_those_extracted_are_refused(seen):
@@ -230,8 +238,8 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
         return cells
 
     # The end is itself; the opposite shares nothing, and all its own is new.
-    assert row("has of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("new within") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
+    assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
     assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
     assert row("test accuracy") == (str(statistics.accuracy_estimate(0.5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
