@@ -27,7 +27,7 @@ from pi_lib.statistics import accuracy_estimate, bootstrap
 from pi_lib.transforms import and_transform, or_transform
 
 if TYPE_CHECKING:
-    from pi_lib.study.results import Result
+    from pi_lib.study import Record
 
 MAX_FRAMES = 150
 MAX_BYTES = 3_000_000
@@ -283,13 +283,14 @@ def explore_sample(
     )
 
 
-def explore_training(results: "Result | Mapping[str, Result] | None", tau: float = 0.05):
+def explore_training(records: "Record | Mapping[str, Record] | None", tau: float = 0.05):
     """Preserved, new and discarded by order at each checkpoint, fine-tuned beside scratch.
 
     Parameters
     ----------
-    results : Result or mapping of str to Result
-        From `pi_lib.study.run` or `run_all`; of several, one is chosen.
+    records : Record or mapping of str to Record
+        From `pi_lib.study.run`, `run_all` or `read_all`; of several, one is chosen. Those without
+        checkpoints are left out.
     tau : float, default 0.05
         Threshold of salience.
 
@@ -308,21 +309,24 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
     --------
     >>> box = explore_training(None)  # a sentence: how to run a cell
     """
-    named = results if isinstance(results, Mapping) else {"": results}
-    named = {name: result for name, result in named.items() if result is not None}
-    runs = [getattr(result, phase) for result in named.values() for phase in _TrainingView.PHASES]
-    if not runs or not all(run.interactions for run in runs):
+    named = records if isinstance(records, Mapping) else {"": records}
+    named = {
+        name: record
+        for name, record in named.items()
+        if record is not None and all(map(record.has_checkpoints, _TrainingView.ARMS))
+    }
+    if not named:
         return _sentence(
             "No checkpoints with interactions yet: compute a cell first, "
-            'result = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
-            "then explore_training(result)."
+            'record = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
+            "then explore_training(record)."
         )
     view = _TrainingView(named, tau)
     return explore(
         view.shown,
         alt="Preserved, discarded and new knowledge by order, fine-tuned beside scratch",
         **({"task": list(named)} if len(named) > 1 else {}),
-        checkpoint=range(min(len(run.steps) for run in runs)),
+        checkpoint=range(min(map(len, view.runs.values()))),
     )
 
 
@@ -676,22 +680,31 @@ def _spans(text: str, owner: Tensor, players) -> list[tuple[int, tuple[int, int]
 
 
 class _TrainingView:
-    """What `explore_training` shows: both runs at a checkpoint, held against the fine-tuned end."""
+    """What `explore_training` shows: the first run of both arms at a checkpoint, held against the
+    end of the fine-tuned one."""
 
-    PHASES = ("finetuned", "scratch")
+    ARMS = ("finetuned", "scratch")
 
-    def __init__(self, results: "Mapping[str, Result]", tau: float):
-        self.results, self.tau = results, tau
+    def __init__(self, records: "Mapping[str, Record]", tau: float):
+        self.records, self.tau = records, tau
+        self.runs = {
+            (name, arm): record.over_time(arm)
+            for name, record in records.items()
+            for arm in self.ARMS
+        }
         self.compared = cache(self._compared)
 
-    def _compared(self, task: str, phase: str) -> list:
+    def end(self, task: str) -> Interactions:
+        """The interactions of the fine-tuned run's end."""
+        return [*self.runs[task, "finetuned"].values()][-1]
+
+    def _compared(self, task: str, arm: str) -> list:
         """The end of fine-tuning against every checkpoint of a run."""
-        run, end = getattr(self.results[task], phase), self.results[task].finetuned.final
-        return [compare(end, run.interactions[step], self.tau) for step in run.steps]
+        return [compare(self.end(task), at, self.tau) for at in self.runs[task, arm].values()]
 
     def top(self, task: str) -> float:
         """One scale for all checkpoints, so that what moves is the knowledge."""
-        every = (at.by_order() for phase in self.PHASES for at in self.compared(task, phase))
+        every = (at.by_order() for arm in self.ARMS for at in self.compared(task, arm))
         return max(frame[["value", "high"]].max(axis=None) for frame in every)
 
     def shown(self, checkpoint: int, task: str | None = None) -> list:
@@ -699,30 +712,28 @@ class _TrainingView:
 
         from pi_lib.book import figures
 
-        task = next(iter(self.results)) if task is None else task
+        task = next(iter(self.records)) if task is None else task
         panels, columns = {}, {}
-        for phase in self.PHASES:
-            step = getattr(self.results[task], phase).steps[checkpoint]
-            name = figures.NAMES[phase]
-            panels[f"{name}, step {step}"] = self.compared(task, phase)[checkpoint]
-            columns[name] = self.numbers(task, phase, checkpoint)
+        for arm in self.ARMS:
+            name, step = figures.NAMES[arm], [*self.runs[task, arm]][checkpoint]
+            panels[f"{name}, step {step}"] = self.compared(task, arm)[checkpoint]
+            columns[name] = self.numbers(task, arm, checkpoint)
         figure = figures.knowledge(panels, one_scale=True)
         figure.axes[0].set_ylim(0, 1.05 * self.top(task))
         return [figure, pd.DataFrame(columns)]
 
-    def numbers(self, task: str, phase: str, checkpoint: int) -> dict[str, str]:
+    def numbers(self, task: str, arm: str, checkpoint: int) -> dict[str, str]:
         """A column of the table: a run at a checkpoint."""
-        run, end = getattr(self.results[task], phase), self.results[task].finetuned.final
-        step, here = run.steps[checkpoint], self.compared(task, phase)[checkpoint]
-        similar = jaccard(end, run.interactions[step], self.tau)
-        accuracy = [
-            str(accuracy_estimate(at["accuracy"], run.settings["test"]))
-            for at in run.log
-            if at["step"] == step
-        ]
+        run, here = self.runs[task, arm], self.compared(task, arm)[checkpoint]
+        step, interactions = [*run.items()][checkpoint]
+        tested, log = self.records[task].header["tested"], self.records[task].accuracies()
+        log = log[(log["arm"] == arm) & (log["run"] == 1) & (log["step"] == step)]
+        similar = jaccard(self.end(task), interactions, self.tau)
         return {
-            "step": f"{step} of {run.steps[-1]}",
-            "test accuracy": "".join(accuracy[:1]),
+            "step": f"{step} of {[*run][-1]}",
+            "test accuracy": "".join(
+                str(accuracy_estimate(value, tested)) for value in log["value"][:1]
+            ),
             "share of the fine-tuned model's strength": str(here.preserved_share()),
             "new, of its own strength": (
                 str(here.new_share()) if here.finetuned.any() else "it has none"

@@ -204,13 +204,24 @@ def test_other_inputs_than_those_extracted_are_refused(seen):
         explore_sample(interactions, images, pi.PatchPlayers(grid=8, n=4, seed=1))
 
 
-def result(finetuned, scratch):
-    def phase(*found):
-        log = [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(found))]
-        return study.Phase("any", log, {"test": 10}, dict(enumerate(found)), {}, {})
-
-    cell = study.Cell(profile="smoke")
-    return study.Result(cell, phase(), phase(*finetuned), phase(*scratch), {})
+def record(finetuned, scratch):
+    """A record of a run of each arm, with these interactions at its checkpoints."""
+    arms = {"finetuned": finetuned, "scratch": scratch}
+    last = {arm: len(found) - 1 for arm, found in arms.items()}
+    games = {
+        f"drawn/{arm}1" + ("" if step == last[arm] else f"@{step}"): at.v.numpy()
+        for arm, found in arms.items()
+        for step, at in enumerate(found)
+    }
+    logs = {
+        f"{arm}1": [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(found))]
+        for arm, found in arms.items()
+    }
+    header = {
+        "cell": "a", "labels": [0, 1], "ids": [7, 8], "tested": 10, "logs": logs, "last_step": last,
+        "players": {"drawn": None},
+    }  # fmt: skip
+    return study.Record(header, games)
 
 
 def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
@@ -224,7 +235,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
         return figure
 
     monkeypatch.setattr(figures, "knowledge", recorded)
-    box = explore_training({"a": result([other, one], [other, other, one]), "b": None})
+    box = explore_training({"a": record([other, one], [other, other, one]), "b": None})
     assert list(controls(box)) == ["checkpoint"]  # one task is no choice
     assert len(controls(box)["checkpoint"].options) == 2  # both runs have them
     first = shown(box)
@@ -250,7 +261,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     [
         (lambda seen: explore_training(None), "study.run"),
         (lambda seen: explore_training({}), "study.run"),
-        (lambda seen: explore_training({"a": result([], [])}), "No checkpoints"),
+        (lambda seen: explore_training({"a": record([], [])}), "No checkpoints"),
         (lambda seen: explore_sample(None, None, None), "pi_lib.extract"),
         (lambda seen: explore_sample(seen[0][:0], *seen[1:]), "pi_lib.extract"),
         (lambda seen: explore_sample(*seen, samples=[5]), "No sample 5: there are 2"),

@@ -25,17 +25,18 @@ model = lambda x: (x.flatten(1) @ weight.T).sin()
 seen = pi.extract(model, images, [0, 1], players)
 other = pi.extract(lambda x: model(x).cos(), images, [0, 1], players)
 
-def phase(*found):
-    log = [{"step": s, "accuracy": s / 2, "loss": 1.0} for s in range(len(found))]
-    return study.Phase("any", log, {"test": 10}, dict(enumerate(found)), {}, {})
-
-result = study.Result(study.Cell(profile="smoke"), phase(seen), phase(other, seen),
-                      phase(seen, other), {})
+logs = [{"step": step, "accuracy": step / 2, "loss": 1.0} for step in range(2)]
+record = study.Record(
+    {"cell": "a", "labels": [0, 1], "ids": [0, 1], "tested": 10, "players": {"drawn": None},
+     "last_step": {"finetuned": 1, "scratch": 1}, "logs": {"finetuned1": logs, "scratch1": logs}},
+    {"drawn/finetuned1@0": other.v.numpy(), "drawn/finetuned1": seen.v.numpy(),
+     "drawn/scratch1@0": seen.v.numpy(), "drawn/scratch1": other.v.numpy()},
+)
 for explorer in (
     explorers.explore_game({"": 0, "$a": 1, "$<b>": 1, "$a $<b>": 4}, ["$a", "$<b>"],
                            {"$a $<b>": [0, 1]}),
     explorers.explore_sample(seen, images, players),
-    explorers.explore_training(result),
+    explorers.explore_training(record),
     explorers.explore_training(None),
 ):
     display(explorer)
