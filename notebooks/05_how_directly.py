@@ -90,7 +90,7 @@ figure = study_figures.accuracies(records)
 # model has, *new* what only the checkpoint has. This is the paper's measure, of single runs.
 
 # %%
-explore_training(live)
+explore_training({r.title: r for r in live.values()})
 
 # %% [markdown]
 # Next: [all claims, side by side](06_findings).

@@ -23,11 +23,11 @@ from pi_lib.coalitions import coalition, label
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
-from pi_lib.statistics import bootstrap, proportion
+from pi_lib.statistics import accuracy_estimate, bootstrap
 from pi_lib.transforms import and_transform, or_transform
 
 if TYPE_CHECKING:
-    from pi_lib.study.record import Record
+    from pi_lib.study import Record
 
 MAX_FRAMES = 150
 MAX_BYTES = 3_000_000
@@ -289,16 +289,16 @@ def explore_training(records: "Record | Mapping[str, Record] | None", tau: float
     Parameters
     ----------
     records : Record or mapping of str to Record
-        From `pi_lib.study.run` or `run_all`; of several, one is chosen.
+        From `pi_lib.study.run`, `run_all` or `read_all`; of several, one is chosen. Those without
+        checkpoints are left out.
     tau : float, default 0.05
         Threshold of salience.
 
     Returns
     -------
     ipywidgets.VBox or ipywidgets.HTML
-        Of the first run of each arm: *preserved* is what the checkpoint shares with the finished
-        fine-tuned model; *discarded* is in that model only, *new* in the checkpoint only. Numbers
-        stand with 95 % intervals over samples.
+        *Preserved* is what the checkpoint shares with the finished fine-tuned model; *discarded* is
+        in that model only, *new* in the checkpoint only. Numbers stand with 95 % intervals.
 
     Raises
     ------
@@ -310,10 +310,12 @@ def explore_training(records: "Record | Mapping[str, Record] | None", tau: float
     >>> box = explore_training(None)  # a sentence: how to run a cell
     """
     named = records if isinstance(records, Mapping) else {"": records}
-    named = {record.title: record for record in named.values() if record is not None}
-    if not named or not all(
-        record.has_checkpoints(arm) for record in named.values() for arm in _TrainingView.ARMS
-    ):
+    named = {
+        name: record
+        for name, record in named.items()
+        if record is not None and all(map(record.has_checkpoints, _TrainingView.ARMS))
+    }
+    if not named:
         return _sentence(
             "No checkpoints with interactions yet: compute a cell first, "
             'record = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
@@ -323,8 +325,8 @@ def explore_training(records: "Record | Mapping[str, Record] | None", tau: float
     return explore(
         view.shown,
         alt="Preserved, discarded and new knowledge by order, fine-tuned beside scratch",
-        **({"cell": list(named)} if len(named) > 1 else {}),
-        checkpoint=range(view.checkpoints),
+        **({"task": list(named)} if len(named) > 1 else {}),
+        checkpoint=range(min(map(len, view.runs.values()))),
     )
 
 
@@ -678,53 +680,63 @@ def _spans(text: str, owner: Tensor, players) -> list[tuple[int, tuple[int, int]
 
 
 class _TrainingView:
-    """What `explore_training` shows: both runs at a checkpoint, held against the fine-tuned end."""
+    """What `explore_training` shows: the first run of both arms at a checkpoint, held against the
+    end of the fine-tuned one."""
 
     ARMS = ("finetuned", "scratch")
 
     def __init__(self, records: "Mapping[str, Record]", tau: float):
         self.records, self.tau = records, tau
-        self.way = cache(lambda cell, arm: records[cell].over_time(arm))
+        self.runs = {
+            (name, arm): record.over_time(arm)
+            for name, record in records.items()
+            for arm in self.ARMS
+        }
         self.compared = cache(self._compared)
-        self.checkpoints = min(len(self.way(cell, arm)) for cell in records for arm in self.ARMS)
 
-    def _compared(self, cell: str, arm: str) -> list:
+    def end(self, task: str) -> Interactions:
+        """The interactions of the fine-tuned run's end."""
+        return [*self.runs[task, "finetuned"].values()][-1]
+
+    def _compared(self, task: str, arm: str) -> list:
         """The end of fine-tuning against every checkpoint of a run."""
-        end = self.records[cell].runs("finetuned")[0]
-        return [compare(end, at, self.tau) for at in self.way(cell, arm).values()]
+        return [compare(self.end(task), at, self.tau) for at in self.runs[task, arm].values()]
 
-    def top(self, cell: str) -> float:
+    def top(self, task: str) -> float:
         """One scale for all checkpoints, so that what moves is the knowledge."""
-        every = (at.by_order() for arm in self.ARMS for at in self.compared(cell, arm))
+        every = (at.by_order() for arm in self.ARMS for at in self.compared(task, arm))
         return max(frame[["value", "high"]].max(axis=None) for frame in every)
 
-    def shown(self, checkpoint: int, cell: str | None = None) -> list:
+    def shown(self, checkpoint: int, task: str | None = None) -> list:
         import pandas as pd
 
         from pi_lib.book import figures
 
-        cell = next(iter(self.records)) if cell is None else cell
+        task = next(iter(self.records)) if task is None else task
         panels, columns = {}, {}
         for arm in self.ARMS:
-            step, name = list(self.way(cell, arm))[checkpoint], figures.NAMES[arm]
-            panels[f"{name}, step {step}"] = self.compared(cell, arm)[checkpoint]
-            columns[name] = self.numbers(cell, arm, step, checkpoint)
+            name, step = figures.NAMES[arm], [*self.runs[task, arm]][checkpoint]
+            panels[f"{name}, step {step}"] = self.compared(task, arm)[checkpoint]
+            columns[name] = self.numbers(task, arm, checkpoint)
         figure = figures.knowledge(panels, one_scale=True)
-        figure.axes[0].set_ylim(0, 1.05 * self.top(cell))
+        figure.axes[0].set_ylim(0, 1.05 * self.top(task))
         return [figure, pd.DataFrame(columns)]
 
-    def numbers(self, cell: str, arm: str, step: int, checkpoint: int) -> dict[str, str]:
+    def numbers(self, task: str, arm: str, checkpoint: int) -> dict[str, str]:
         """A column of the table: a run at a checkpoint."""
-        record, way, here = self.records[cell], self.way(cell, arm), self.compared(cell, arm)
-        similar = jaccard(record.runs("finetuned")[0], way[step], self.tau)
-        log = record.accuracies()
-        accuracy = log[(log["arm"] == arm) & (log["run"] == 1) & (log["step"] == step)]["value"]
-        tested = record.header["tested"]
-        now = here[checkpoint]
+        run, here = self.runs[task, arm], self.compared(task, arm)[checkpoint]
+        step, interactions = [*run.items()][checkpoint]
+        tested, log = self.records[task].header["tested"], self.records[task].accuracies()
+        log = log[(log["arm"] == arm) & (log["run"] == 1) & (log["step"] == step)]
+        similar = jaccard(self.end(task), interactions, self.tau)
         return {
-            "step": f"{step} of {max(way)}",
-            "test accuracy": "".join(str(proportion(round(x * tested), tested)) for x in accuracy),
-            "share of the fine-tuned model's strength": str(now.preserved_share()),
-            "new, of its own strength": str(now.new_share()) if now.finetuned.any() else "none",
+            "step": f"{step} of {[*run][-1]}",
+            "test accuracy": "".join(
+                str(accuracy_estimate(value, tested)) for value in log["value"][:1]
+            ),
+            "share of the fine-tuned model's strength": str(here.preserved_share()),
+            "new, of its own strength": (
+                str(here.new_share()) if here.finetuned.any() else "it has none"
+            ),
             "similarity to the fine-tuned model": str(bootstrap(similar)),
         }

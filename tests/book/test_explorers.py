@@ -205,19 +205,21 @@ def test_other_inputs_than_those_extracted_are_refused(seen):
 
 
 def record(finetuned, scratch):
-    """A record of one run an arm with these checkpoints; the last is the end."""
-    games, logs = {}, {}
-    for arm, way in (("finetuned", finetuned), ("scratch", scratch)):
-        games |= {f"drawn/{arm}1@{step}": game.v.numpy() for step, game in enumerate(way[:-1])}
-        games |= {f"drawn/{arm}1": game.v.numpy() for game in way[-1:]}
-        log = [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(way))]
-        logs |= {f"{arm}1": log} if way else {}
-    some = (finetuned or [None])[0]
+    """A record of a run of each arm, with these interactions at its checkpoints."""
+    arms = {"finetuned": finetuned, "scratch": scratch}
+    last = {arm: len(found) - 1 for arm, found in arms.items()}
+    games = {
+        f"drawn/{arm}1" + ("" if step == last[arm] else f"@{step}"): at.v.numpy()
+        for arm, found in arms.items()
+        for step, at in enumerate(found)
+    }
+    logs = {
+        f"{arm}1": [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(found))]
+        for arm, found in arms.items()
+    }
     header = {
-        "cell": "net on data", "title": "net, data", "tested": 10, "logs": logs,
-        "labels": some and some.labels, "ids": some and some.ids,
-        "players": {"drawn": some and some.players},
-        "last_step": {"finetuned": len(finetuned) - 1, "scratch": len(scratch) - 1},
+        "cell": "a", "labels": [0, 1], "ids": [7, 8], "tested": 10, "logs": logs, "last_step": last,
+        "players": {"drawn": None},
     }  # fmt: skip
     return study.Record(header, games)
 
@@ -234,7 +236,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
 
     monkeypatch.setattr(figures, "knowledge", recorded)
     box = explore_training({"a": record([other, one], [other, other, one]), "b": None})
-    assert list(controls(box)) == ["checkpoint"]  # one cell is no choice
+    assert list(controls(box)) == ["checkpoint"]  # one task is no choice
     assert len(controls(box)["checkpoint"].options) == 2  # both runs have them
     first = shown(box)
     controls(box)["checkpoint"].index = 1
@@ -250,7 +252,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
     assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
     assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("test accuracy") == (str(statistics.proportion(5, 10)),) * 2
+    assert row("test accuracy") == (str(statistics.accuracy_estimate(0.5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
 

@@ -25,13 +25,13 @@ model = lambda x: (x.flatten(1) @ weight.T).sin()
 seen = pi.extract(model, images, [0, 1], players)
 other = pi.extract(lambda x: model(x).cos(), images, [0, 1], players)
 
-log = [{"step": s, "accuracy": s / 2, "loss": 1.0} for s in range(2)]
-header = {"cell": "net on data", "tested": 10, "logs": {"finetuned1": log, "scratch1": log},
-          "labels": seen.labels, "ids": seen.ids, "players": {"drawn": seen.players},
-          "last_step": {"finetuned": 1, "scratch": 1}}
-games = {"drawn/finetuned1@0": other, "drawn/finetuned1": seen, "drawn/scratch1@0": seen,
-         "drawn/scratch1": other}
-record = study.Record(header, {key: game.v.numpy() for key, game in games.items()})
+logs = [{"step": step, "accuracy": step / 2, "loss": 1.0} for step in range(2)]
+record = study.Record(
+    {"cell": "a", "labels": [0, 1], "ids": [0, 1], "tested": 10, "players": {"drawn": None},
+     "last_step": {"finetuned": 1, "scratch": 1}, "logs": {"finetuned1": logs, "scratch1": logs}},
+    {"drawn/finetuned1@0": other.v.numpy(), "drawn/finetuned1": seen.v.numpy(),
+     "drawn/scratch1@0": seen.v.numpy(), "drawn/scratch1": other.v.numpy()},
+)
 for explorer in (
     explorers.explore_game({"": 0, "$a": 1, "$<b>": 1, "$a $<b>": 4}, ["$a", "$<b>"],
                            {"$a $<b>": [0, 1]}),
