@@ -216,7 +216,7 @@ def build(
     """The network that a phase starts from: pre-trained, or random for "scratch"."""
     if phase != "scratch" and cell.source is not None:
         source = Step(cell, "pretrain").compute(store or Store())
-        classes = len(load_source(cell).classes)
+        classes = len(data.classes(cell.source))
         model = backbones.build(cell.backbone, classes, pretrained=False)
         model = training.Run.load_at(source, model)
         return backbones.transfer(model, n_classes, seed=cell.seed, aim=cell.aim)

@@ -191,7 +191,27 @@ def test_pictures_keep_their_pixels(folder):
         raw = torch.from_numpy(arrays["Xtrain"]).permute(0, 3, 1, 2)
     assert torch.equal(data.load("cifar10", data=folder).train.inputs, raw)
     lossy = data.load("cifar10-jpeg", data=folder).train.inputs
+    with np.load(folder / "cifar10_jpeg_train.npz") as arrays:
+        first = Image.open(io.BytesIO(arrays["jpeg"][: arrays["offset"][1]].tobytes()))
+    assert (lossy[0].permute(1, 2, 0).numpy() == np.array(first)).all()
     assert (lossy.int() - raw.int()).abs().float().mean() < 12  # JPEG of blocks of random colours
+
+
+def test_only_chosen_images_are_decoded(folder):
+    """So the names of the classes need none, and a few samples no more than themselves."""
+    with np.load(folder / "flowers128_val.npz") as arrays:
+        content = dict(arrays)
+    damaged = content["jpeg"].copy()
+    damaged[content["offset"][1] : content["offset"][2]] = 0
+    chosen = samples.subset(content["label"], 1, [0, 1])
+    assert chosen.tolist() != [1]
+    before = data.load("flowers", n_train=2, n_test=1, data=folder)
+    np.savez(folder / "flowers128_val.npz", **content | {"jpeg": damaged})
+    after = data.load("flowers", n_train=2, n_test=1, data=folder)
+    assert torch.equal(before.test.inputs, after.test.inputs) and after.test.ids == chosen.tolist()
+    assert data.classes("flowers", folder) == ("daisy", "rose")
+    with pytest.raises(ValueError, match="flowers128_val.npz, image 1 cannot be read"):
+        data.load("flowers", data=folder)
 
 
 def test_sst2_from_the_readers_folder(folder):
