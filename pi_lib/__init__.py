@@ -13,18 +13,19 @@ and one callback for a run that goes on::
     Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `and_or`, `players`, `values`, `engine` (with `sharing`),
-`interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `training` (with
-`objectives`) and `tracker`. `pi_lib.study` runs the method many times on real data, `pi_lib.book`
-shows the results.
+`coalitions`, `transforms`, `and_or`, `players` (with `words`), `values`, `engine` (with
+`sharing`), `interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`,
+`training` (with `objectives`) and `tracker`. `pi_lib.study` runs the method many times on real
+data, `pi_lib.book` shows the results.
 """
 
 import sys
+import warnings
 
 from pi_lib.and_or import AndOrSplit, and_or_split, shared_split
 from pi_lib.engine import coalition_values
 from pi_lib.extraction import extract
-from pi_lib.interactions import Interactions, SparseInteractions
+from pi_lib.interactions import Interactions
 from pi_lib.knowledge import (
     Knowledge,
     Learned,
@@ -34,29 +35,48 @@ from pi_lib.knowledge import (
     learned_by_scratch,
     trajectory,
 )
-from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
+from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement
+from pi_lib.reliability import (
+    Approach,
+    Origins,
+    approach,
+    origins,
+    reliability,
+    similarity,
+    yardstick,
+)
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
-from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
+from pi_lib.transforms import (
+    and_inverse,
+    and_transform,
+    or_inverse,
+    or_transform,
+    walsh_inverse,
+    walsh_transform,
+)
 from pi_lib.values import box_log_odds, log_odds, negative_error, region_log_odds
+from pi_lib.words import WordPlayers
 
 __all__ = [
     "AndOrSplit",
+    "Approach",
     "Estimate",
     "Interactions",
     "Knowledge",
     "KnowledgeTracker",
     "LabelMapPlayers",
     "Learned",
+    "Origins",
     "PatchPlayers",
     "Placement",
     "Run",
-    "SparseInteractions",
     "Trajectory",
     "WordPlayers",
     "and_inverse",
     "and_or_split",
     "and_transform",
+    "approach",
     "bootstrap",
     "box_log_odds",
     "coalition_values",
@@ -70,11 +90,17 @@ __all__ = [
     "negative_error",
     "or_inverse",
     "or_transform",
+    "origins",
     "pretrain",
     "region_log_odds",
+    "reliability",
     "shared_split",
+    "similarity",
     "train_from_scratch",
     "trajectory",
+    "walsh_inverse",
+    "walsh_transform",
+    "yardstick",
 ]
 
 
@@ -114,6 +140,10 @@ def __getattr__(name: str):
         from pi_lib.tracker import KnowledgeTracker
 
         return KnowledgeTracker
+    if name == "SparseInteractions":
+        message = "pi_lib.SparseInteractions is now Interactions: one class holds every result"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return Interactions
     if name in _MOVED:
         raise AttributeError(f"pi_lib.{name} is now {_MOVED[name]}: import that")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -57,15 +57,15 @@ def _study(options: argparse.Namespace) -> None:
 
     cells, results, failed = _cells(options.grid, options.profile), store.Store(), []
     if not options.dry_run:
-        failed = study.compute_all(cells, results, options.jobs, _cluster(options))
+        failed = study.compute_all(cells, results, options.jobs, _cluster(options), options.minutes)
     for cell in cells:
         state = "stored" if study.stored(cell, results) else "not computed"
-        print(f"{state:<13} {cell.name}, {cell.profile}, seed {cell.seed}")
+        print(f"{state:<13} {cell.name}, {cell.profile}")
     if options.record:
         held = grid.record(cells, results, options.record)
         print(f"recorded {len(held)} of {len(cells)} cells in {options.record}")
     if failed:
-        listed = "\n".join(f"{cell.name}, seed {cell.seed}: {why}" for cell, why in failed)
+        listed = "\n".join(f"{cell.name}: {why}" for cell, why in failed)
         raise runner.Failed(
             f"{len(failed)} of {len(cells)} cells failed; the others are kept:\n{listed}"
         )
@@ -144,8 +144,8 @@ def _store_prune(options: argparse.Namespace) -> None:
 def _about(record: dict[str, Any]) -> str:
     """What an entry is, on a line: its date, seconds and the words of its specification."""
     spec = record["spec"]
-    words = [str(spec[k]) for k in ("backbone", "source", "task", "phase") if spec.get(k)]
-    seed = f", seed {spec['seed']}" if "seed" in spec else ""
+    words = [str(spec[k]) for k in ("backbone", "source", "task", "arm", "players") if spec.get(k)]
+    seed = f", run {spec['run'] + 1}" if "run" in spec else ""
     return f"{record['finished'][:16]}  {record['seconds']:7.1f} s  {' '.join(words)}{seed}"
 
 
@@ -236,7 +236,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=NUMBER",
         help="what a step takes of a cluster's worker, such as GPU=1",
     )
-    study.add_argument("--record", metavar="PATH", help="write PATH.parquet and PATH.json")
+    study.add_argument("--record", metavar="FOLDER", help="write a file for each computed cell")
+    study.add_argument("--minutes", type=float, help="stop after so long; what is done is kept")
     study.add_argument("--dry-run", action="store_true", help="only say what is stored")
     of_store = commands.add_parser("store", help="list, verify, show and remove stored results")
     of_store = of_store.add_subparsers(metavar="ACTION", required=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, membership
-from pi_lib.players import Placement
+from pi_lib.players import Placement, without_dropped
 from pi_lib.progress import track
 from pi_lib.sharing import SharedLayers
 from pi_lib.values import has_player, log_odds
@@ -271,6 +271,7 @@ class _MaskedModel:
         self.owner = placement.owner.to(device)
         self.baseline = placement.baseline.to(device)
         self.others = {name: x.to(device) for name, x in placement.others.items()}
+        self.dropped_with = placement.dropped_with
         self.output = self._plain
 
     def __call__(self, start: int, stop: int) -> Tensor:
@@ -307,7 +308,18 @@ class _MaskedModel:
 
     def _values(self, coalitions: Tensor) -> Tensor:
         labels = self.label.expand(len(coalitions), *self.label.shape)
+        if self.dropped_with is not None:
+            return self._values_without_dropped(coalitions, labels)
         return self.value(self.output(coalitions), labels).double()
+
+    def _values_without_dropped(self, coalitions: Tensor, labels: Tensor) -> Tensor:
+        """Values of sentences that are shorter where tokens are dropped, length by length."""
+        masked = self._masked(coalitions)
+        others = self._others_of(len(masked))
+        values = torch.empty(len(masked), dtype=torch.float64, device=masked.device)
+        for rows, tokens, beside in without_dropped(masked, others, self.dropped_with):
+            values[rows] = self.value(self._logits(tokens, beside), labels[rows]).double()
+        return values
 
     def _plain(self, coalitions: Tensor) -> Tensor:
         return self._forward(self._masked(coalitions))
@@ -317,8 +329,12 @@ class _MaskedModel:
         return torch.where(keep, self.input, self.baseline)
 
     def _forward(self, masked: Tensor) -> Tensor:
-        size = len(masked)
-        others = {name: x.expand(size, *x.shape[1:]) for name, x in self.others.items()}
+        return self._logits(masked, self._others_of(len(masked)))
+
+    def _others_of(self, size: int) -> dict[str, Tensor]:
+        return {name: x.expand(size, *x.shape[1:]) for name, x in self.others.items()}
+
+    def _logits(self, masked: Tensor, others: dict[str, Tensor]) -> Tensor:
         output = self.model(masked, **others)
         return getattr(output, "logits", output)
 

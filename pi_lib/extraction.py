@@ -1,16 +1,31 @@
 """From model to result: `extract`."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+import functools
+import inspect
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from pi_lib.engine import coalition_values
+from pi_lib import values
+from pi_lib.engine import coalition_values, fingerprint, games
 from pi_lib.interactions import Interactions, label_numbers
+from pi_lib.players import sample_ids
 from pi_lib.transforms import and_transform
 
-if TYPE_CHECKING:
-    from pi_lib.interactions import SparseInteractions
+METHODS = ("exact", "search", "sampled")
+# Which `method` or `kind` an option acts with; with any other it would do nothing, and is refused.
+_ACTS_WITH = {
+    "noise": ("kind", ("and-or",)),
+    "tol": ("kind", ("and-or",)),
+    "budget": ("method", ("search", "sampled")),
+    "max_order": ("method", ("search",)),
+    "seed": ("method", ("search", "sampled")),
+}
 
 
 def extract(
@@ -20,15 +35,15 @@ def extract(
     players,
     *,
     kind: Literal["and", "and-or"] = "and",
-    method: Literal["exact", "sparse"] = "exact",
-    noise: float = 0.0,
-    tol: float = 1e-3,
-    budget: int = 2**13,
-    max_order: int = 5,
-    seed: int = 0,
+    method: Literal["exact", "search", "sampled"] = "exact",
+    noise: float | None = None,
+    tol: float | None = None,
+    budget: int | None = None,
+    max_order: int | None = None,
+    seed: int | None = None,
     ids: Sequence[int] | None = None,
     **engine,
-) -> "Interactions | SparseInteractions":
+) -> Interactions:
     """Interactions between the players of each sample, as the model sees them.
 
     Parameters
@@ -37,34 +52,43 @@ def extract(
         As in `coalition_values`.
     kind : "and" or "and-or"
         Harsanyi dividends (the paper's Eq. 2), or the sparsest split into AND and OR.
-    method : "exact" or "sparse"
-        All ``2**n`` coalitions, up to 16 players; or SPEX (arXiv 2502.13870) as shapiq implements
-        it, which finds the few strong interactions of up to 64 players from `budget` coalitions.
-    noise, tol
+    method : "exact", "search" or "sampled"
+        - "exact": all ``2**n`` coalitions, up to 16 players.
+        - "search": SPEX (arXiv 2502.13870) as shapiq implements it, which finds the few strong
+          interactions of up to 64 players from `budget` coalitions.
+        - "sampled": v of `budget` random coalitions, for any number of players. Such values
+          determine no single interaction, but how reproducible and how similar models are over
+          all orders: `reliability`, `similarity` and `origins` take them.
+    noise, tol : float, default 0 and 1e-3
         Of `pi_lib.and_or_split`, for kind "and-or".
-    budget : int, default 8192
-        For method "sparse": coalitions per sample that SPEX may evaluate. It takes the largest
-        of its designs that fits; `meta` says how many that were. 258 more check the result.
+    budget : int, default 8192 for "search", 512 for "sampled"
+        Coalitions per sample. SPEX takes the largest of its designs that fits; `meta` says how
+        many that were, and 258 more check the result. For "sampled", two more: none and all.
     max_order : int, default 5
-        For method "sparse": largest order looked for. SPEX lowers it where the budget is short.
-    seed : int
-        For method "sparse": draws the coalitions, together with each sample's id.
+        For method "search": largest order looked for. SPEX lowers it where the budget is short.
+    seed : int, default 0
+        For methods "search" and "sampled": draws the coalitions, together with each sample's id,
+        so that all models are asked about the same ones.
     **engine
         `value`, `device`, `batch_size`, `autocast`, `share`, `keep` of `coalition_values`.
 
     Returns
     -------
-    Interactions or SparseInteractions
-        By method "exact" or "sparse". A sparse result is an estimate: look at its `r2`.
+    Interactions
+        Of method "search" it is an estimate: look at its `r2`. Its `meta` holds `kind`, `method`,
+        `n`, `players` (their class), `baseline`, `background` and `masking` of players that have
+        them, `value` (its name, and a digest of its code if it is not of `pi_lib`), and the
+        options of the method.
 
     Raises
     ------
     ValueError
-        As `coalition_values`; if `kind` or `method` is neither; for method "sparse" also if the
-        kind is "and-or", for more than 64 players, or if the budget is too small for SPEX, or so
-        large that enumeration costs less.
+        As `coalition_values`; if `kind` or `method` is none of these, or an option is given that
+        does nothing with them. For "search" and "sampled" also if the kind is "and-or", or the
+        budget so large that enumeration costs no more; for "search" for more than 64 players, or
+        if the budget is too small for SPEX.
     ImportError
-        If method "sparse" finds no shapiq.
+        If method "search" finds no shapiq.
 
     Examples
     --------
@@ -74,34 +98,160 @@ def extract(
     >>> extract(model, torch.ones(1, 2), [0], players).i_and
     tensor([[0., 0., 0., 1.]], dtype=torch.float64)
     """
-    if kind not in ("and", "and-or"):
-        raise ValueError(f"kind={kind!r}; expected 'and' or 'and-or'")
     if method == "sparse":
-        from pi_lib.search import extract_sparse
-
-        return extract_sparse(
-            model, inputs, labels, players,
-            kind=kind, budget=budget, max_order=max_order, seed=seed, ids=ids, **engine,
-        )  # fmt: skip
-    if method != "exact":
-        raise ValueError(f"method={method!r}; expected 'exact' or 'sparse'")
+        warnings.warn("method='sparse' is now 'search'", DeprecationWarning, stacklevel=2)
+        method = "search"
+    options = {
+        "noise": noise, "tol": tol, "budget": budget, "max_order": max_order, "seed": seed
+    }  # fmt: skip
+    options = _checked(kind, method, players.n, options)
     placements = players.place(inputs, ids)
-    v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
-    meta = {"kind": kind, "players": type(players).__name__, "n": players.n}
-    if kind == "and":
-        i_and, i_or = and_transform(v), None
+    if method == "exact":
+        v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
+        fields = _exact(v, kind, options)
     else:
-        from pi_lib.and_or import and_or_split
+        seeds = sample_ids([placement.inputs for placement in placements], ids)
+        rngs = [np.random.default_rng([options["seed"], sample]) for sample in seeds]
+        with games(model, inputs, labels, players, ids=ids, **engine) as samples:
+            pairs = zip(samples, rngs, strict=True)
+            if method == "sampled":
+                fields = _sampled(pairs, players.n, options["budget"])
+            else:
+                from pi_lib.search import search
 
-        split = and_or_split(v, noise=noise, tol=tol)
-        i_and, i_or = split.i_and, split.i_or
-        meta |= {"noise": noise, "tol": tol, "gap": split.gap.tolist()}
+                fields = search(pairs, players.n, options["budget"], options["max_order"])
+    details = fields.pop("details", {})
+    meta = {"kind": kind, "method": method, "n": players.n} | _settings(players, labels, engine)
     return Interactions(
-        v=v,
-        i_and=i_and,
-        i_or=i_or,
+        **fields,
+        n=players.n,
         players=[placement.names for placement in placements],
         labels=label_numbers(labels),
         ids=list(ids) if ids is not None else [],
-        meta=meta,
+        meta=meta | options | details,
     )
+
+
+def _checked(kind: str, method: str, n: int, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that act with this kind and method, with their defaults; refuses all others."""
+    given = {"kind": kind, "method": method}
+    if kind not in ("and", "and-or"):
+        raise ValueError(f"kind={kind!r}; expected 'and' or 'and-or'")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}; expected 'exact', 'search' or 'sampled'")
+    if kind == "and-or" and method != "exact":
+        raise ValueError(
+            f"kind={kind!r} with method={method!r}: the split into AND and OR needs the value of "
+            "every coalition, of which this method sees few; use kind='and', or method='exact'"
+        )
+    defaults = {
+        "noise": 0.0, "tol": 1e-3, "budget": 512 if method == "sampled" else 2**13,
+        "max_order": 5, "seed": 0,
+    }  # fmt: skip
+    acting = {}
+    for name, value in options.items():
+        what, choices = _ACTS_WITH[name]
+        if given[what] in choices:
+            acting[name] = defaults[name] if value is None else value
+        elif value is not None:
+            raise ValueError(
+                f"{name}={value!r} does nothing with {what}={given[what]!r}: it acts with {what}="
+                f"{' or '.join(map(repr, choices))}. Leave it out, or choose that {what}"
+            )
+    if (budget := acting.get("budget", 1)) < 1:
+        raise ValueError(f"budget={budget}; expected at least 1 coalition per sample")
+    if method != "exact" and budget >= 2**n:
+        raise ValueError(
+            f"{n} players have {2**n:,} coalitions, no more than budget={budget:,}: "
+            "method='exact' evaluates them all and is exact; or give a smaller budget"
+        )
+    return acting
+
+
+def _exact(v: Tensor, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a result of all coalitions."""
+    if kind == "and":
+        return {"v": v, "i_and": and_transform(v)}
+    from pi_lib.and_or import and_or_split
+
+    split = and_or_split(v, **options)
+    return {
+        "v": v, "i_and": split.i_and, "i_or": split.i_or, "details": {"gap": split.gap.tolist()}
+    }  # fmt: skip
+
+
+def _sampled(pairs, n: int, budget: int) -> dict[str, Any]:
+    """Fields of a result of random coalitions, drawn independently with each player in or out."""
+    ends = torch.tensor([[False] * n, [True] * n])
+    drawn, rows = torch.empty(0, budget, n, dtype=torch.bool), []
+    for game, rng in pairs:
+        coalitions = torch.from_numpy(rng.random((budget, n)) < 0.5)
+        drawn = torch.cat([drawn, coalitions[None]])
+        rows.append(game(torch.cat([ends, coalitions])))
+    v = torch.stack(rows) if rows else torch.empty(0, budget + 2, dtype=torch.float64)
+    return {"v": v[:, 2:], "ends": v[:, :2], "sampled": drawn}
+
+
+def _settings(players, labels, engine: dict[str, Any]) -> dict[str, Any]:
+    """What decides v beside model, samples and coalitions, as JSON values."""
+    settings = {"value": value_name(engine.get("value", values.log_odds))}
+    if torch.as_tensor(labels).ndim != 1:  # a box or map each, which `label_numbers` leaves out
+        settings["labels"] = fingerprint(torch.as_tensor(labels))
+    settings["players"] = type(players).__name__
+    for name in ("baseline", "background", "masking"):
+        setting = getattr(players, name, None)
+        if name == "baseline" and setting == "mean" and getattr(players, "mean", None) is not None:
+            setting = torch.as_tensor(players.mean)
+        if isinstance(setting, Tensor):
+            few = setting.numel() <= 4
+            setting = str(setting.tolist()) if few else f"tensor {fingerprint(setting)}"
+        if setting is not None:
+            settings[name] = setting if isinstance(setting, str) else repr(setting)
+    return settings
+
+
+def value_name(value: Callable) -> str:
+    """A value function's name; with a digest of its code, if it is not one of `pi_lib`.
+
+    The digest covers what the function calls from its closure and its defaults, not its globals.
+
+    Examples
+    --------
+    >>> value_name(values.log_odds)
+    'log_odds'
+    >>> value_name(lambda outputs, labels: outputs[:, 0]).split()[0]
+    '<lambda>'
+    """
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if getattr(values, name, None) is value:
+        return name
+    return f"{name} {fingerprint(_code(value))}"
+
+
+def _code(part, depth: int = 0) -> Any:
+    """What decides the answers of a function, as `fingerprint` takes it: no address in memory."""
+    plain = str | bytes | int | float | complex | None | Tensor | torch.nn.Module
+    if isinstance(part, plain):
+        return part
+    if depth > 8:  # a closure that holds itself
+        return type(part).__qualname__
+    if isinstance(part, functools.partial):
+        inside = [part.func, part.args, part.keywords]
+    elif isinstance(part, types.MethodType):
+        inside = [part.__func__, part.__self__]
+    elif isinstance(part, types.FunctionType):
+        cells = [cell.cell_contents for cell in part.__closure__ or ()]
+        inside = [part.__code__, cells, part.__defaults__, part.__kwdefaults__]
+    elif isinstance(part, types.CodeType):
+        inside = [part.co_code.hex(), part.co_consts, part.co_names]
+    elif isinstance(part, list | tuple):
+        inside = part
+    elif isinstance(part, dict):
+        inside = [x for item in part.items() for x in item]
+    elif isinstance(part, set | frozenset):
+        inside = sorted(map(repr, part))
+    else:  # an object: its class's call, and its plain attributes
+        own = {name: x for name, x in getattr(part, "__dict__", {}).items() if isinstance(x, plain)}
+        name = getattr(part, "__qualname__", type(part).__qualname__)
+        inside = [name, inspect.getattr_static(part, "__call__", None), own]
+    return [_code(x, depth + 1) for x in inside]

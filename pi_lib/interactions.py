@@ -1,11 +1,11 @@
-"""The result: interactions of a batch of samples, with what they came from.
+"""The result: v of a batch of samples, and what v is a sum of; exact, searched or sampled.
 
-Select (`salient`, `by_order`, `top`), show (`to_frame`), keep (`save`, `load`), hand on
-(`to_shapiq`).
+Select (`salient`, `by_order`, `top`), show (`to_frame`), store (`save`, `load`), hand on
+(`to_shapiq`); and `check_comparable`, which refuses to compare what is not alike.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,24 +15,207 @@ import torch
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, label, members, order, players_in_game
-from pi_lib.transforms import and_inverse
+from pi_lib.transforms import and_inverse, and_transform, checked
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    pass
 
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Interactions of B samples with n players each, from `pi_lib.extract`.
 
-class Selection:
-    """What `Interactions` and `SparseInteractions` select alike, from `v`, `terms` and `orders`."""
+    What there is depends on `method`: "exact" has v and the interactions of all ``2**n``
+    coalitions; "search" has the few strong interactions that SPEX found, each an estimate, those
+    not listed being estimated as 0; "sampled" has v of M random coalitions and no interactions.
+
+    Attributes
+    ----------
+    v : (B, 2**n), for "search" (B, 2), for "sampled" (B, M) float64
+        Value of every coalition, in nats for log-odds; for "search" the model's own ``v({})`` and
+        ``v(N)``, which the interactions add up to but roughly; for "sampled" of each coalition of
+        `sampled`.
+    i_and : (B, 2**n), for "search" (B, M) float64; None for "sampled"
+        AND interactions; index 0 is ``v({})``.
+    i_or : (B, 2**n) float64 or None
+        OR interactions, if v was split into AND and OR.
+    players : list of list of str
+        Names of each sample's players.
+    labels, ids : list of int
+        True class and id of each sample; where what is true is no one number, labels are 0.
+    meta : dict
+        How it was made, as JSON values: see `pi_lib.extract`.
+    coalitions : list of M int, only for "search"
+        Bitmask of each interaction, the empty coalition first. They are Python integers: with 64
+        players they exceed int64.
+    r2 : (B,) float64, only for "search"
+        Share of the variance of v over coalitions, each player in with probability 1/2, that the
+        interactions explain; measured on 256 coalitions that the estimate was not made from.
+        NaN where v does not vary.
+    sampled : (B, M, n) bool, only for "sampled"
+        The coalitions that v is of, drawn uniformly and independently.
+    ends : (B, 2) float64, only for "sampled"
+        ``v({})`` and ``v(N)``.
+    n : int
+        Number of players; need not be given where `v`, `sampled` or `players` tell it.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match the method, or players, labels and ids are not of B samples.
+
+    Examples
+    --------
+    >>> Interactions.from_values(torch.tensor([[0., 1., 2., 5.]])).i_and
+    tensor([[0., 1., 2., 2.]], dtype=torch.float64)
+    """
+
+    v: Tensor
+    i_and: Tensor | None = None
+    i_or: Tensor | None = None
+    players: list[list[str]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+    coalitions: list[int] | None = None
+    r2: Tensor | None = None
+    sampled: Tensor | None = None
+    ends: Tensor | None = None
+    n: int | None = None
+
+    _ARRAYS = ("v", "i_and", "i_or", "r2", "sampled", "ends")
+    _LISTS = ("players", "labels", "ids")
+
+    def __post_init__(self):
+        samples, fill = len(self.v), object.__setattr__
+        n = self._count_players()
+        if self.n not in (None, n):
+            raise ValueError(f"n={self.n}, but these are values of {n} players")
+        terms = self.v.shape[-1] if self.coalitions is None else len(self.coalitions)
+        shapes = {
+            "exact": {"v": (samples, 2**n), "i_and": (samples, 2**n), "i_or": (samples, 2**n)},
+            "search": {"v": (samples, 2), "i_and": (samples, terms), "r2": (samples,)},
+            "sampled": {
+                "v": (samples, terms), "sampled": (samples, terms, n), "ends": (samples, 2)
+            },
+        }[self.method]  # fmt: skip
+        for name in self._ARRAYS:
+            x, expected = getattr(self, name), shapes.get(name)
+            found = None if x is None else tuple(x.shape)
+            if found != expected and not (name == "i_or" and x is None):
+                raise ValueError(
+                    f"a result of method {self.method!r}: expected {name} of shape {expected}; "
+                    f"got {found}"
+                )
+        if self.coalitions is not None and (
+            self.coalitions[:1] != [0] or len(set(self.coalitions)) != terms
+        ):
+            raise ValueError("expected coalitions that differ, the empty one (0) first")
+        fill(self, "n", n)
+        fill(self, "players", self.players or [[str(i) for i in range(n)]] * samples)
+        fill(self, "labels", self.labels or [0] * samples)
+        fill(self, "ids", self.ids or list(range(samples)))
+        lengths = {len(self.players), len(self.labels), len(self.ids)}
+        if lengths != {samples} or {len(names) for names in self.players} - {n}:
+            raise ValueError(f"players, labels and ids must name {samples} samples of {n} players")
+
+    def _count_players(self) -> int:
+        if self.method == "sampled":
+            return self.sampled.shape[-1]
+        if self.method == "exact":
+            return players_in_game(self.v)
+        if self.n is None and not self.players:
+            raise ValueError("interactions of some coalitions need n or players: of how many?")
+        return len(self.players[0]) if self.n is None else self.n
+
+    @classmethod
+    def from_values(cls, v: Tensor, labels=None, ids=None, players=None, meta=None):
+        """AND interactions from the values of all coalitions.
+
+        Parameters
+        ----------
+        v : (B, 2**n) real
+            Value of every coalition of each sample; bit i of the index is player i.
+        labels, ids : sequence of int, optional
+            True class and id of each sample.
+        players : list of list of str, optional
+            Names of each sample's players.
+        meta : dict, optional
+            How the values were made.
+
+        Raises
+        ------
+        ValueError
+            If `v` has another shape, or holds a value that is not finite.
+
+        Examples
+        --------
+        >>> Interactions.from_values(torch.tensor([[0., 1., 2., 5.]]), ids=[7]).top(1)["players"][0]
+        '{1}'
+        """
+        v = checked(v)
+        if v.ndim != 2:
+            raise ValueError(f"expected v of shape (samples, 2**n); got {tuple(v.shape)}")
+        labels, ids, players = (list(x) if x is not None else [] for x in (labels, ids, players))
+        return cls(
+            v=v, i_and=and_transform(v), labels=labels, ids=ids, players=players, meta=meta or {}
+        )
 
     def __len__(self) -> int:
         return len(self.v)
 
+    def __repr__(self) -> str:
+        if self.method == "exact":
+            made = f"kind={self.kind!r}"
+        elif self.method == "search":
+            made = f"search: {len(self.coalitions)} terms, mean r2={self.r2.mean().item():.3g}"
+        else:
+            made = f"sampled: {self.v.shape[-1]} coalitions each"
+        return f"Interactions({len(self)} samples, n={self.n}, {made})"
+
+    @property
+    def method(self) -> Literal["exact", "search", "sampled"]:
+        """Which coalitions it is of: all, those that a search found, or some at random."""
+        if self.sampled is not None:
+            return "sampled"
+        return "exact" if self.coalitions is None else "search"
+
+    @property
+    def kind(self) -> Literal["and", "and-or"] | None:
+        """What v was written as a sum of; None for a sampled result."""
+        return None if self.method == "sampled" else "and" if self.i_or is None else "and-or"
+
     @property
     def scale(self) -> float:
         """Mean over samples of ``|v(N) - v({})|``, by which models are made comparable."""
-        return (self.v[:, -1] - self.v[:, 0]).abs().mean().item()
+        ends = self.v[:, [0, -1]] if self.ends is None else self.ends
+        return (ends[:, 1] - ends[:, 0]).abs().mean().item()
+
+    @property
+    def terms(self) -> Tensor:
+        """All interactions side by side, ``(B, M)``: AND first, then OR if any.
+
+        Raises
+        ------
+        ValueError
+            If the result is sampled: values of some coalitions determine no single interaction.
+        """
+        if self.method == "sampled":
+            raise ValueError(
+                f"this result is sampled: it holds v of {self.v.shape[-1]} random coalitions a "
+                "sample, which determine no single interaction. pi_lib.reliability, "
+                "pi_lib.similarity and pi_lib.origins take such results; for interactions, extract "
+                "with method='exact' (up to 16 players) or 'search' (up to 64)"
+            )
+        return self.i_and if self.i_or is None else torch.cat([self.i_and, self.i_or], -1)
+
+    @property
+    def orders(self) -> Tensor:
+        """Order of each of `terms`, int64 ``(M,)``; order 0 is the empty coalition."""
+        if self.coalitions is not None:
+            return torch.tensor([s.bit_count() for s in self.coalitions])
+        terms = self.terms.shape[-1]
+        return order(self.n).repeat(terms >> self.n)
 
     def salient(self, tau: float = 0.05) -> Tensor:
         """Which of `terms` are salient: ``|I(S)| > tau * max_S |I(S)|`` of that sample.
@@ -65,113 +248,40 @@ class Selection:
         strongest = frame["value"].abs().sort_values(ascending=False, kind="stable").index[:k]
         return frame.loc[strongest].reset_index(drop=True).assign(sample=sample)
 
-
-@dataclass(frozen=True, eq=False)
-class Interactions(Selection):
-    """Interactions of B samples with n players each.
-
-    Attributes
-    ----------
-    v : (B, 2**n) float64
-        Value of every coalition, in nats for log-odds.
-    i_and : (B, 2**n) float64
-        AND interactions; index 0 is ``v({})``.
-    i_or : (B, 2**n) float64 or None
-        OR interactions, if v was split into AND and OR.
-    players : list of list of str
-        Names of each sample's players.
-    labels, ids : list of int
-        True class and id of each sample; where what is true is no one number, labels are 0.
-    meta : dict
-        How it was made, as JSON values.
-    """
-
-    v: Tensor
-    i_and: Tensor
-    i_or: Tensor | None = None
-    players: list[list[str]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
-        for name in ("v", "i_and", "i_or"):
-            x = getattr(self, name)
-            if x is not None and (x.ndim != 2 or x.shape != self.v.shape):
-                raise ValueError(
-                    f"expected {name} of shape (samples, 2**n) = {tuple(self.v.shape)}; "
-                    f"got {tuple(x.shape)}"
-                )
-        n, samples = players_in_game(self.v), len(self.v)
-        fill = object.__setattr__
-        fill(self, "players", self.players or [[str(i) for i in range(n)]] * samples)
-        fill(self, "labels", self.labels or [0] * samples)
-        fill(self, "ids", self.ids or list(range(samples)))
-        lengths = {len(self.players), len(self.labels), len(self.ids)}
-        if lengths != {samples} or {len(names) for names in self.players} - {n}:
-            raise ValueError(f"players, labels and ids must name {samples} samples of {n} players")
-
-    def __repr__(self) -> str:
-        return f"Interactions({len(self)} samples, n={self.n}, kind={self.kind!r})"
-
-    @property
-    def n(self) -> int:
-        """Number of players."""
-        return players_in_game(self.v)
-
-    @property
-    def kind(self) -> Literal["and", "and-or"]:
-        """What v was written as a sum of."""
-        return "and" if self.i_or is None else "and-or"
-
-    @property
-    def terms(self) -> Tensor:
-        """All interactions side by side, ``(B, M)``: AND first, then OR if any."""
-        return self.i_and if self.i_or is None else torch.cat([self.i_and, self.i_or], -1)
-
-    @property
-    def orders(self) -> Tensor:
-        """Order of each of `terms`, int64 ``(M,)``; order 0 is the empty coalition."""
-        return order(self.n).repeat(1 if self.i_or is None else 2)
-
     def to_frame(self) -> "pd.DataFrame":
-        """One row per interaction: sample, id, label, kind, coalition, order, players, value."""
+        """One row per interaction: sample, id, label, kind, coalition, order, players, value.
+
+        Of a search, one row per interaction found in that sample, and one for ``v({})``.
+        """
         import pandas as pd
 
-        size = 2**self.n
-        kinds = [("and", self.i_and)] + ([] if self.i_or is None else [("or", self.i_or)])
-        return pd.concat(
-            [
-                pd.DataFrame(
-                    {
-                        "sample": sample,
-                        "id": self.ids[sample],
-                        "label": self.labels[sample],
-                        "kind": kind,
-                        "coalition": range(size),
-                        "order": order(self.n).numpy(),
-                        "players": [label(s, self.players[sample]) for s in range(size)],
-                        "value": values[sample].cpu().numpy(),
-                    }
-                )
-                for sample in range(len(self))
-                for kind, values in kinds
-            ],
-            ignore_index=True,
-        )
+        rows = [
+            (i, self.ids[i], self.labels[i], kind, s, s.bit_count(), label(s, self.players[i]), x)
+            for i in range(len(self))
+            for kind, s, x in self._terms_of(i)
+        ]
+        columns = ["sample", "id", "label", "kind", "coalition", "order", "players", "value"]
+        unsigned = {"coalition": "uint64" if self.n > 62 else "int64"}
+        return pd.DataFrame(rows, columns=columns).astype(unsigned)
+
+    def _terms_of(self, sample: int) -> Iterator[tuple[str, int, float]]:
+        """Kind, coalition and value of one sample's interactions; of a search, those it found."""
+        coalitions = range(2**self.n) if self.coalitions is None else self.coalitions
+        values = self.terms[sample].tolist()
+        for k, value in enumerate(values):
+            s = coalitions[k % len(coalitions)]
+            if value != 0 or s == 0 or self.coalitions is None:
+                yield ("and" if k < len(coalitions) else "or"), s, value
 
     def __getitem__(self, samples: slice | Sequence[int]) -> "Interactions":
-        """Interactions of some of the samples."""
+        """The result for some of the samples."""
         chosen = list(range(len(self))[samples] if isinstance(samples, slice) else samples)
+        arrays = {name: getattr(self, name) for name in self._ARRAYS}
         return Interactions(
-            v=self.v[chosen],
-            i_and=self.i_and[chosen],
-            i_or=None if self.i_or is None else self.i_or[chosen],
-            players=[self.players[i] for i in chosen],
-            labels=[self.labels[i] for i in chosen],
-            ids=[self.ids[i] for i in chosen],
-            meta=self.meta,
-        )
+            **{name: x if x is None else x[chosen] for name, x in arrays.items()},
+            **{name: [getattr(self, name)[i] for i in chosen] for name in self._LISTS},
+            meta=self.meta, coalitions=self.coalitions, n=self.n,
+        )  # fmt: skip
 
     def to_shapiq(self, sample: int = 0):
         """AND interactions of one sample as `shapiq.InteractionValues` of index "Moebius".
@@ -184,17 +294,21 @@ class Interactions(Selection):
         try:
             from shapiq import InteractionValues
         except ImportError as error:
-            raise ImportError("to_shapiq needs shapiq: pip install shapiq") from error
+            raise ImportError("to_shapiq needs shapiq: pip install 'pi_lib[search]'") from error
 
+        values = {s: value for kind, s, value in self._terms_of(sample) if kind == "and"}
+        searched = self.method == "search"
         return InteractionValues(
-            values=self.i_and[sample].cpu().numpy(),
+            values=np.array(list(values.values())),
+            # without it shapiq lists all 2**n coalitions
+            interaction_lookup={tuple(members(s)): k for k, s in enumerate(values)},
             index="Moebius",
             n_players=self.n,
             min_order=0,
             max_order=self.n,
-            interaction_lookup={tuple(members(s)): s for s in range(2**self.n)},
-            estimated=False,
-            baseline_value=self.v[sample, 0].item(),
+            estimated=searched,
+            estimation_budget=self.meta.get("forwards") if searched else None,
+            baseline_value=values[0],
         )
 
     @classmethod
@@ -213,37 +327,35 @@ class Interactions(Selection):
         ValueError
             If an index is not "Moebius", or the numbers of players differ.
         """
-        if wrong := sorted({one.index for one in values} - {"Moebius"}):
+        if wrong := sorted({game.index for game in values} - {"Moebius"}):
             raise ValueError(f"expected values of index 'Moebius'; got {wrong[0]!r}")
-        sizes = {one.n_players for one in values}
+        sizes = {game.n_players for game in values}
         if len(sizes) != 1:
             raise ValueError(f"expected samples of one number of players; got {sorted(sizes)}")
         i_and = torch.zeros(len(values), 2 ** sizes.pop(), dtype=torch.float64)
-        for row, one in zip(i_and, values, strict=True):
-            for players, position in one.interaction_lookup.items():
-                row[coalition(players)] = float(one.values[position])
-            row[0] = one.baseline_value
+        for row, game in zip(i_and, values, strict=True):
+            for players, position in game.interaction_lookup.items():
+                row[coalition(players)] = float(game.values[position])
+            row[0] = game.baseline_value
         return cls(v=and_inverse(i_and), i_and=i_and, **fields)
 
     def save(self, path: str | Path) -> Path:
         """Write to one safetensors file: float32 arrays beside a JSON header. Returns the path."""
         from safetensors.torch import save_file
 
-        path = Path(path)
-        arrays = {"v": self.v, "i_and": self.i_and, "i_or": self.i_or}
-        header = {
-            "players": self.players, "labels": self.labels, "ids": self.ids, "meta": self.meta,
-        }  # fmt: skip
-        save_file(
-            {k: x.float().contiguous().cpu() for k, x in arrays.items() if x is not None},
-            path,
-            metadata={"pi_lib": json.dumps(header)},
-        )
-        return path
+        arrays = {name: getattr(self, name) for name in self._ARRAYS if name != "sampled"}
+        arrays = {k: x.float().contiguous().cpu() for k, x in arrays.items() if x is not None}
+        header = {name: getattr(self, name) for name in ("n", *self._LISTS, "meta")}
+        if self.coalitions is not None:
+            header["coalitions"] = [members(s) for s in self.coalitions]
+        if self.sampled is not None:
+            arrays["sampled"] = torch.from_numpy(np.packbits(self.sampled.numpy(), axis=-1))
+        save_file(arrays, path, metadata={"pi_lib": json.dumps(header)})
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Interactions":
-        """Read what `save` wrote; arrays come back as float64.
+        """Read what `save` wrote, in this version or an earlier one; float64 arrays.
 
         Raises
         ------
@@ -252,24 +364,99 @@ class Interactions(Selection):
         FileNotFoundError
             If there is no such file.
         """
-        arrays, header = read(path)
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {})["pi_lib"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} holds no interactions: it was not written by pi_lib, or is damaged "
+                f"({error})"
+            ) from error
+        packed = arrays.pop("sampled", None)
+        fields = {name: x.double() for name, x in arrays.items()} | header
+        if packed is not None:
+            bits = np.unpackbits(packed.numpy(), axis=-1, count=header["n"])
+            fields["sampled"] = torch.from_numpy(bits.astype(bool))
         if "coalitions" in header:
-            raise ValueError(f"{path} holds sparse interactions: SparseInteractions.load reads it")
-        return cls(**arrays, **header)
+            fields["coalitions"] = [coalition(players) for players in header["coalitions"]]
+        return cls(**fields)
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Arrays (float64) and header of a file that interactions were saved to."""
-    from safetensors import SafetensorError, safe_open
+# What two results must have in common to be compared: keys of `meta`, and how an error calls them.
+_SETTINGS = {
+    "labels": "labels",  # a digest, where they are no class numbers
+    "value": "value",
+    "players": "class of players",
+    "baseline": "baseline",
+    "background": "background",
+    "masking": "masking",
+    "precision": "precision",
+}
 
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["pi_lib"])
-            return {name: file.get_tensor(name).double() for name in file.keys()}, header
-    except (SafetensorError, KeyError, ValueError) as error:
+
+def check_comparable(*results: Interactions) -> None:
+    """Refuse results that cannot be compared: of other samples, players, values or settings.
+
+    A key of `meta` that one of two results lacks is not compared.
+
+    Raises
+    ------
+    ValueError
+        If results differ in method, n, kind, ids, players, labels, value, baseline, background,
+        masking, precision, or, where they are sampled, in coalitions: all that differs is named.
+        If one is of method "search".
+    TypeError
+        If one is no `Interactions`.
+
+    Examples
+    --------
+    >>> first = Interactions.from_values(torch.zeros(1, 2), labels=[3])
+    >>> other = Interactions.from_values(torch.ones(1, 2), labels=[4])
+    >>> check_comparable(first, other)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: the results differ in labels ([3] against [4]): extract both models ...
+    """
+    for result in results:
+        if not isinstance(result, Interactions):
+            raise TypeError(
+                f"got {type(result).__name__}; expected Interactions, from pi_lib.extract"
+            )
+        if result.method == "search":
+            raise ValueError(
+                "results of method 'search' are not compared: an interaction that one of them "
+                "lacks may only have been missed. Extract with method='exact' or 'sampled'"
+            )
+    differing: dict[str, str] = {}
+    first = results[0]
+    for other in results[1:]:
+        names = ["method", "n", "kind", "ids", "labels"]
+        names += ["players"] * (first.n == other.n)  # else they differ anyway
+        pairs = [(name, getattr(first, name), getattr(other, name)) for name in names]
+        pairs += [
+            (what, first.meta[key], other.meta[key])
+            for key, what in _SETTINGS.items()
+            if key in first.meta and key in other.meta
+        ]
+        if first.method == other.method == "sampled" and first.sampled.shape == other.sampled.shape:
+            same = torch.equal(first.sampled, other.sampled)
+            pairs.append(("coalitions", "those drawn", "those drawn" if same else "others"))
+        for what, one, two in pairs:
+            if one != two:
+                differing.setdefault(what, f"{what} ({_short(one)} against {_short(two)})")
+    if differing:
         raise ValueError(
-            f"{path} holds no interactions: it was not written by pi_lib, or is damaged ({error})"
-        ) from error
+            f"the results differ in {', '.join(differing.values())}: extract both models on the "
+            "same samples, with the same ids, labels, players, value and precision"
+        )
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def label_numbers(labels) -> list[int]:
@@ -284,176 +471,3 @@ def sum_by_order(terms: Tensor, orders: Tensor, n: int) -> Tensor:
     sums.index_add_(-1, orders.to(terms.device), terms)
     sums[..., 0] = 0
     return sums
-
-
-@dataclass(frozen=True, eq=False)
-class SparseInteractions(Selection):
-    """Estimated AND interactions of B samples with n players each: the strong ones, few of 2**n.
-
-    Made by ``extract(..., method="sparse")``. It selects, shows, keeps and hands on as
-    `Interactions` does. Interactions that are not listed are estimated as 0.
-
-    Attributes
-    ----------
-    n : int
-        Number of players.
-    coalitions : list of M int
-        Bitmasks of the coalitions found in any sample, the empty one first, by order. They are
-        Python integers: with 64 players they exceed int64.
-    i_and : (B, M) float64
-        Harsanyi dividends; 0 where a sample has none. Column 0 estimates ``v({})``.
-    r2 : (B,) float64
-        Share of the variance of v over coalitions, each player in with probability 1/2, that the
-        interactions explain; measured on 256 coalitions that the estimate was not made from.
-        NaN where v does not vary.
-    v : (B, 2) float64
-        The model's own ``v({})`` and ``v(N)``, which the interactions add up to but roughly.
-    players : list of list of str
-        Names of each sample's players.
-    labels, ids : list of int
-        True class and id of each sample; where what is true is no one number, labels are 0.
-    meta : dict
-        How it was made, as JSON values.
-    """
-
-    n: int
-    coalitions: list[int]
-    i_and: Tensor
-    r2: Tensor
-    v: Tensor
-    players: list[list[str]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
-        samples = len(self.v)
-        for name, shape in {
-            "i_and": (samples, len(self.coalitions)), "r2": (samples,), "v": (samples, 2)
-        }.items():  # fmt: skip
-            if (found := tuple(getattr(self, name).shape)) != shape:
-                raise ValueError(f"expected {name} of shape {shape}; got {found}")
-        if self.coalitions[:1] != [0] or len(set(self.coalitions)) != len(self.coalitions):
-            raise ValueError("expected coalitions that differ, the empty one (0) first")
-        fill = object.__setattr__
-        fill(self, "players", self.players or [[str(i) for i in range(self.n)]] * samples)
-        fill(self, "labels", self.labels or [0] * samples)
-        fill(self, "ids", self.ids or list(range(samples)))
-        lengths = {len(self.players), len(self.labels), len(self.ids)}
-        if lengths != {samples} or {len(names) for names in self.players} - {self.n}:
-            raise ValueError(
-                f"players, labels and ids must name {samples} samples of {self.n} players"
-            )
-
-    def __repr__(self) -> str:
-        return (
-            f"SparseInteractions({len(self)} samples, n={self.n}, "
-            f"{len(self.coalitions)} coalitions, mean r2={self.r2.mean().item():.3g})"
-        )
-
-    @property
-    def kind(self) -> Literal["and"]:
-        """What v was written as a sum of."""
-        return "and"
-
-    @property
-    def terms(self) -> Tensor:
-        """All interactions, ``(B, M)``."""
-        return self.i_and
-
-    @property
-    def orders(self) -> Tensor:
-        """Order of each of `terms`, int64 ``(M,)``; order 0 is the empty coalition."""
-        return torch.tensor([s.bit_count() for s in self.coalitions])
-
-    def to_frame(self) -> "pd.DataFrame":
-        """One row per interaction found in a sample: columns as `Interactions.to_frame`."""
-        import pandas as pd
-
-        rows = [
-            (i, self.ids[i], self.labels[i], "and", s, s.bit_count(), label(s, self.players[i]), x)
-            for i in range(len(self))
-            for s, x in self._found(i).items()
-        ]
-        columns = ["sample", "id", "label", "kind", "coalition", "order", "players", "value"]
-        return pd.DataFrame(rows, columns=columns).astype({"coalition": "uint64"})
-
-    def __getitem__(self, samples: slice | Sequence[int]) -> "SparseInteractions":
-        """Interactions of some of the samples."""
-        chosen = list(range(len(self))[samples] if isinstance(samples, slice) else samples)
-        return SparseInteractions(
-            n=self.n,
-            coalitions=self.coalitions,
-            i_and=self.i_and[chosen],
-            r2=self.r2[chosen],
-            v=self.v[chosen],
-            players=[self.players[i] for i in chosen],
-            labels=[self.labels[i] for i in chosen],
-            ids=[self.ids[i] for i in chosen],
-            meta=self.meta,
-        )
-
-    def to_shapiq(self, sample: int = 0):
-        """Interactions of one sample as `shapiq.InteractionValues` of index "Moebius".
-
-        Raises
-        ------
-        ImportError
-            If shapiq is not installed.
-        """
-        try:
-            from shapiq import InteractionValues
-        except ImportError as error:
-            raise ImportError("to_shapiq needs shapiq: pip install shapiq") from error
-
-        found = self._found(sample)
-        return InteractionValues(
-            values=np.array(list(found.values())),
-            # without it shapiq lists all 2**n coalitions
-            interaction_lookup={tuple(members(s)): k for k, s in enumerate(found)},
-            index="Moebius",
-            n_players=self.n,
-            min_order=0,
-            max_order=self.n,
-            estimated=True,
-            estimation_budget=self.meta.get("forwards"),
-            baseline_value=self.i_and[sample, 0].item(),
-        )
-
-    def save(self, path: str | Path) -> Path:
-        """Write to one safetensors file: float32 arrays beside a JSON header. Returns the path."""
-        from safetensors.torch import save_file
-
-        header = {
-            "n": self.n, "coalitions": [members(s) for s in self.coalitions],
-            "players": self.players, "labels": self.labels, "ids": self.ids, "meta": self.meta,
-        }  # fmt: skip
-        arrays = {name: getattr(self, name) for name in ("i_and", "r2", "v")}
-        save_file(
-            {name: x.float().contiguous().cpu() for name, x in arrays.items()},
-            path,
-            metadata={"pi_lib": json.dumps(header)},
-        )
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SparseInteractions":
-        """Read what `save` wrote; arrays come back as float64.
-
-        Raises
-        ------
-        ValueError
-            If the file holds something else, or is damaged.
-        FileNotFoundError
-            If there is no such file.
-        """
-        arrays, header = read(path)
-        if "coalitions" not in header:
-            raise ValueError(f"{path} holds no sparse interactions: Interactions.load reads it")
-        header["coalitions"] = [coalition(players) for players in header["coalitions"]]
-        return cls(**arrays, **header)
-
-    def _found(self, sample: int) -> dict[int, float]:
-        """Coalition to value, of those found in one sample, and the empty one."""
-        values = zip(self.coalitions, self.i_and[sample].tolist(), strict=True)
-        return {s: value for s, value in values if value != 0 or s == 0}

@@ -3,11 +3,14 @@ how directly a run approached its target (arXiv 2410.08455, section 3).
 
 Everything here compares `Interactions` of the same samples and players under different models.
 Each model's interactions are divided by its mean ``|v(N) - v({})|``, then those that are not
-salient are dropped. Means over samples carry bootstrap confidence intervals.
+salient are dropped. Means over samples carry bootstrap confidence intervals. A sample whose value
+does not move under a model, or a model whose value does not move, is not measurable and left out.
+
+A share alone says nothing: every `Share` stands beside what chance and a second run give.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,12 +18,114 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pi_lib.interactions import Interactions, sum_by_order
-from pi_lib.statistics import Estimate, bootstrap, ratio_of_sums
+from pi_lib.coalitions import order
+from pi_lib.interactions import Interactions, check_comparable, sum_by_order
+from pi_lib.statistics import (
+    RESAMPLES,
+    Difference,
+    Estimate,
+    bootstrap,
+    ratio_of_sums,
+    resample_counts,
+    resample_run_counts,
+)
 from pi_lib.transforms import and_inverse, or_inverse
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+ONE_RUN = "one fine-tuned run: what another would have is not known; give compare() second_runs"
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # of the largest |v|: less is no movement
+
+
+@dataclass(frozen=True)
+class Share(Estimate):
+    """A share of one network's strength that another has, beside chance and a second run.
+
+    Attributes
+    ----------
+    chance : Estimate
+        The same share after the other network's interactions were shuffled within each sample and
+        order, positions and signs: the exact mean over all ways to shuffle.
+    second_run : Estimate
+        The same share where a second fine-tuned run stands in; says so where none was given.
+    over_chance, under_second_run : Difference
+        The share minus chance; that of the second run minus the share. Paired by sample.
+
+    Examples
+    --------
+    >>> share = Share.of_sums(np.ones(9), np.full(9, 2.0), np.full(9, 0.5))
+    >>> print(share, share.chance, share.second_run)
+    0.50 [0.50, 0.50] 0.25 [0.25, 0.25] not measurable
+    >>> share.row()["verdict"]
+    'above chance'
+    """
+
+    chance: Estimate = field(kw_only=True)
+    second_run: Estimate = field(kw_only=True)
+    over_chance: Difference = field(kw_only=True)
+    under_second_run: Difference = field(kw_only=True)
+
+    @classmethod
+    def of_sums(
+        cls,
+        part: np.ndarray,
+        whole: np.ndarray,
+        chance: np.ndarray,
+        second_runs: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    ) -> "Share":
+        """Ratios of sums over samples.
+
+        Parameters
+        ----------
+        part, whole, chance : (B,) float64
+            Strength that the other network has, of how much, and how much of it by chance.
+        second_runs : sequence of pairs of (B,) float64
+            Part and whole of each second run.
+        """
+        runs = np.mean([np.stack(pair) for pair in second_runs], 0) if len(second_runs) else None
+        rows = np.stack([np.asarray(x, dtype=np.float64) for x in (part, whole, chance)])
+        rows = rows if runs is None else np.vstack([rows, runs])
+        measured = rows[:, ~np.isnan(rows).any(0)]
+        left_out, samples = rows.shape[1] - measured.shape[1], measured.shape[1]
+        note = f"{left_out} of {rows.shape[1]} samples do not move" if left_out else ""
+        counts = np.ones((1, samples))
+        if samples > 1:
+            counts = np.vstack([counts, resample_counts(samples)])
+        part, whole, chance, *second = (
+            (counts @ measured.T).T if samples else np.full((3, 1), np.nan)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share, by_chance = (np.where(whole > 0, x / whole, np.nan) for x in (part, chance))
+            again = np.full_like(share, np.nan)
+            if second:
+                again = np.where(second[1] > 0, second[0] / second[1], np.nan)
+        if np.isnan(share[0]):
+            note = "no sample moves under both networks" if not samples else "there is no strength"
+        one_run = note if runs is not None else ONE_RUN
+        return cls(
+            **vars(Estimate.of(share[0], share[1:], note)),
+            chance=Estimate.of(by_chance[0], by_chance[1:], note),
+            second_run=Estimate.of(again[0], again[1:], one_run),
+            over_chance=Difference.of(share[0] - by_chance[0], share[1:] - by_chance[1:], note),
+            under_second_run=Difference.of(again[0] - share[0], again[1:] - share[1:], one_run),
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Where the share lies: above or below chance, or undecided, or not measurable."""
+        if not self.measurable:
+            return "not measurable"
+        side = self.over_chance.compared_with(0)
+        return side if side == "undecided" else f"{side} chance"
+
+    def row(self) -> dict[str, "Estimate | str"]:
+        """What a table shows: observed, chance, second_run, verdict."""
+        return {
+            "observed": Estimate(self.value, self.low, self.high, self.note),
+            "chance": self.chance, "second_run": self.second_run, "verdict": self.verdict,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +143,9 @@ class Knowledge:
         Players.
     tau : float
         The salience threshold they were made with.
+    results : tuple of Interactions
+        What it was made from: the pre-trained model's, the fine-tuned model's, those of second
+        fine-tuned runs.
     """
 
     preserved: Tensor
@@ -46,6 +154,7 @@ class Knowledge:
     orders: Tensor
     n: int
     tau: float
+    results: tuple[Interactions, ...]
 
     PARTS = ("preserved", "discarded", "new")
 
@@ -58,6 +167,11 @@ class Knowledge:
     def finetuned(self) -> Tensor:
         """The fine-tuned model's salient, normalised interactions (B, M)."""
         return self.preserved + self.new
+
+    @cached_property
+    def second_runs(self) -> list[Tensor]:
+        """Salient, normalised interactions (B, M) of each second fine-tuned run."""
+        return [normalised(result, self.tau) for result in self.results[2:]]
 
     def strength(self, part: str) -> Tensor:
         """``sum_{|S|=m} |K(S)|`` of one of `PARTS` by sample and order: (B, n + 1) float64.
@@ -91,7 +205,7 @@ class Knowledge:
             size = self.strength(part)
             for m in range(1, self.n + 1):
                 estimate = bootstrap(signed[:, m], size[:, m], statistic=ratio_of_sums)
-                rows.append({"part": part, "order": m} | vars(estimate))
+                rows.append({"part": part, "order": m, **_fields(estimate)})
         return pd.DataFrame(rows)
 
     def by_order(self) -> "pd.DataFrame":
@@ -103,20 +217,33 @@ class Knowledge:
             for m in range(1, self.n + 1)
         )
 
-    def preserved_share(self) -> Estimate:
-        """Share of the pre-trained strength that is preserved: a ratio of sums over samples."""
-        return self._share(slice(1, None))
+    def preserved_share(self) -> Share:
+        """Share of the pre-trained strength that is preserved: a ratio of sums over samples.
+
+        The second run: the share of a second fine-tuned run's strength that this one has.
+        """
+        return self._preserved_share(slice(1, None))
 
     def preserved_share_by_order(self) -> "pd.DataFrame":
-        """The same share within each order: order, value, low, high."""
+        """Within each order: order, value, low, high, chance, second_run, verdict."""
         return _frame(
-            {"order": m, **_fields(self._share(slice(m, m + 1)))} for m in range(1, self.n + 1)
+            {"order": m, **_beside(self._preserved_share(slice(m, m + 1)))}
+            for m in range(1, self.n + 1)
         )
 
-    def new_share(self) -> Estimate:
-        """Share of the fine-tuned strength that is new: a ratio of sums over samples."""
-        new, kept = self.strength("new").sum(-1), self.strength("preserved").sum(-1)
-        return bootstrap(new, new + kept, statistic=ratio_of_sums)
+    def new_share(self) -> Share:
+        """Share of the fine-tuned strength that is new: a ratio of sums over samples.
+
+        The second run: the share of it that a second fine-tuned run has not.
+        """
+        parts = self._overlaps
+        whole = parts["finetuned"].sum(-1)
+        return Share.of_sums(
+            whole - parts["preserved"].sum(-1),
+            whole,
+            whole - parts["chance"].sum(-1),
+            [(whole - both.sum(-1), whole) for both, _ in parts["second runs"]],
+        )
 
     def mean_order(self, part: str) -> Estimate:
         """Mean order of one part, weighted by strength: how complex it is."""
@@ -135,10 +262,30 @@ class Knowledge:
 
         return bootstrap(weighted[0], totals[0], weighted[1], totals[1], statistic=difference)
 
-    def _share(self, orders: slice) -> Estimate:
-        kept = self.strength("preserved")[:, orders].sum(-1)
-        dropped = self.strength("discarded")[:, orders].sum(-1)
-        return bootstrap(kept, kept + dropped, statistic=ratio_of_sums)
+    @cached_property
+    def _overlaps(self) -> dict:
+        """Strengths by sample and order that the shares are made of."""
+
+        def by_order(terms: Tensor) -> np.ndarray:
+            return sum_by_order(terms.abs(), self.orders, self.n).cpu().numpy()
+
+        return {
+            "pretrained": by_order(self.pretrained),
+            "finetuned": by_order(self.finetuned),
+            "preserved": by_order(self.preserved),
+            "chance": chance_overlap(self.pretrained, self.finetuned, self.n).cpu().numpy(),
+            "second runs": [
+                (by_order(shared(other, self.finetuned)), by_order(other))
+                for other in self.second_runs
+            ],
+        }
+
+    def _preserved_share(self, orders: slice) -> Share:
+        parts = self._overlaps
+        return Share.of_sums(
+            *(parts[name][:, orders].sum(-1) for name in ("preserved", "pretrained", "chance")),
+            [tuple(x[:, orders].sum(-1) for x in pair) for pair in parts["second runs"]],
+        )
 
     def plot(self, **options):
         """Strength by order of the three parts; see `pi_lib.book.figures.knowledge`."""
@@ -147,7 +294,13 @@ class Knowledge:
         return figures.knowledge(self, **options)
 
 
-def compare(pretrained: Interactions, finetuned: Interactions, tau: float = 0.05) -> Knowledge:
+def compare(
+    pretrained: Interactions,
+    finetuned: Interactions,
+    tau: float = 0.05,
+    *,
+    second_runs: Sequence[Interactions] = (),
+) -> Knowledge:
     """Preserved, discarded and new knowledge (method of arXiv 2410.08455, section 3.2).
 
     ``K_preserve(S) = sign(I_ft) min(|I_pre|, |I_ft|)`` where both have the same sign, else 0;
@@ -159,11 +312,14 @@ def compare(pretrained: Interactions, finetuned: Interactions, tau: float = 0.05
         Of the linear probe and of the fine-tuned model, on the same samples and players.
     tau : float, default 0.05
         Salience threshold. A set salient in only one of the models counts as not shared.
+    second_runs : sequence of Interactions, optional
+        Of other fine-tuned models that differ from the first in head and batch order alone:
+        without any, shares cannot say what would come back.
 
     Raises
     ------
     ValueError
-        If the two are not of the same samples, players and kind.
+        If they are not of the same samples, players, labels, values and kind.
 
     Examples
     --------
@@ -172,7 +328,10 @@ def compare(pretrained: Interactions, finetuned: Interactions, tau: float = 0.05
     >>> compare(before, before).preserved
     tensor([[0., 1.]], dtype=torch.float64)
     """
-    check_comparable(pretrained, finetuned)
+    results = (pretrained, finetuned, *second_runs)
+    check_comparable(*results)
+    if len({id(result) for result in results[1:]}) < len(results[1:]):
+        raise ValueError("second_runs: the same result is given twice")
     before, after = normalised(pretrained, tau), normalised(finetuned, tau)
     preserved = shared(before, after)
     return Knowledge(
@@ -182,6 +341,7 @@ def compare(pretrained: Interactions, finetuned: Interactions, tau: float = 0.05
         orders=pretrained.orders,
         n=pretrained.n,
         tau=tau,
+        results=results,
     )
 
 
@@ -193,30 +353,46 @@ class Learned:
     ----------
     found, preserved : (B, n + 1) float64
         By sample and order: strength found in the other model, strength preserved.
+    chance : (B, n + 1) float64
+        Strength that would be found by chance, the other model's interactions being shuffled.
+    second_runs : list of (B, n + 1) float64
+        Strength found in each second fine-tuned run.
     """
 
     found: Tensor
     preserved: Tensor
+    chance: Tensor
+    second_runs: list[Tensor]
 
-    def ratio(self) -> Estimate:
+    def ratio(self) -> Share:
         """Ratio of the sums over samples."""
-        return bootstrap(self.found.sum(-1), self.preserved.sum(-1), statistic=ratio_of_sums)
+        return self._share(slice(None))
 
-    def mean_ratio(self) -> Estimate:
+    def mean_ratio(self) -> Share:
         """Mean over samples of each sample's ratio; samples that preserve nothing are left out."""
-        return bootstrap(ratio_of_sums(self.found.numpy(), self.preserved.numpy()))
+        preserved = self.preserved.numpy()
+        ratios = [
+            ratio_of_sums(x.numpy(), preserved)
+            for x in (self.found, self.chance, *self.second_runs)
+        ]
+        some = preserved.sum(-1) > 0
+        found, chance, *others = (x[some] for x in ratios)
+        whole = np.ones_like(found)
+        return Share.of_sums(found, whole, chance, [(other, whole) for other in others])
 
     def by_order(self) -> "pd.DataFrame":
-        """Ratio of the sums within each order: order, value, low, high."""
+        """Ratio within each order: order, value, low, high, chance, second_run, verdict."""
         return _frame(
-            {
-                "order": m,
-                **_fields(
-                    bootstrap(self.found[:, m], self.preserved[:, m], statistic=ratio_of_sums)
-                ),
-            }
+            {"order": m, **_beside(self._share(slice(m, m + 1)))}
             for m in range(1, self.found.shape[-1])
         )
+
+    def _share(self, orders: slice) -> Share:
+        found, whole, chance, *others = (
+            x[:, orders].sum(-1).numpy()
+            for x in (self.found, self.preserved, self.chance, *self.second_runs)
+        )
+        return Share.of_sums(found, whole, chance, [(other, whole) for other in others])
 
 
 def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
@@ -228,25 +404,192 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     Parameters
     ----------
     knowledge : Knowledge
-        From `compare`.
+        From `compare`; with second runs, their share stands beside.
     scratch : Interactions
         Of the model trained from scratch, on the same samples and players.
 
     Raises
     ------
     ValueError
-        If `scratch` is of other samples or players.
+        If `scratch` is of other samples, players, labels, values or kind.
     """
-    if scratch.terms.shape != knowledge.preserved.shape:
-        raise ValueError(
-            f"knowledge of {tuple(knowledge.preserved.shape)} (samples, interactions) cannot be "
-            f"compared with {tuple(scratch.terms.shape)}: extract the same samples and players"
-        )
-    found = shared(knowledge.preserved, normalised(scratch, knowledge.tau)).abs()
+    check_comparable(knowledge.results[1], scratch)
+    preserved, n = knowledge.preserved, knowledge.n
+    other = normalised(scratch, knowledge.tau)
+
+    def found(terms: Tensor) -> Tensor:
+        return sum_by_order(shared(preserved, terms).abs(), knowledge.orders, n)
+
     return Learned(
-        found=sum_by_order(found, knowledge.orders, knowledge.n),
+        found=found(other),
         preserved=knowledge.strength("preserved"),
+        chance=chance_overlap(preserved, other, n),
+        second_runs=[found(terms) for terms in knowledge.second_runs],
     )
+
+
+@dataclass(frozen=True)
+class LearnedPart:
+    """How much of one part of the fine-tuned knowledge other networks have.
+
+    Attributes
+    ----------
+    scratch, second_run, chance : Estimate
+        Share of it in networks trained from scratch, in second fine-tuned runs, and by chance in
+        networks trained from scratch.
+    excess : Difference
+        Second run minus scratch, paired by sample.
+    """
+
+    scratch: Estimate
+    second_run: Estimate
+    chance: Estimate
+    excess: Difference
+
+
+@dataclass(frozen=True)
+class HardToLearn:
+    """Whether what was preserved is harder to learn from scratch than what is new.
+
+    Attributes
+    ----------
+    preserved, new : LearnedPart
+        Of what fine-tuned runs preserved, and, as the control, of what they learned anew.
+    special : Difference
+        Excess of the preserved part minus that of the new part: a second fine-tuned run resembles
+        the first in everything, and only what goes beyond is special to preserved knowledge.
+    """
+
+    preserved: LearnedPart
+    new: LearnedPart
+    special: Difference
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per part and number: part, number, value, low, high, p, note."""
+        rows = [
+            {"part": part, "number": name, "p": np.nan} | vars(estimate)
+            for part in ("preserved", "new")
+            for name, estimate in vars(getattr(self, part)).items()
+        ]
+        return _frame(
+            [*rows, {"part": "preserved minus new", "number": "excess", **vars(self.special)}]
+        )
+
+
+def hard_to_learn(
+    probes: Sequence[Interactions],
+    finetuned_runs: Sequence[Interactions],
+    scratch_runs: Sequence[Interactions],
+    tau: float = 0.05,
+    *,
+    orders: Collection[int] | None = None,
+    resample_runs: bool | None = None,
+) -> HardToLearn:
+    """Whether preserved knowledge is hard to learn from scratch: more than new knowledge is.
+
+    For every fine-tuned run, its preserved part ``K_preserve(P, F)`` is looked for in every other
+    fine-tuned run and in every network from scratch, as in `learned_by_scratch`; so is its new
+    part. Ratios of sums over samples and pairs of runs.
+
+    Parameters
+    ----------
+    probes, finetuned_runs, scratch_runs : sequence of Interactions
+        At least one probe, two fine-tuned runs, one network from scratch (of the same budget, or
+        trained to its plateau), of the same samples and players.
+    tau : float, default 0.05
+        Salience threshold.
+    orders : collection of int, optional
+        Orders that count; all by default.
+    resample_runs : bool, optional
+        Whether intervals resample runs beside samples; by default with five or more.
+
+    Raises
+    ------
+    ValueError
+        If there are too few runs, or one is of other samples, players, labels or values.
+    """
+    given = {"probes": probes, "finetuned_runs": finetuned_runs, "scratch_runs": scratch_runs}
+    for (name, runs), least in zip(given.items(), (1, 2, 1), strict=True):
+        if len(runs) < least:
+            raise ValueError(f"{name}: got {len(runs)}; the test needs at least {least}")
+    runs = [run for arm in given.values() for run in arm]
+    check_comparable(*runs)
+    if len({id(run) for run in runs}) < len(runs):
+        raise ValueError("the same result is given twice: a run has all of itself")
+    n, terms = runs[0].n, torch.stack([normalised(run, tau) for run in runs])
+    if orders is not None:
+        chosen = check_orders(orders, n)
+        terms = terms * torch.isin(runs[0].orders, torch.tensor(chosen))
+    terms = terms[:, ~terms.isnan().any(-1).any(0)]  # samples that move under every network
+    before, finetuned, scratch = terms.split([len(arm) for arm in given.values()])
+    note = f"{terms.shape[1]} of {len(runs[0])} samples move" * (terms.shape[1] < len(runs[0]))
+    counts, weights = _resamples(terms.shape[1], len(finetuned), len(scratch), resample_runs)
+    curves = {
+        part: _found_again(
+            [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n,
+            counts, *weights,
+        )
+        for part in ("preserved", "new")
+    }  # fmt: skip
+    parts = {
+        part: LearnedPart(
+            *(Estimate.of(x[0], x[1:], note) for x in (scratch, again, chance)),
+            excess=Difference.of(again[0] - scratch[0], again[1:] - scratch[1:], note),
+        )
+        for part, (scratch, again, chance) in curves.items()
+    }
+    special = (curves["preserved"][1] - curves["preserved"][0]) - (
+        curves["new"][1] - curves["new"][0]
+    )
+    return HardToLearn(**parts, special=Difference.of(special[0], special[1:], note))
+
+
+def _part(part: str, probe: Tensor, finetuned: Tensor) -> Tensor:
+    """Preserved or new interactions (F, B, M) of each fine-tuned run."""
+    preserved = shared(probe.expand_as(finetuned), finetuned)
+    return preserved if part == "preserved" else finetuned - preserved
+
+
+def _resamples(samples: int, finetuned: int, scratch: int, resample_runs: bool | None):
+    """Counts of samples, and of the runs of both arms, first of all of them alike."""
+    resamples = RESAMPLES if samples > 1 else 0
+    counts = np.vstack(
+        [np.ones(samples), resample_counts(max(samples, 1), 0, resamples)[:, :samples]]
+    )
+    weights = (
+        np.vstack([np.ones(runs), resample_run_counts(runs, resamples, resample_runs, arm)])
+        for arm, runs in enumerate((finetuned, scratch))
+    )
+    return counts, tuple(weights)
+
+
+def _found_again(parts, finetuned, scratch, n, counts, own, other) -> tuple[np.ndarray, ...]:
+    """Shares of a part in scratch, in second runs, by chance in scratch: (1 + N,) each.
+
+    `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run; `own` and `other`
+    are the weights (1 + N, F) and (1 + N, S) of runs in each resample.
+    """
+
+    def strength(terms: Tensor) -> np.ndarray:
+        return terms.abs().sum(-1).numpy()
+
+    whole = np.mean([strength(part) for part in parts], 0) @ counts.T  # (F, 1 + N)
+    again, learned, chance = (
+        np.mean([[[of(k, x) for x in where] for k in part] for part in parts], 0) @ counts.T
+        for of, where in (
+            (lambda k, x: strength(shared(k, x)), finetuned),
+            (lambda k, x: strength(shared(k, x)), scratch),
+            (lambda k, x: chance_overlap(k, x, n).sum(-1).numpy(), scratch),
+        )
+    )
+    pairs = own.T[:, None] * own.T[None]
+    pairs[range(len(own.T)), range(len(own.T))] = 0  # a run has all of itself
+    across = own.T[:, None] * other.T[None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return tuple(
+            (weight * found).sum((0, 1)) / (weight * whole[:, None]).sum((0, 1))
+            for weight, found in ((across, learned), (pairs, again), (across, chance))
+        )
 
 
 def only_scratch(
@@ -296,13 +639,42 @@ def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Ten
     Returns
     -------
     (B,) float64
-        From 0, nothing in common, to 1, equal; 1 where neither has any interaction.
+        From 0, nothing in common, to 1, equal; NaN where a model's value does not move.
+
+    Raises
+    ------
+    ValueError
+        If the two are not of the same samples, players, labels, values and kind.
     """
     check_comparable(first, second)
     a, b = normalised(first, tau), normalised(second, tau)
-    common = shared(a, b).abs().sum(-1)
-    union = a.abs().sum(-1) + b.abs().sum(-1) - common  # max = a + b - min, sign by sign
-    return torch.where(union > 0, common / union.where(union > 0, 1), 1.0)
+    return _jaccard(shared(a, b).abs().sum(-1), a, b)
+
+
+def _jaccard(common: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Of strengths in common (B,); max = a + b - min, sign by sign."""
+    return common / (a.abs().sum(-1) + b.abs().sum(-1) - common)
+
+
+def jaccard_share(
+    first: Interactions,
+    second: Interactions,
+    tau: float = 0.05,
+    *,
+    second_runs: Sequence[Interactions] = (),
+) -> Share:
+    """Mean of `jaccard` over samples, beside chance and a second run.
+
+    Chance takes the strength in common that shuffling gives on average. `second_runs` are runs of
+    the kind of `second`, which it is compared with.
+    """
+    check_comparable(first, second, *second_runs)
+    a, b = normalised(first, tau), normalised(second, tau)
+    by_chance = chance_overlap(a, b, first.n).sum(-1)
+    values = jaccard(first, second, tau).numpy()
+    whole = np.ones_like(values)
+    others = [(jaccard(other, second, tau).numpy(), whole) for other in second_runs]
+    return Share.of_sums(values, whole, _jaccard(by_chance, a, b).numpy(), others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,6 +697,12 @@ class Trajectory:
         """Steps as a fraction of the run: (T,)."""
         return np.array(self.steps) / self.steps[-1]
 
+    @cached_property
+    def _measured(self) -> tuple[np.ndarray, np.ndarray]:
+        """Progress and similarity of checkpoints that move: an untrained network's may not."""
+        moving = ~self.similarity.isnan().all(-1).numpy()
+        return self.progress[moving], self.similarity.numpy()[moving]
+
     def to_frame(self) -> "pd.DataFrame":
         """Mean similarity at each checkpoint, with intervals: step, progress, value, low, high."""
         return _frame(
@@ -335,8 +713,12 @@ class Trajectory:
         )
 
     def areas(self) -> np.ndarray:
-        """Area under each sample's similarity curve, over the run as [0, 1]: (B,)."""
-        return np.trapezoid(self.similarity.numpy(), self.progress, axis=0)
+        """Area under each sample's similarity curve, over the run as [0, 1]: (B,).
+
+        From the first checkpoint on whose value moves.
+        """
+        progress, similarity = self._measured
+        return np.trapezoid(similarity, progress, axis=0)
 
     def area(self) -> Estimate:
         """Speed: mean over samples of the area under the similarity curve, over [0, 1]."""
@@ -347,7 +729,7 @@ class Trajectory:
 
         Interpolated between checkpoints; NaN if never reached.
         """
-        return self._of_mean(lambda curve: _first_crossing(self.progress, curve, level))
+        return self._of_mean(lambda curve: _first_crossing(self._measured[0], curve, level))
 
     def directness(self) -> Estimate:
         """Total rise of the mean similarity over its total variation; 1 is monotone."""
@@ -360,7 +742,7 @@ class Trajectory:
             means = np.stack([curve.mean(axis) for curve in curves], -1)
             return np.apply_along_axis(number, -1, means)
 
-        return bootstrap(*self.similarity, statistic=statistic)
+        return bootstrap(*self._measured[1], statistic=statistic)
 
 
 def trajectory(
@@ -387,43 +769,94 @@ def trajectory(
     ValueError
         If steps and checkpoints do not match, or the steps do not ascend.
     """
-    steps = [int(step) for step in steps]
-    if len(steps) != len(checkpoints) or len(steps) < 2 or sorted(set(steps)) != steps:
-        raise ValueError(
-            f"expected at least two checkpoints at ascending steps; got {len(checkpoints)} "
-            f"checkpoints at steps {steps}"
-        )
+    steps = check_steps(steps, checkpoints)
     return Trajectory(steps, torch.stack([jaccard(c, target, tau) for c in checkpoints]))
 
 
+def check_steps(steps: Sequence[int], *runs: Sequence[Interactions]) -> list[int]:
+    """Steps as a list, refused if they do not ascend, or a run has not a checkpoint for each."""
+    steps = [int(step) for step in steps]
+    for checkpoints in runs:
+        if len(steps) != len(checkpoints) or len(steps) < 2 or sorted(set(steps)) != steps:
+            raise ValueError(
+                f"expected at least two checkpoints at ascending steps; got {len(checkpoints)} "
+                f"checkpoints at steps {steps}"
+            )
+    return steps
+
+
+def check_orders(orders: Collection[int], n: int) -> list[int]:
+    """Orders ascending, refused if n players have no such interactions, or there are none."""
+    orders = list(orders)
+    if not orders or any(isinstance(m, bool) or m not in range(1, n + 1) for m in orders):
+        raise ValueError(
+            f"orders={orders}; expected some of 1 to {n}, the number of players (order 0 is the "
+            "empty set, which is no interaction)"
+        )
+    return sorted({int(m) for m in orders})
+
+
+def moves(interactions: Interactions) -> Tensor:
+    """Under which samples the value moves with what is visible, beyond rounding: bool (B,).
+
+    Examples
+    --------
+    >>> moves(Interactions.from_values(torch.tensor([[5., 5., 5., 5.], [5., 5., 5., 6.]])))
+    tensor([False,  True])
+    """
+    v = interactions.v
+    return v.amax(-1) - v.amin(-1) > ROUNDING * v.abs().amax(-1)
+
+
 def normalised(interactions: Interactions, tau: float) -> Tensor:
-    """Salient terms divided by the model's mean ``|v(N) - v({})|``; the others are 0."""
+    """Salient terms divided by the model's mean ``|v(N) - v({})|``; the others are 0.
+
+    NaN for a sample whose value does not move, or all of a model with nothing to divide by: what
+    it shares with another is not 0, but not measurable.
+    """
     terms = interactions.terms.where(interactions.salient(tau), 0)
-    scale = interactions.scale
-    return terms / scale if scale > 0 else terms
+    scale = interactions.scale or torch.nan
+    return torch.where(moves(interactions)[:, None], terms / scale, torch.nan)
+
+
+def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
+    """Strength shared if `second` is shuffled within sample and order, positions and signs.
+
+    The mean over all ways to shuffle, exactly: a pair of terms meets in one of K positions and has
+    the same sign half of the time, so it is ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K`` over the K
+    sets of an order.
+
+    Parameters
+    ----------
+    first, second : (..., M) float64
+        Terms of n players, AND first, then OR if any, which are shuffled apart.
+
+    Returns
+    -------
+    (..., n + 1) float64
+        By order; order 0 is 0.
+    """
+    kinds = first.shape[-1] >> n
+    first, second = (x.abs().unflatten(-1, (kinds, 2**n)) for x in (first, second))
+    sizes, overlap = order(n), first.new_zeros(*first.shape[:-2], n + 1)
+    for m in range(1, n + 1):
+        own, other = (x[..., sizes == m].contiguous() for x in (first, second))
+        other = other.sort(-1).values
+        smaller = torch.searchsorted(other, own)  # how many of the other are
+        below = torch.nn.functional.pad(other.cumsum(-1), (1, 0)).gather(-1, smaller)
+        count = own.shape[-1]
+        overlap[..., m] = (below + own * (count - smaller)).sum((-1, -2)) / (2 * count)
+    return overlap
 
 
 def shared(first: Tensor, second: Tensor) -> Tensor:
-    """``sign(second) min(|first|, |second|)`` where both have the same sign, else 0."""
-    smaller = torch.minimum(first.abs(), second.abs()) * second.sign()
-    return torch.where(first * second > 0, smaller, 0.0)
+    """``sign(second) min(|first|, |second|)`` where both have the same sign, else 0.
 
-
-def check_comparable(first: Interactions, second: Interactions) -> None:
-    """Refuse two results that are not exact, or not of the same samples, players and kind."""
-    for one in (first, second):
-        if not isinstance(one, Interactions):
-            raise TypeError(
-                f"got {type(one).__name__}; only Interactions of method 'exact' are compared: what "
-                "a sparse estimate lacks in one model it may only have missed"
-            )
-    for what in ("n", "kind", "ids", "players"):
-        one, other = getattr(first, what), getattr(second, what)
-        if one != other:
-            raise ValueError(
-                f"the two results differ in {what} ({_short(one)} against {_short(other)}): "
-                "extract both models on the same samples with the same players"
-            )
+    NaN where one of them is.
+    """
+    smaller = torch.minimum(first.abs(), second.abs())  # NaN if one is
+    same_sign = first * second > 0
+    return torch.where(same_sign | smaller.isnan(), smaller * second.sign(), 0.0)
 
 
 def _first_crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
@@ -442,13 +875,16 @@ def rise_over_variation(curve: np.ndarray) -> float:
     return (curve[-1] - curve[0]) / variation if variation > 0 else np.nan
 
 
-def _short(value) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _fields(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _beside(share: Share) -> dict[str, float | str]:
+    """Columns of a share in a table."""
+    return {
+        **_fields(share), "chance": share.chance.value, "second_run": share.second_run.value,
+        "verdict": share.verdict,
+    }  # fmt: skip
 
 
 def _frame(rows) -> "pd.DataFrame":

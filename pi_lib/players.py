@@ -2,34 +2,22 @@
 
 Every class has one method, ``place(inputs, ids)``, that returns a `Placement` per sample. Players
 are drawn by a seed and the sample's id alone, so every model and every checkpoint sees the same
-players of a sample; without ids, the sample's content is its id.
+players of a sample; without ids, the sample's content is its id. What a network takes beside the
+sample (`others`) goes to it unmasked.
 
 The choices follow arXiv 2410.08455 as reconstructed from 2409.08712 and 2407.19198: n patches of
 the central 6x6 of an 8x8 grid; n content words, each masked whole.
 """
 
 import hashlib
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-
-# English function words. Negations ("no", "not", "never") are left out: they carry sentiment.
-STOP_WORDS = frozenset(
-    """a about above after again against all also am an and any are as at be because been before
-    being below between both but by can could did do does doing down during each either for from
-    further had has have having he her here hers herself him himself his how i if in into is it its
-    itself just let me might more most must my myself of off on once one only or other our ours
-    ourselves out over own per same shall she should so some such than that the their theirs them
-    themselves then there these they this those through to too under until up upon us very was we
-    were what when where which while who whom whose why will with would you your yours yourself
-    yourselves it's i'm i've you're he's she's we're they're that's there's what's who's let's
-    s t d ll m re ve""".split()
-)
 
 
 @dataclass(frozen=True)
@@ -45,9 +33,18 @@ class Placement:
     baseline : Tensor, broadcastable to `inputs`
         What a masked element becomes.
     names : list of str
-        One name per player, for tables and plots.
+        One name per player, for tables and plots; as given, no character escaped.
     others : dict of str to Tensor, shape (1, ...)
         Further keyword arguments of the model, never masked (an attention mask).
+    dropped_with : tuple of str, optional
+        None: a masked element becomes `baseline`. Otherwise it leaves the input, a row of tokens,
+        and its elements of these `others` leave with it: `baseline` is then negative, and
+        `without_dropped` gives what the model receives.
+
+    Raises
+    ------
+    ValueError
+        If a player owns no element, or an owner is not in 0..n+1.
     """
 
     inputs: Tensor
@@ -55,6 +52,58 @@ class Placement:
     baseline: Tensor
     names: list[str]
     others: dict[str, Tensor] = field(default_factory=dict)
+    dropped_with: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        owners, n = set(self.owner.unique().tolist()), len(self.names)
+        if beyond := sorted(owners - set(range(n + 2))):
+            raise ValueError(f"owners {beyond} are not of {n} players: expected 0..{n + 1}")
+        if empty := sorted(set(range(n)) - owners):
+            raise ValueError(f"players {[self.names[i] for i in empty]} own no element")
+
+
+def without_dropped(
+    masked: Tensor, others: Mapping[str, Tensor], dropped_with: Sequence[str]
+) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+    """Rows of tokens without those that are dropped, the rows of one length at a time.
+
+    A network receives the shorter sentence itself: positions close up, and the last token is the
+    last that is left. So it holds for every network that takes sentences of any length.
+
+    Parameters
+    ----------
+    masked : int64 Tensor, shape (batch, tokens)
+        Token ids; negative where a token is dropped.
+    others : mapping of str to Tensor, shape (batch, ...)
+    dropped_with : sequence of str
+        Which of `others` have an element for each token.
+
+    Yields
+    ------
+    rows : int64 Tensor, shape (k,)
+        Which rows of the batch these are.
+    tokens : int64 Tensor, shape (k, length)
+    others : dict of str to Tensor, shape (k, ...)
+
+    Examples
+    --------
+    >>> masked = torch.tensor([[5, 6, 7], [5, -1, 7]])
+    >>> [(rows.tolist(), tokens.tolist()) for rows, tokens, _ in without_dropped(masked, {}, ())]
+    [([1], [[5, 7]]), ([0], [[5, 6, 7]])]
+    """
+    kept = masked >= 0
+    lengths = kept.sum(1)
+    for length in lengths.unique().tolist():
+        rows = torch.nonzero(lengths == length)[:, 0]
+
+        def left(x: Tensor, rows=rows) -> Tensor:
+            return x[rows][kept[rows]].view(len(rows), -1)
+
+        yield (
+            rows,
+            left(masked),
+            {k: left(x) if k in dropped_with else x[rows] for k, x in others.items()},
+        )
 
 
 class PatchPlayers:
@@ -64,8 +113,9 @@ class PatchPlayers:
     ----------
     grid : int
         Patches per side.
-    n : int
-        Players, drawn at random from the region.
+    n : int, optional
+        Players, drawn at random from the region; None: all its patches, without a draw. So
+        ``PatchPlayers(grid=3, n=None, region="all")`` covers the image with nine players.
     region : "central" or "all"
         Patches to draw from: all but the outermost ring, or all.
     baseline : "mean", "zero", "blur" or Tensor
@@ -77,6 +127,9 @@ class PatchPlayers:
         What becomes of the patches that are not players.
     seed : int
         Seeds the draw together with each sample's id.
+    others : mapping of str to Tensor of shape (B, ...), optional
+        What the model takes beside the images, unmasked, as keyword arguments: row i goes with
+        image i of the B images that are placed together.
 
     Examples
     --------
@@ -89,30 +142,34 @@ class PatchPlayers:
     def __init__(
         self,
         grid: int = 8,
-        n: int = 10,
+        n: int | None = 10,
         *,
         region: Literal["central", "all"] = "central",
         baseline: Literal["mean", "zero", "blur"] | Tensor = "mean",
         mean: Tensor | None = None,
         background: Literal["keep", "mask"] = "keep",
         seed: int = 0,
+        others: Mapping[str, Tensor] | None = None,
     ):
-        _one_of("region", region, ("central", "all"))
-        _one_of("background", background, ("keep", "mask"))
+        one_of("region", region, ("central", "all"))
+        one_of("background", background, ("keep", "mask"))
         if not isinstance(baseline, Tensor):
-            _one_of("baseline", baseline, ("mean", "zero", "blur"))
+            one_of("baseline", baseline, ("mean", "zero", "blur"))
         inner = range(1, grid - 1) if region == "central" else range(grid)
         self.eligible = [(row, column) for row in inner for column in inner]
+        n = len(self.eligible) if n is None else n
         if not 1 <= n <= len(self.eligible):
             raise ValueError(
                 f"n={n} players cannot be drawn from the {len(self.eligible)} patches of the "
-                f"{region} region of a {grid}x{grid} grid; choose 1 <= n <= {len(self.eligible)}"
+                f"{region} region of a {grid}x{grid} grid; choose 1 <= n <= {len(self.eligible)}, "
+                "or n=None for all of them"
             )
         self.grid, self.n, self.region, self.seed = grid, n, region, seed
         self.baseline, self.mean, self.background = baseline, mean, background
+        self.others = checked_others(others)
 
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
-        """Placements of images ``(B, C, H, W)``, floating point.
+        """Placements of images ``(B, C, H, W)``, of any floating-point type, half too.
 
         Raises
         ------
@@ -121,7 +178,7 @@ class PatchPlayers:
         """
         if not isinstance(inputs, Tensor) or inputs.ndim != 4 or not inputs.is_floating_point():
             raise ValueError(
-                f"expected a floating-point image tensor (B, C, H, W); got {_describe(inputs)}. "
+                f"expected a floating-point image tensor (B, C, H, W); got {describe(inputs)}. "
                 "Convert uint8 images with images.float() / 255"
             )
         height, width = inputs.shape[-2:]
@@ -133,12 +190,12 @@ class PatchPlayers:
         rows = torch.arange(height) * self.grid // height
         columns = torch.arange(width) * self.grid // width
         cell = rows[:, None] * self.grid + columns
-        baselines = self._baselines(inputs)
+        baselines, others = self._baselines(inputs), by_sample(self.others, len(inputs))
         placements = []
-        for image, baseline, sample in zip(inputs, baselines, sample_ids(inputs, ids), strict=True):
-            chosen = [
-                self.eligible[k] for k in _draw(len(self.eligible), self.n, self.seed, sample)
-            ]
+        for image, baseline, sample, beside in zip(
+            inputs, baselines, sample_ids(inputs, ids), others, strict=True
+        ):
+            chosen = [self.eligible[k] for k in draw(len(self.eligible), self.n, self.seed, sample)]
             player_of = torch.full((self.grid**2,), self.n + (self.background == "mask"))
             for player, (row, column) in enumerate(chosen):
                 player_of[row * self.grid + column] = player
@@ -148,6 +205,7 @@ class PatchPlayers:
                     owner=player_of[cell][None, None],
                     baseline=baseline[None],
                     names=[f"r{row}c{column}" for row, column in chosen],
+                    others=beside,
                 )
             )
         return placements
@@ -159,12 +217,15 @@ class PatchPlayers:
             return value.to(inputs).expand_as(inputs)
         if self.baseline == "zero":
             return torch.zeros_like(inputs)
+        exact = inputs if inputs.dtype == torch.float64 else inputs.float()  # half: too coarse
         if self.baseline == "blur":
             from torchvision.transforms.functional import gaussian_blur
 
-            sigma = min(inputs.shape[-2:]) / self.grid  # a patch's width: its content is gone
-            return gaussian_blur(inputs, [2 * int(2 * sigma) + 1] * 2, [sigma] * 2)
-        mean = inputs.mean((0, 2, 3)) if self.mean is None else torch.as_tensor(self.mean)
+            side = min(inputs.shape[-2:])
+            sigma = side / self.grid  # a patch's width: its content is gone
+            reach = min(int(2 * sigma), side - 1)  # reflections end at the other border
+            return gaussian_blur(exact, [2 * reach + 1] * 2, [sigma] * 2).to(inputs)
+        mean = exact.mean((0, 2, 3)) if self.mean is None else torch.as_tensor(self.mean)
         if mean.shape != inputs.shape[1:2]:
             raise ValueError(
                 f"mean has shape {tuple(mean.shape)}; expected one value per channel, "
@@ -174,29 +235,40 @@ class PatchPlayers:
 
 
 class LabelMapPlayers:
-    """Players given by a label map: superpixels, regions, token groups, anything.
+    """Players given by label maps: superpixels, regions, token groups, anything.
 
     Parameters
     ----------
-    owner : int Tensor, shape of one input without its channel axis
-        Player 0..n-1 of each element, -1 for the background. The same for every sample.
+    owner : int Tensor
+        Player 0..n-1 of each element, -1 for the background: one map for every sample, of the
+        shape of one input without its channel axis; or with ``per_sample=True`` a map for each of
+        the B samples that are placed together, ``(B, ...)``.
     baseline : Tensor or float
         What masks an element; broadcast to one input.
     background : "keep" or "mask"
         What becomes of the elements that belong to no player.
     names : sequence of str, optional
         One per player; default "0", "1", ...
+    per_sample : bool, optional
+        Whether `owner` holds a map for each sample. Default one map for all; labels that could be
+        read as either on the inputs at hand are then refused, so say True or False.
+    others : mapping of str to Tensor of shape (B, ...), optional
+        What the model takes beside the inputs, unmasked, as keyword arguments: row i goes with
+        sample i of the B samples that are placed together.
 
     Raises
     ------
     ValueError
-        If a player between 0 and the largest label owns no element, or a label is below -1.
+        If a player between 0 and the largest label owns no element (in one of the maps), or a
+        label is below -1.
 
     Examples
     --------
-    >>> players = LabelMapPlayers(torch.tensor([0, 0, 1, -1]), baseline=0.0)
-    >>> players.n
+    >>> LabelMapPlayers(torch.tensor([0, 0, 1, -1]), baseline=0.0).n
     2
+    >>> players = LabelMapPlayers(torch.tensor([[0, 0, 1], [1, 0, 0]]), per_sample=True)
+    >>> [placement.owner.tolist() for placement in players.place(torch.rand(2, 3))]
+    [[[0, 0, 1]], [[1, 0, 0]]]
     """
 
     def __init__(
@@ -206,8 +278,10 @@ class LabelMapPlayers:
         *,
         background: Literal["keep", "mask"] = "keep",
         names: Sequence[str] | None = None,
+        per_sample: bool | None = None,
+        others: Mapping[str, Tensor] | None = None,
     ):
-        _one_of("background", background, ("keep", "mask"))
+        one_of("background", background, ("keep", "mask"))
         owner = torch.as_tensor(owner)
         if owner.is_floating_point() or owner.dtype == torch.bool:
             raise ValueError(
@@ -217,169 +291,92 @@ class LabelMapPlayers:
         owner = owner.long()
         if owner.numel() == 0 or owner.min() < -1:
             raise ValueError("labels are 0..n-1 for players and -1 for the background")
+        if per_sample and owner.ndim < 2:
+            raise ValueError(f"expected a map for each sample, (B, ...); got {describe(owner)}")
         self.n = int(owner.max()) + 1
-        if empty := sorted(set(range(self.n)) - set(owner.unique().tolist())):
-            raise ValueError(f"players {empty} own no element of the label map; number them 0..n-1")
         if self.n == 0:
             raise ValueError("the label map holds no player: every element is background (-1)")
+        for sample, labels in enumerate(owner if per_sample else owner[None]):
+            if empty := sorted(set(range(self.n)) - set(labels.unique().tolist())):
+                where = f" of sample {sample}" if per_sample else ""
+                raise ValueError(
+                    f"players {empty} own no element of the label map{where}; number them 0..n-1"
+                    + ", the same n in every sample" * bool(per_sample)
+                )
         self.owner = torch.where(owner < 0, self.n + (background == "mask"), owner)
-        self.baseline = torch.as_tensor(baseline)
+        self.baseline, self.per_sample = torch.as_tensor(baseline), per_sample
         self.names = list(names) if names is not None else [str(i) for i in range(self.n)]
         if len(self.names) != self.n:
             raise ValueError(f"{len(self.names)} names for {self.n} players")
+        self.others = checked_others(others)
 
     @classmethod
     def from_masks(cls, masks: Tensor, baseline: Tensor | float = 0.0, **options):
-        """Players given by one boolean mask each, ``(n, ...)``, neither overlapping nor empty."""
+        """Players given by one boolean mask each, neither overlapping nor empty.
+
+        `masks` are ``(n, ...)``, or with ``per_sample=True`` ``(B, n, ...)``.
+        """
         masks = torch.as_tensor(masks).bool()
-        if (overlap := masks.sum(0) > 1).any():
-            where = tuple(torch.nonzero(overlap)[0].tolist())
-            both = torch.nonzero(masks[(slice(None), *where)])[:, 0].tolist()
-            raise ValueError(f"players {both} overlap at element {where}; an element has one owner")
-        if empty := torch.nonzero(~masks.flatten(1).any(1))[:, 0].tolist():
-            raise ValueError(f"players {empty} own no element")
-        owner = torch.where(masks.any(0), masks.int().argmax(0), -1)
-        return cls(owner, baseline, **options)
+        per_sample, owners = options.get("per_sample"), []
+        for each in masks if per_sample else masks[None]:
+            if (overlap := each.sum(0) > 1).any():
+                where = tuple(torch.nonzero(overlap)[0].tolist())
+                both = torch.nonzero(each[(slice(None), *where)])[:, 0].tolist()
+                raise ValueError(
+                    f"players {both} overlap at element {where}; an element has one owner"
+                )
+            if empty := torch.nonzero(~each.flatten(1).any(1))[:, 0].tolist():
+                raise ValueError(f"players {empty} own no element")
+            owners.append(torch.where(each.any(0), each.int().argmax(0), -1))
+        return cls(torch.stack(owners) if per_sample else owners[0], baseline, **options)
 
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
-        """Placements of inputs ``(B, *shape)`` or ``(B, C, *shape)``, as the label map is shaped.
+        """Placements of inputs ``(B, *shape)`` or ``(B, C, *shape)``, as a label map is shaped.
 
         Raises
         ------
         ValueError
-            If the label map does not cover the inputs.
+            If a label map does not cover the inputs, if there is not one for each of them where
+            there should be, or if the labels could be one map as well as one for each sample.
         """
-        shape = tuple(self.owner.shape)
+        shape = tuple(self.owner.shape[1:] if self.per_sample else self.owner.shape)
         if not isinstance(inputs, Tensor) or inputs.ndim < 1 + len(shape):
-            raise ValueError(f"expected inputs (B, {shape}); got {_describe(inputs)}")
-        if tuple(inputs.shape[-len(shape) :]) != shape or inputs.ndim > 2 + len(shape):
+            raise ValueError(f"expected inputs (B, {shape}); got {describe(inputs)}")
+        each = self.owner.ndim > 1 and len(self.owner) == len(inputs)  # as many maps as samples
+        if self.per_sample and not each:
+            raise ValueError(
+                f"{len(self.owner)} label maps for {len(inputs)} samples; place them together"
+            )
+        if not _lies_on(shape, inputs):
+            hint = each and _lies_on(tuple(self.owner.shape[1:]), inputs)
             raise ValueError(
                 f"the label map of shape {shape} does not lie on inputs of shape "
                 f"{tuple(inputs.shape[1:])}: players would be outside the input"
+                + ". For one map per sample pass per_sample=True"
+                * hint
             )
-        owner = self.owner[(None,) * (inputs.ndim - len(shape))]
+        if self.per_sample is None and each and _lies_on(shape[1:], inputs) and len(inputs) > 1:
+            raise ValueError(
+                f"labels of shape {shape} on inputs of shape {tuple(inputs.shape)} could be one "
+                f"map for all, or {len(inputs)} maps, one per sample: pass per_sample=False or True"
+            )
+        maps = self.owner if self.per_sample else self.owner.expand(len(inputs), *shape)
+        axes = (None,) * (inputs.ndim - len(shape))
         baseline = self.baseline.to(inputs.dtype)
-        return [Placement(x[None], owner, baseline, list(self.names)) for x in inputs]
+        others = by_sample(self.others, len(inputs))
+        return [
+            Placement(x[None], labels[axes], baseline, list(self.names), beside)
+            for x, labels, beside in zip(inputs, maps, others, strict=True)
+        ]
 
 
-class WordPlayers:
-    """Content words of a sentence as players; a word's pieces are masked together.
-
-    Parameters
-    ----------
-    tokenizer : fast tokenizer of `transformers`
-        Gives offsets, so that a word and its tokens are matched by position in the text.
-    n : int
-        Players per sentence, drawn at random from its content words, in reading order.
-    stop_words : collection of str
-        Lower-case words that are never players.
-    background : "keep" or "mask"
-        What becomes of words that are not players (special tokens are always kept).
-    max_length : int
-        Longest input in tokens; words cut off by it cannot be players.
-    seed : int
-        Seeds the draw together with each sample's id.
-
-    Raises
-    ------
-    ValueError
-        If the tokenizer gives no offsets or has no mask token.
-    """
-
-    def __init__(
-        self,
-        tokenizer,
-        n: int = 10,
-        *,
-        stop_words=STOP_WORDS,
-        background: Literal["keep", "mask"] = "keep",
-        max_length: int = 128,
-        seed: int = 0,
-    ):
-        _one_of("background", background, ("keep", "mask"))
-        if n < 1:
-            raise ValueError(f"n={n} players; expected at least 1")
-        if not getattr(tokenizer, "is_fast", False):
-            raise ValueError("WordPlayers needs a fast tokenizer: only those tell where a token is")
-        if tokenizer.mask_token_id is None:
-            raise ValueError("the tokenizer has no mask token to stand for a masked word")
-        self.tokenizer, self.n, self.stop_words = tokenizer, n, frozenset(stop_words)
-        self.background, self.max_length, self.seed = background, max_length, seed
-
-    def content_words(self, text: str) -> list[re.Match]:
-        """Words of `text` that may be players, as regular-expression matches with their spans."""
-        words = re.finditer(r"[^\W_]{2,}(?:['’-][^\W_]+)*", text)
-        return [w for w in words if w[0].lower().replace("’", "'") not in self.stop_words]
-
-    def fits(self, text: str) -> bool:
-        """Whether `text` has at least n content words within `max_length` tokens."""
-        return len(self._word_tokens(text)[1]) >= self.n
-
-    def place(self, inputs: Sequence[str], ids: Sequence[int] | None = None) -> list[Placement]:
-        """Placements of sentences.
-
-        Raises
-        ------
-        ValueError
-            If a sentence has fewer than n content words (choose sentences with `fits`).
-        """
-        if isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
-            raise ValueError(f"expected a list of sentences; got {_describe(inputs)}")
-        placements = []
-        for position, (text, sample) in enumerate(
-            zip(inputs, sample_ids(inputs, ids), strict=True)
-        ):
-            encoded, words = self._word_tokens(text)
-            if len(words) < self.n:
-                raise ValueError(
-                    f"sample {position} has {len(words)} content words, fewer than the "
-                    f"n={self.n} players asked for: {text[:80]!r}. Choose sentences with "
-                    "WordPlayers.fits, or a smaller n"
-                )
-            tokens = encoded["input_ids"]
-            special = torch.tensor(
-                self.tokenizer.get_special_tokens_mask(
-                    tokens[0].tolist(), already_has_special_tokens=True
-                )
-            ).bool()
-            owner = torch.full_like(tokens, self.n + (self.background == "mask"))
-            owner[0, special] = self.n
-            chosen = [words[k] for k in _draw(len(words), self.n, self.seed, sample)]
-            for player, (_, positions) in enumerate(chosen):
-                owner[0, positions] = player
-            placements.append(
-                Placement(
-                    inputs=tokens,
-                    owner=owner,
-                    baseline=torch.tensor(self.tokenizer.mask_token_id),
-                    names=[word for word, _ in chosen],
-                    others={"attention_mask": encoded["attention_mask"]},
-                )
-            )
-        return placements
-
-    def _word_tokens(self, text: str):
-        """The encoded text, and its content words with the positions of their tokens."""
-        encoded = self.tokenizer(
-            text,
-            truncation=True,
-            max_length=self.max_length,
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        )
-        spans = encoded.pop("offset_mapping")[0].tolist()
-        words = []
-        for word in self.content_words(text):
-            inside = [
-                k for k, (a, b) in enumerate(spans) if a < b and a < word.end() and b > word.start()
-            ]
-            # the last token may be the end of a word that max_length cut in two
-            if inside and spans[inside[-1]][1] >= word.end():
-                words.append((word[0], inside))
-        return encoded, words
+def _lies_on(shape: tuple[int, ...], inputs: Tensor) -> bool:
+    """Whether a label map of that shape covers inputs (B, *shape) or (B, C, *shape)."""
+    ends = tuple(inputs.shape[inputs.ndim - len(shape) :]) == shape
+    return ends and bool(shape) and 1 <= inputs.ndim - len(shape) <= 2
 
 
-def _draw(available: int, n: int, seed: int, sample: int) -> list[int]:
+def draw(available: int, n: int, seed: int, sample: int) -> list[int]:
     """n of `available` places, ascending, from the seed and the sample's id alone."""
     return sorted(
         np.random.default_rng([seed, sample]).choice(available, n, replace=False).tolist()
@@ -395,19 +392,43 @@ def sample_ids(inputs, ids: Sequence[int] | None) -> list[int]:
         if min(ids, default=0) < 0:
             raise ValueError("sample ids are non-negative integers")
         return ids
-    contents = (
-        x.encode() if isinstance(x, str) else x.detach().cpu().contiguous().numpy().tobytes()
-        for x in inputs
-    )
-    return [int.from_bytes(hashlib.sha256(content).digest()[:8]) for content in contents]
+    return [int.from_bytes(hashlib.sha256(_content(x)).digest()[:8]) for x in inputs]
 
 
-def _one_of(name: str, given, valid: tuple) -> None:
+def _content(sample) -> bytes:
+    """What a sample consists of: the bytes of a tensor of any type, a sentence, several."""
+    if isinstance(sample, Tensor):
+        flat = sample.detach().cpu().contiguous().flatten()
+        return flat.view(torch.uint8).numpy().tobytes()
+    return (sample if isinstance(sample, str) else json.dumps(list(sample))).encode()
+
+
+def checked_others(others: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """The model's further inputs, each known to be a tensor with a row per sample."""
+    for name, x in (others or {}).items():
+        if not isinstance(x, Tensor) or x.ndim == 0:
+            raise ValueError(
+                f"others[{name!r}] is {describe(x)}; expected a tensor with one row per sample"
+            )
+    return dict(others or {})
+
+
+def by_sample(others: Mapping[str, Tensor], samples: int) -> list[dict[str, Tensor]]:
+    """The model's further inputs of each sample, ``(1, ...)``."""
+    for name, x in others.items():
+        if len(x) != samples:
+            raise ValueError(
+                f"others[{name!r}] has {len(x)} rows for {samples} samples; place them together"
+            )
+    return [{name: x[i : i + 1] for name, x in others.items()} for i in range(samples)]
+
+
+def one_of(name: str, given, valid: tuple) -> None:
     if given not in valid:
         raise ValueError(f"{name}={given!r}; expected one of {', '.join(map(repr, valid))}")
 
 
-def _describe(value) -> str:
+def describe(value) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return type(value).__name__

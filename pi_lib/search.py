@@ -6,104 +6,76 @@ like the parity checks of an error-correcting code. The transform is shapiq's. W
 estimate, so every sample is checked on coalitions that it never saw.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pi_lib.coalitions import coalition
-from pi_lib.engine import games
-from pi_lib.interactions import SparseInteractions, label_numbers
-from pi_lib.players import sample_ids
-
-if TYPE_CHECKING:
-    pass
 
 MOST_PLAYERS = 64
-HELD_OUT = 256  # coalitions per sample that check what was found
+HELD_OUT = 256  # coalitions per sample that check the estimate
 ROUNDING = 1e-6  # of the strongest: weaker terms are what float32 leaves of a zero
 
 
-def extract_sparse(
-    model,
-    inputs,
-    labels: Sequence[int] | Tensor,
-    players,
-    *,
-    kind: Literal["and"] = "and",
-    budget: int = 2**13,
-    max_order: int = 5,
-    seed: int = 0,
-    ids: Sequence[int] | None = None,
-    **engine,
-) -> SparseInteractions:
-    """What ``extract(..., method="sparse")`` calls; arguments and errors as there.
+def search(
+    pairs: Iterable[tuple[Callable[[Tensor], Tensor], np.random.Generator]],
+    n: int,
+    budget: int,
+    max_order: int,
+) -> dict[str, Any]:
+    """What ``extract(..., method="search")`` calls: the fields of its result, for each sample.
 
-    Examples
-    --------
-    >>> from pi_lib import LabelMapPlayers
-    >>> model = lambda x: torch.stack([x[:, :3].prod(-1), torch.zeros(len(x))], -1)
-    >>> players = LabelMapPlayers(torch.arange(20), baseline=0.0)
-    >>> found = extract_sparse(model, torch.ones(1, 20), [0], players)
-    >>> found.top(1)[["players", "value"]].values.tolist(), round(found.r2.item(), 3)
-    ([['{0, 1, 2}', 1.0]], 1.0)
+    Parameters
+    ----------
+    pairs : iterable
+        Each sample's game, from coalitions, bool (m, n), to values (m,), and a generator.
+    n, budget, max_order
+        As in `spex`.
+
+    Returns
+    -------
+    dict
+        `v`, `i_and`, `r2` and `coalitions` of `Interactions`; `details` for its `meta`.
+
+    Raises
+    ------
+    ValueError
+        For more than 64 players or a `max_order` below 1; as `spex`.
     """
-    n = players.n
-    if kind != "and":
-        raise ValueError(
-            f"kind={kind!r} with method='sparse': the split into AND and OR needs the value of "
-            "every coalition, of which SPEX sees few; use kind='and', or method='exact'"
-        )
     if n > MOST_PLAYERS:
         raise ValueError(
-            f"{n} players; method='sparse' takes at most {MOST_PLAYERS}: use fewer, larger players "
-            "(a coarser grid)"
-        )
-    if budget >= 2**n:
-        raise ValueError(
-            f"{n} players have {2**n:,} coalitions, no more than budget={budget:,}: "
-            "method='exact' evaluates them all and is exact; or give a smaller budget"
+            f"{n} players; method='search' takes at most {MOST_PLAYERS}: use fewer, larger players "
+            "(a coarser grid), or method='sampled', which takes any number"
         )
     if max_order < 1:
         raise ValueError(f"max_order={max_order}; expected at least 1")
-    placements = players.place(inputs, ids)
-    seeds = sample_ids([placement.inputs for placement in placements], ids)
     ends = torch.tensor([[False] * n, [True] * n])
-    found, r2, v = [], [], []
-    with games(model, inputs, labels, players, ids=ids, **engine) as samples:
-        for game, sample in zip(samples, seeds, strict=True):
-            v.append(game(ends))
-            seen = []
+    dividends, r2, v, forwards = [], [], [], 0
+    for game, rng in pairs:
+        v.append(game(ends))
+        seen = []
 
-            def observed(coalitions: np.ndarray, game=game, seen=seen) -> np.ndarray:
-                seen.append(coalitions)
-                return game(torch.from_numpy(coalitions)).numpy()
+        def observed(coalitions: np.ndarray, game=game, seen=seen) -> np.ndarray:
+            seen.append(coalitions)
+            return game(torch.from_numpy(coalitions)).numpy()
 
-            rng = np.random.default_rng([seed, sample])
-            found.append(spex(observed, n, budget=budget, max_order=max_order, rng=rng))
-            unseen = torch.from_numpy(held_out(np.concatenate(seen), rng))
-            r2.append(explained(found[-1], unseen, game(unseen)))
-    coalitions = sorted(set().union({0}, *found), key=lambda s: (s.bit_count(), s))
-    return SparseInteractions(
-        n=n,
-        coalitions=coalitions,
-        i_and=torch.tensor(
-            [[one.get(s, 0.0) for s in coalitions] for one in found], dtype=torch.float64
-        ).view(len(found), len(coalitions)),
-        r2=torch.tensor(r2, dtype=torch.float64),
-        v=torch.stack(v) if v else torch.zeros(0, 2, dtype=torch.float64),
-        players=[placement.names for placement in placements],
-        labels=label_numbers(labels),
-        ids=list(ids) if ids is not None else [],
-        meta={
-            "kind": "and", "method": "sparse", "players": type(players).__name__, "n": n,
-            "budget": budget, "max_order": max_order, "seed": seed,
-            "forwards": sum(map(len, seen)) if found else 0,
-        },
-    )  # fmt: skip
+        dividends.append(spex(observed, n, budget=budget, max_order=max_order, rng=rng))
+        unseen = torch.from_numpy(held_out(np.concatenate(seen), rng))
+        r2.append(explained(dividends[-1], unseen, game(unseen)))
+        forwards = sum(map(len, seen))
+    coalitions = sorted(set().union({0}, *dividends), key=lambda s: (s.bit_count(), s))
+    i_and = [[values.get(s, 0.0) for s in coalitions] for values in dividends]
+    return {
+        "coalitions": coalitions,
+        "i_and": torch.tensor(i_and, dtype=torch.float64).view(len(v), len(coalitions)),
+        "r2": torch.tensor(r2, dtype=torch.float64),
+        "v": torch.stack(v) if v else torch.zeros(0, 2, dtype=torch.float64),
+        "details": {"forwards": forwards},
+    }
 
 
 def spex(
@@ -135,7 +107,7 @@ def spex(
     try:
         from shapiq import SPEX
     except ImportError as error:
-        raise ImportError('method="sparse" needs shapiq: pip install shapiq') from error
+        raise ImportError("method='search' needs shapiq: pip install 'pi_lib[search]'") from error
 
     # Faith-Banzhaf interactions of order up to n are the Harsanyi dividends themselves
     approximator = SPEX(n=n, index="FBII", max_order=n, degree_parameter=max_order)

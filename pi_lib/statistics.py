@@ -2,32 +2,68 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 import numpy as np
 from torch import Tensor
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+RUNS_AS_UNITS = 5  # runs from which intervals resample them too, unless asked otherwise
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its bootstrap confidence interval over samples.
+    """A number with its 95 % confidence interval, or the word that it cannot be measured.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The number is NaN where it is not measurable, `low` and `high` where no interval is known.
+    note : str
+        Why it is not measurable or has no interval, and what to do about it.
 
     Examples
     --------
     >>> print(Estimate(0.5, 0.4, 0.6))
     0.50 [0.40, 0.60]
+    >>> print(Estimate(np.nan, np.nan, np.nan, "the output does not move"))
+    not measurable
     """
 
     value: float
     low: float
     high: float
+    note: str = field(default="", compare=False)
+
+    @classmethod
+    def unmeasurable(cls, note: str) -> Self:
+        """No number; `note` says why."""
+        return cls(np.nan, np.nan, np.nan, note)
+
+    @classmethod
+    def of(cls, value: float, resampled: np.ndarray, note: str = "") -> Self:
+        """`value` with the 95 % percentile interval of its `resampled` values (N,).
+
+        Resamples that are NaN are left out. The limits are resampled values themselves, so that
+        infinite ones need no interpolation.
+        """
+        resampled = resampled[~np.isnan(resampled)]
+        if np.isnan(value) or not len(resampled):
+            return cls(float(value), np.nan, np.nan, note)
+        tail = (1 - CONFIDENCE) / 2
+        low = np.quantile(resampled, tail, method="lower")
+        high = np.quantile(resampled, 1 - tail, method="higher")
+        return cls(float(value), float(low), float(high), note)
+
+    @property
+    def measurable(self) -> bool:
+        """Whether there is a number."""
+        return not np.isnan(self.value)
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return format(self)
 
     def compared_with(self, threshold: float) -> Literal["above", "below", "undecided"]:
         """On which side of a threshold the whole interval lies; "undecided" if on neither.
@@ -43,7 +79,80 @@ class Estimate:
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".2f"
+        if not self.measurable:
+            return "not measurable"
+        if np.isnan(self.low):
+            return f"{self.value:{spec}} (no interval)"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """How much one number exceeds another, with the two-sided p that they are equal.
+
+    Attributes
+    ----------
+    p : float
+        Twice the smaller share of resamples on either side of 0 (Efron and Tibshirani 1993,
+        section 15.4); NaN where there is no interval.
+
+    Examples
+    --------
+    >>> Difference.of(0.5, np.array([0.1, 0.4, 0.6, 0.9])).p
+    0.4
+    """
+
+    p: float = np.nan
+
+    @classmethod
+    def of(cls, value: float, resampled: np.ndarray, note: str = "") -> "Difference":
+        """As `Estimate.of`, with p."""
+        plain = Estimate.of(value, resampled, note)
+        resampled = resampled[~np.isnan(resampled)]
+        if np.isnan(plain.low):
+            return cls(plain.value, np.nan, np.nan, note)
+        beyond = min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1
+        p = min(1.0, 2 * float(beyond) / (len(resampled) + 1))
+        return cls(plain.value, plain.low, plain.high, note, p)
+
+
+def resample_counts(count: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """How often each of `count` units is in each resample: float64 (resamples, count).
+
+    The same `count` and `seed` give the same resamples, so that numbers made from them are paired.
+
+    Examples
+    --------
+    >>> resample_counts(5).sum(1)[:3].tolist()
+    [5.0, 5.0, 5.0]
+    """
+    chances = np.full(count, 1 / count)
+    return np.random.default_rng(seed).multinomial(count, chances, resamples).astype(np.float64)
+
+
+def resample_run_counts(
+    runs: int, resamples: int, resample: bool | None = None, seed: int = 0
+) -> np.ndarray:
+    """How often each run is in each resample (resamples, runs): once each, or drawn anew.
+
+    Parameters
+    ----------
+    runs, resamples : int
+    resample : bool, optional
+        Whether runs are drawn: by default if there are five or more. Of two runs, every second
+        draw would leave one, and no pair: two are never drawn.
+    seed : int
+        Of the draws, apart from those of `resample_counts`.
+
+    Examples
+    --------
+    >>> resample_run_counts(3, 2).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    if runs < 3 or not (runs >= RUNS_AS_UNITS if resample is None else resample):
+        return np.ones((resamples, runs))
+    random = np.random.default_rng([seed, runs])
+    return random.multinomial(runs, np.full(runs, 1 / runs), resamples).astype(np.float64)
 
 
 def bootstrap(
@@ -65,8 +174,8 @@ def bootstrap(
     Returns
     -------
     Estimate
-        With one sample, or none, the interval is NaN: nothing is known of the spread.
-        Samples whose value is NaN are left out.
+        With one sample the interval is NaN, with none the value too: nothing is known of the
+        spread. Samples whose value is NaN are left out.
 
     Raises
     ------
@@ -90,10 +199,10 @@ def bootstrap(
     arrays = np.stack(arrays)
     arrays = arrays[:, ~np.isnan(arrays).any(0)]
     if arrays.shape[1] == 0:
-        return Estimate(np.nan, np.nan, np.nan)
+        return Estimate.unmeasurable("no sample has a value")
     value = float(statistic(*arrays, axis=-1))
     if arrays.shape[1] == 1:
-        return Estimate(value, np.nan, np.nan)
+        return Estimate(value, np.nan, np.nan, "one sample says nothing of the spread")
     with warnings.catch_warnings():  # where resamples leave it undefined, the NaN says so
         warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = scipy_bootstrap(
@@ -117,22 +226,236 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
     )
 
 
+def bootstrap_runs(
+    *values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of values by run and sample, whose interval resamples both (hierarchical).
+
+    Runs that are asked about the same samples are no independent samples: each resample draws runs
+    and, once for all of them, samples (the crossed bootstrap of Owen 2007).
+
+    Parameters
+    ----------
+    *values : (R, B) arrays
+        Values of each run and sample. Several arrays are resampled together.
+    statistic : callable, default mean
+        Takes the arrays, flattened to the drawn values, and ``axis``.
+    seed : int
+        Of the 2,000 resamples.
+
+    Returns
+    -------
+    Estimate
+        Without interval where there are fewer than two runs or samples.
+
+    Raises
+    ------
+    ValueError
+        If the arrays have other shapes, or there are none.
+
+    Examples
+    --------
+    >>> bootstrap_runs(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])).value
+    2.5
+    """
+    arrays = [np.asarray(x, dtype=np.float64) for x in values]
+    if not arrays or {array.shape for array in arrays} != {arrays[0].shape} or arrays[0].ndim != 2:
+        raise ValueError(
+            "expected values by run and sample, all of one shape (runs, samples); got arrays of "
+            f"shapes {[array.shape for array in arrays]}"
+        )
+    runs, samples = arrays[0].shape
+    value = float(statistic(*(array.reshape(-1) for array in arrays), axis=-1))
+    if min(runs, samples) < 2:
+        return Estimate(value, np.nan, np.nan, "an interval needs two runs and two samples")
+    random = np.random.default_rng(seed)
+    run = random.integers(runs, size=(RESAMPLES, runs, 1))
+    sample = random.integers(samples, size=(RESAMPLES, 1, samples))
+    drawn = (array[run, sample].reshape(RESAMPLES, -1) for array in arrays)
+    return Estimate.of(value, statistic(*drawn, axis=-1))
+
+
 FEWEST_CELLS = 5  # for a correlation over cells
 
 
-def difference(right: int, tested: int, other_right: int, other_tested: int) -> Estimate:
-    """One accuracy minus another, with the 95 % normal interval of independent proportions.
+def proportion(right: int, tested: int) -> Estimate:
+    """How many of the tested were right, with the 95 % Wilson interval.
 
-    On the same test samples the accuracies are not independent: the interval is rather too wide.
+    Raises
+    ------
+    ValueError
+        If fewer than none or more than all were right, or none was tested.
+
+    Examples
+    --------
+    >>> print(proportion(10, 10))
+    1.00 [0.72, 1.00]
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= right <= tested or tested < 1:
+        raise ValueError(f"{right} right of {tested} tested: expected 0 <= right <= tested")
+    interval = binomtest(int(right), int(tested)).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(right / tested, float(interval.low), float(interval.high))
+
+
+def difference(right: int, tested: int, other_right: int, other_tested: int) -> Estimate:
+    """One accuracy minus another of *other* test samples, with Newcombe's 95 % interval.
+
+    The hybrid score interval for independent proportions (Newcombe 1998, method 10), which has a
+    width at 0 and 100 % too. On the same test samples: `paired_difference`.
 
     Examples
     --------
     >>> print(difference(90, 100, 50, 100))
-    0.40 [0.29, 0.51]
+    0.40 [0.28, 0.51]
     """
-    p, q = right / tested, other_right / other_tested
-    reach = 1.96 * np.sqrt(p * (1 - p) / tested + q * (1 - q) / other_tested)
-    return Estimate(p - q, p - q - reach, p - q + reach)
+    first, second = proportion(right, tested), proportion(other_right, other_tested)
+    value = first.value - second.value
+    below = np.hypot(first.value - first.low, second.high - second.value)
+    above = np.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, float(value - below), float(value + above))
+
+
+def paired_difference(
+    correct: Sequence[bool] | np.ndarray, other_correct: Sequence[bool] | np.ndarray
+) -> Difference:
+    """One accuracy minus another of the *same* test samples, with Tango's 95 % score interval.
+
+    The interval holds every difference that the score test of paired proportions does not reject
+    (Tango 1998, *Statistics in Medicine* 17, 891); it has a width at 0 and 100 % too.
+
+    Parameters
+    ----------
+    correct, other_correct : (N,) bool
+        Which test samples each model had right, in the same order.
+
+    Returns
+    -------
+    Difference
+        Its p is that of McNemar's test, exact.
+
+    Raises
+    ------
+    ValueError
+        If they are not as many answers, or hold anything but True and False (or 0 and 1).
+
+    Examples
+    --------
+    >>> print(paired_difference([True] * 10, [True] * 10))
+    0.00 [-0.28, 0.28]
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import binomtest, norm
+
+    answers = [np.asarray(x) for x in (correct, other_correct)]
+    if answers[0].ndim != 1 or answers[0].shape != answers[1].shape or not answers[0].size:
+        raise ValueError(
+            "expected which of the same test samples each model had right; got answers of shapes "
+            f"{[x.shape for x in answers]}"
+        )
+    if any(not np.isin(x, (0, 1)).all() for x in answers):
+        raise ValueError("expected True or False for each test sample, not rates or classes")
+    a, b = (x.astype(bool) for x in answers)
+    n, gained, lost = len(a), int((a & ~b).sum()), int((~a & b).sum())
+    value, z = (gained - lost) / n, norm.ppf((1 + CONFIDENCE) / 2)
+
+    def score(delta: float) -> float:
+        # the share of samples that only the other model has right, most likely given delta
+        middle = -gained - lost + (2 * n - gained + lost) * delta
+        only_other = (np.sqrt(middle**2 + 8 * n * lost * delta * (1 - delta)) - middle) / (4 * n)
+        variance = n * (2 * only_other + delta * (1 - delta))
+        return (gained - lost - n * delta) / np.sqrt(max(variance, 1e-300))
+
+    low = -1.0 if value == -1 else brentq(lambda delta: score(delta) - z, -1 + 1e-12, value)
+    high = 1.0 if value == 1 else brentq(lambda delta: score(delta) + z, value, 1 - 1e-12)
+    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return Difference(value, float(low), float(high), p=float(p))
+
+
+def mean_accuracy(correct: np.ndarray) -> Estimate:
+    """Mean accuracy of several runs on the same test samples, with its 95 % interval.
+
+    Of one run Wilson's; of several, test samples are resampled for all runs alike, and from five
+    runs on runs too.
+
+    Parameters
+    ----------
+    correct : (R, N) bool
+        Which of N test samples each of R runs had right.
+
+    Examples
+    --------
+    >>> mean_accuracy(np.array([[True, False], [True, True]])).value
+    0.75
+    """
+    runs, tested = correct.shape
+    if runs == 1:
+        return proportion(int(correct.sum()), tested)
+    spread = Estimate.of(*_accuracies(np.asarray(correct, dtype=np.float64), 0))
+    # resamples of test samples that are all right, or all wrong, say nothing of others
+    return spread if spread.low < spread.high else proportion(int(correct[0].sum()), tested)
+
+
+def paired_gain(correct: np.ndarray, other_correct: np.ndarray) -> Difference:
+    """Mean accuracy of an arm's runs minus that of another arm's, on the same test samples.
+
+    Of one run each, `paired_difference`; of several, the test samples are resampled for all runs
+    alike, and from five runs on each arm's runs too.
+
+    Parameters
+    ----------
+    correct, other_correct : (R, N) and (Q, N) bool
+        Which of N test samples each run had right.
+
+    Raises
+    ------
+    ValueError
+        If the two are not about the same number of test samples.
+
+    Examples
+    --------
+    >>> paired_gain(np.array([[True, True], [True, False]]), np.array([[True, False]])).value
+    0.25
+    """
+    if correct.ndim != 2 or other_correct.ndim != 2 or correct.shape[1] != other_correct.shape[1]:
+        raise ValueError(
+            "expected which of the same test samples each run had right, (runs, samples); got "
+            f"shapes {correct.shape} and {other_correct.shape}"
+        )
+    if len(correct) == len(other_correct) == 1:
+        return paired_difference(correct[0], other_correct[0])
+    arms = (np.asarray(x, dtype=np.float64) for x in (correct, other_correct))
+    (value, resampled), (other, others) = (_accuracies(x, arm) for arm, x in enumerate(arms))
+    spread = Difference.of(value - other, resampled - others)
+    # where no test sample tells the arms apart, resamples do not either
+    return spread if spread.low < spread.high else paired_difference(correct[0], other_correct[0])
+
+
+def _accuracies(correct: np.ndarray, arm: int) -> tuple[float, np.ndarray]:
+    """Mean accuracy of runs (R, N), and that of each resample, samples alike for every arm."""
+    runs, tested = correct.shape
+    by_run = resample_counts(tested) @ correct.T / tested
+    weights = resample_run_counts(runs, len(by_run), seed=arm)
+    return float(correct.mean()), (by_run * weights).sum(1) / runs
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P values corrected for how many there are (Holm 1979); NaN stays and is not counted.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full_like(p, np.nan)
+    ascending = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is sorted last
+    factors = np.arange(len(ascending), 0, -1)
+    corrected[ascending] = np.minimum(np.maximum.accumulate(p[ascending] * factors), 1)
+    return corrected
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
@@ -155,13 +478,10 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
         return np.divide((a * b).sum(axis), norm, out=np.zeros_like(norm), where=norm > 0)
 
     if len(x) < FEWEST_CELLS:
-        return Estimate(np.nan, np.nan, np.nan)
+        return Estimate.unmeasurable(f"{len(x)} cells: a correlation needs {FEWEST_CELLS}")
     return bootstrap(np.asarray(x), np.asarray(y), statistic=spearman)
 
 
 def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
-    """An accuracy on `tested` samples with its 95 % Wilson interval."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(round(accuracy * tested), tested).proportion_ci(method="wilson")
-    return Estimate(accuracy, interval.low, interval.high)
+    """`proportion` from a rate."""
+    return proportion(round(accuracy * tested), tested)

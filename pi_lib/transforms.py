@@ -6,7 +6,13 @@ the axes before it. Everything is computed in float64 on the device of the input
 AND interactions are Harsanyi dividends, the Möbius transform of the game (arXiv 2410.08455,
 Eq. 2): ``I_and(S) = sum_{T subset S} (-1)**(|S|-|T|) v(T)``. OR interactions are the dual:
 ``I_or(S) = -sum_{T subset S} (-1)**(|S|-|T|) v(N \\ T)`` for nonempty S.
+
+Walsh (Fourier) coefficients are the game in an orthonormal basis: noise of standard deviation s in
+every value is noise of ``s / 2**(n/2)`` in every coefficient, where a dividend of order m has
+``2**(m/2) s``.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -97,12 +103,66 @@ def or_inverse(interactions: Tensor) -> Tensor:
     return empty + inside[..., -1:] - inside.flip(-1)
 
 
+def walsh_transform(v: Tensor) -> Tensor:
+    """Walsh (Fourier) coefficients of the games `v`.
+
+    ``w(S) = 2**-n sum_T (-1)**(|S|-|S & T|) v(T) = sum_{T contains S} 2**-|T| I_and(T)``, which is
+    ``2**-|S|`` times the Banzhaf interaction index of S (Grabisch and Roubens 1999). They are
+    orthonormal over uniformly random coalitions: ``sum_{S != {}} w(S)**2`` is the variance of v.
+
+    Parameters
+    ----------
+    v : (..., 2**n) real
+        Value of every coalition.
+
+    Returns
+    -------
+    (..., 2**n) float64
+        ``w(S)``, in the unit of `v`; at index 0 the mean of `v`.
+
+    Raises
+    ------
+    ValueError
+        If the last axis is not a power of two, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> walsh_transform(torch.tensor([0., 1., 2., 5.])).tolist()
+    [2.0, 1.0, 1.5, 0.5]
+    """
+    game = checked(v).clone(memory_format=torch.contiguous_format)
+    for without, with_player in _pairs(game):
+        without.add_(with_player).div_(2)
+        with_player.sub_(without)  # (with - without) / 2
+    return game
+
+
+def walsh_inverse(coefficients: Tensor) -> Tensor:
+    """Values ``v(T) = sum_S (-1)**(|S|-|S & T|) w(S)``; shapes as `walsh_transform`.
+
+    Examples
+    --------
+    >>> walsh_inverse(torch.tensor([2., 1., 1.5, 0.5])).tolist()
+    [0.0, 1.0, 2.0, 5.0]
+    """
+    game = checked(coefficients).clone(memory_format=torch.contiguous_format)
+    for without, with_player in _pairs(game):
+        without.sub_(with_player)
+        with_player.mul_(2).add_(without)
+    return game
+
+
+def _pairs(game: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of `game` without and with each player in turn."""
+    for player in range(players_in_game(game)):
+        yield game.unflatten(-1, (-1, 2, 2**player)).unbind(-2)
+
+
 def _butterfly(game: Tensor, sign: int) -> Tensor:
     """Möbius (sign -1) or zeta (sign +1) transform along the last axis, one pass per player."""
     game = game.clone(memory_format=torch.contiguous_format)
-    for player in range(players_in_game(game)):
-        pairs = game.unflatten(-1, (-1, 2, 2**player))
-        pairs[..., 1, :].add_(pairs[..., 0, :], alpha=sign)
+    for without, with_player in _pairs(game):
+        with_player.add_(without, alpha=sign)
     return game
 
 

@@ -20,8 +20,9 @@ study.register_data("digits", digits, kind="image")
 
 
 def profile(**changes) -> dict[str, study.Settings]:
-    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "probe_epochs": 1, "epochs": 1}
-    about |= {"checkpoints": 2, "samples": 1, "n": 2, "n_source": 2} | changes
+    about = {"n_train": 2, "n_test": 2, "batch_size": 2, "epochs": 1, "checkpoints": 2}
+    about |= {"runs": 1, "long_runs": 0, "samples": 1, "n": 2, "covering": 1, "n_source": 2}
+    about |= changes
     return {
         "image": study.Settings(**({"size": 64} | about)),
         "text": study.Settings(**(about | {"size": None})),
@@ -30,7 +31,19 @@ def profile(**changes) -> dict[str, study.Settings]:
 
 CELL = {"backbone": "resnet20", "task": "digits", "profile": "smoke", "source": "fashion-mnist"}
 PROFILE = profile(
-    n_train=24, n_test=16, n_source=16, size=32, batch_size=8, epochs=2, samples=2, n=3, grid=4
+    n_train=24,
+    n_test=16,
+    n_source=16,
+    size=32,
+    batch_size=8,
+    epochs=2,
+    samples=2,
+    n=3,
+    grid=4,
+    runs=2,
+    long_runs=1,
+    long=2,
+    covering=4,
 )
 
 

@@ -14,7 +14,7 @@ from pi_lib import study, training
 from pi_lib.__main__ import main
 from pi_lib.book import runner
 from pi_lib.book.explorers import explore
-from pi_lib.study import assets, backbones, data, grid
+from pi_lib.study import assets, backbones, data
 
 V = torch.zeros(2, 8)
 IMAGES = torch.rand(2, 3, 16, 16)
@@ -209,7 +209,7 @@ TABLE = {
         lambda: study.Cell(changes={"colour": 1}), ValueError, "'colour'.*n_train, n_test",
     ),
     "half a sample": (
-        lambda: study.Cell(changes={"n_train": 0.5}), ValueError, "n_train=0.5.*integer above 0",
+        lambda: study.Cell(changes={"n_train": 0.5}), ValueError, "n_train=0.5.*an integer, at least 1",
     ),
     "all layers frozen": (
         lambda: study.Cell(changes={"frozen": 1}), ValueError, "frozen=1; expected a share",
@@ -230,7 +230,9 @@ TABLE = {
         lambda: study.Cell("minilm", "sst2", source="movie-reviews+inverted"),
         ValueError, "'inverted' is for images",
     ),
-    "a seed that is none": (lambda: study.Cell(seed=-1), ValueError, "seed=-1"),
+    "a pre-training that is none": (
+        lambda: study.Cell(pretraining_run=-1), ValueError, "pretraining_run=-1"
+    ),
     "images for a reader of texts": (
         lambda: study.Cell("minilm", "flowers"), ValueError, "minilm takes texts.*flowers",
     ),
@@ -244,7 +246,7 @@ TABLE = {
         lambda: study.trained_model(study.Cell(), "pruned"), ValueError, "pruned.*probe, finetuned",
     ),
     "a record that is not there": (
-        lambda: grid.recorded("/nowhere/paper"), FileNotFoundError, "--record",
+        lambda: study.Record.load("/nowhere/paper"), FileNotFoundError, "--record",
     ),
     # ---- small things
     "a slider of nothing": (lambda: explore(str, k=[]), ValueError, "at least one value"),
@@ -265,9 +267,8 @@ def test_refused_by_name(what):
 def test_files_that_hold_no_interactions(tmp_path, content):
     """Refused by path, whatever is in them; nothing in a file is ever run."""
     (tmp_path / "x.safetensors").write_bytes(content)
-    for kind in (pi.Interactions, pi.SparseInteractions):
-        with pytest.raises(ValueError, match="x.safetensors.*not written by pi_lib"):
-            kind.load(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x.safetensors.*not written by pi_lib"):
+        pi.Interactions.load(tmp_path / "x.safetensors")
 
 
 COMMANDS = {

@@ -6,6 +6,7 @@ import torch
 
 from pi_lib import Interactions, LabelMapPlayers, and_transform, extract
 from pi_lib.coalitions import coalition, order
+from pi_lib.interactions import check_comparable
 
 
 def some(samples=3, n=4, seed=0, **fields):
@@ -20,6 +21,97 @@ def test_saved_and_loaded_alike(tmp_path):
     assert (again.players, again.labels, again.ids, again.meta) == (
         one.players, one.labels, one.ids, one.meta,
     )  # fmt: skip
+
+
+def sampled(samples=2, n=40, budget=30, seed=0, **fields):
+    rng = np.random.default_rng(seed)
+    return Interactions(
+        v=torch.from_numpy(rng.standard_normal((samples, budget))),
+        sampled=torch.from_numpy(rng.random((samples, budget, n)) < 0.5),
+        ends=torch.tensor([[1.0, 4.0]] * samples, dtype=torch.float64),
+        **fields,
+    )
+
+
+def test_a_sampled_result_saved_and_loaded_alike(tmp_path):
+    one = sampled(ids=[5, 6], labels=[1, 0], meta={"seed": 3})
+    again = Interactions.load(one.save(tmp_path / "some.safetensors"))
+    assert again.method == "sampled" and again.n == 40 and again.i_and is None
+    assert torch.equal(again.sampled, one.sampled) and again.sampled.dtype == torch.bool
+    torch.testing.assert_close(again.v, one.v.float().double(), rtol=0, atol=0)
+    assert (again.scale, again.ids, again.meta) == (3, [5, 6], {"seed": 3})
+    assert torch.equal(again[[1]].sampled[0], one.sampled[1]) and again[[1]].ids == [6]
+
+
+def test_a_sampled_result_says_what_takes_it():
+    one = sampled()
+    for ask in (
+        lambda: one.terms, lambda: one.orders, one.salient, one.by_order, one.top, one.to_frame,
+        one.to_shapiq,
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="30 random coalitions.*reliability.*'exact'"):
+            ask()
+    assert one.kind is None and "sampled" in repr(one)
+
+
+def test_from_values():
+    v = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 8)))
+    one = Interactions.from_values(
+        v.float(), labels=torch.tensor([3, 1]), ids=(8, 9), players=[list("abc")] * 2, meta={"k": 1}
+    )
+    assert (one.method, one.kind, one.n, one.labels, one.ids) == ("exact", "and", 3, [3, 1], [8, 9])
+    assert torch.equal(one.i_and, and_transform(v.float())) and one.v.dtype == torch.float64
+    assert one.players[1] == list("abc") and one.meta == {"k": 1}
+    with pytest.raises(ValueError, match=r"shape \(samples, 2\*\*n\); got \(8,\)"):
+        Interactions.from_values(v[0])
+    with pytest.raises(ValueError, match="finite values; got nan at sample 0, coalition 1"):
+        Interactions.from_values(torch.tensor([[0, float("nan")]]))
+
+
+OTHERS = {
+    "n": {"n": 3},
+    "ids": {"ids": [1, 2]},
+    "labels": {"labels": [1, 0]},
+    "players": {"players": [list("abcd")] * 2},
+    "value": {"meta": {"value": "margin 7a"}},
+    "baseline": {"meta": {"baseline": "zero"}},
+    "background": {"meta": {"background": "mask"}},
+    "masking": {"meta": {"masking": "drop"}},
+    "precision": {"meta": {"precision": "bfloat16"}},
+    "class of players": {"meta": {"players": "LabelMapPlayers"}},
+}
+META = {
+    "value": "log_odds", "baseline": "mean", "background": "keep", "masking": "replace",
+    "precision": "float32", "players": "PatchPlayers",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_is_not_alike_is_named(what):
+    one, fields = some(2, labels=[0, 1], meta=META), OTHERS[what]
+    fields = {"labels": [0, 1]} | fields | {"meta": META | fields.get("meta", {})}
+    with pytest.raises(ValueError, match=f"results differ in {what} \\([^)]* against [^)]*\\): "):
+        check_comparable(one, one, some(2, **fields))
+
+
+def test_all_that_differs_is_named_at_once():
+    one, other = some(2, ids=[1, 2], meta=META), some(2, meta=META | {"value": "margin"})
+    with pytest.raises(ValueError, match=r"in ids \(.*\), value \(log_odds against margin\): ext"):
+        check_comparable(one, other)
+
+
+def test_what_one_does_not_say_is_not_compared():
+    check_comparable(some(meta=META), some(), some(meta={"value": "log_odds"}))
+
+
+def test_sampled_results_are_compared_on_the_same_coalitions():
+    check_comparable(sampled(), sampled())
+    with pytest.raises(ValueError, match="differ in coalitions"):
+        check_comparable(sampled(), sampled(seed=1))
+    with pytest.raises(ValueError, match=r"differ in method \(sampled against exact\), kind"):
+        check_comparable(sampled(n=4), some(2))
+    with pytest.raises(TypeError, match="got dict; expected Interactions"):
+        check_comparable(some(), {})
 
 
 def test_a_foreign_file_is_refused(tmp_path):
@@ -92,6 +184,12 @@ def test_shapes_are_checked():
         Interactions(v=torch.zeros(2, 8), i_and=torch.zeros(2, 4))
     with pytest.raises(ValueError, match="2 samples of 3 players"):
         Interactions(v=torch.zeros(2, 8), i_and=torch.zeros(2, 8), labels=[1])
+    with pytest.raises(ValueError, match=r"i_and of shape \(2, 8\); got None"):
+        Interactions(v=torch.zeros(2, 8))
+    with pytest.raises(ValueError, match=r"expected i_and of shape None; got \(2, 30\)"):
+        sampled(i_and=torch.zeros(2, 30))
+    with pytest.raises(ValueError, match="n=4, but these are values of 3 players"):
+        Interactions(v=torch.zeros(2, 8), i_and=torch.zeros(2, 8), n=4)
 
 
 def test_shapley_values_from_ours_equal_shapiqs():

@@ -1,5 +1,8 @@
 """Preserved, discarded, new; learned by scratch; Jaccard; trajectories: by hand and by identity."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +20,22 @@ from pi_lib import (
     or_inverse,
     trajectory,
 )
-from pi_lib.knowledge import Trajectory, normalised, only_scratch, salient_error
+from pi_lib.coalitions import order
+from pi_lib.interactions import sum_by_order
+from pi_lib.knowledge import (
+    Trajectory,
+    chance_overlap,
+    hard_to_learn,
+    jaccard_share,
+    normalised,
+    only_scratch,
+    salient_error,
+    shared,
+)
+
+HERE = Path(__file__).parent
+GAMES = sorted((HERE.parent / "notebooks/recorded/games").glob("*.npz"))
+REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
 def of(i_and, **fields):
@@ -134,7 +152,7 @@ def test_jaccard_extremes():
     torch.testing.assert_close(jaccard(one, one), torch.ones(4).double())
     assert jaccard(of([[0, 1, 0, 0]]), of([[0, -1, 0, 0]])).item() == 0
     torch.testing.assert_close(jaccard(of([[0, 1, 0, 2]]), of([[0, 10, 0, 20]])).item(), 1.0)
-    assert jaccard(of([[0, 0, 0, 0]]), of([[0, 0, 0, 0]])).item() == 1
+    assert jaccard(of([[0, 0, 0, 0]]), of([[0, 0, 0, 0]])).isnan().all()  # nothing is measured
 
 
 def test_trajectory_numbers():
@@ -150,6 +168,198 @@ def test_trajectory_numbers():
     torch.testing.assert_close(ends.similarity[-1], torch.ones(4).double())
 
 
+def shuffled(terms, n, random):
+    """The slow obvious way: positions within each order, and signs."""
+    out = torch.zeros_like(terms)
+    for sample in range(len(terms)):
+        for m in range(n + 1):
+            places = (order(n) == m).nonzero()[:, 0]
+            moved = terms[sample, places[torch.from_numpy(random.permutation(len(places)))]]
+            signs = torch.from_numpy(random.choice([-1.0, 1.0], len(places)))
+            out[sample, places] = moved * signs
+    return out
+
+
+def test_chance_is_the_mean_over_shuffles():
+    first, second = (normalised(random(seed, samples=3), 0.3) for seed in (1, 2))
+    generator = np.random.default_rng(0)
+    draws = [
+        sum_by_order(shared(first, shuffled(second, 4, generator)).abs(), order(4), 4)
+        for _ in range(150)
+    ]
+    mean, error = torch.stack(draws).mean(0), torch.stack(draws).std(0) / 150**0.5
+    found = chance_overlap(first, second, 4)
+    assert ((found - mean).abs() <= 4.5 * error + 1e-12).all()
+    both = torch.cat([first, second], -1), torch.cat([second, first], -1)  # AND and OR, apart
+    torch.testing.assert_close(chance_overlap(*both, 4), found + chance_overlap(second, first, 4))
+
+
+def test_shares_stand_beside_chance_and_a_second_run():
+    before, after, again, scratch = (random(seed, samples=30) for seed in (1, 2, 3, 4))
+    after = of((before.i_and + after.i_and).tolist())
+    k = compare(before, after, second_runs=[again])
+    share = k.preserved_share()
+    by_chance = chance_overlap(k.pretrained, k.finetuned, 4).sum() / k.pretrained.abs().sum()
+    assert share.chance.value == pytest.approx(by_chance.item())
+    assert share.second_run.value == pytest.approx(compare(again, after).preserved_share().value)
+    assert share.over_chance.value == pytest.approx(share.value - share.chance.value)
+    assert share.under_second_run.value == pytest.approx(share.second_run.value - share.value)
+    assert list(share.row()) == ["observed", "chance", "second_run", "verdict"]
+    assert share.verdict == "above chance" and share.over_chance.p < 0.01
+    new = k.new_share()
+    assert new.second_run.value == pytest.approx(compare(again, after).new_share().value)
+    whole = k.finetuned.abs().sum()
+    assert new.chance.value == pytest.approx(
+        1 - by_chance.item() * k.pretrained.abs().sum() / whole
+    )
+    assert new.verdict == "below chance"
+    table = k.preserved_share_by_order()
+    assert {"chance", "second_run", "verdict"} <= set(table)
+    learned = learned_by_scratch(k, scratch)
+    second = learned_by_scratch(k, again)
+    assert learned.ratio().second_run.value == pytest.approx(second.ratio().value)
+    assert learned.mean_ratio().second_run.value == pytest.approx(second.mean_ratio().value)
+    assert learned.by_order().second_run.tolist() == second.by_order().value.tolist()
+    assert learned.ratio().verdict == "undecided"  # independent of all
+    similar = jaccard_share(before, after, second_runs=[again])
+    assert similar.value == pytest.approx(jaccard(before, after).mean().item())
+    assert similar.second_run.value == pytest.approx(jaccard(again, after).mean().item())
+    assert similar.verdict == "above chance"
+    alone = compare(before, after).preserved_share()
+    assert (
+        str(alone.second_run) == "not measurable" and "one fine-tuned run" in alone.second_run.note
+    )
+
+
+def test_chance_has_no_more_than_chance():
+    """Of independent networks a share is chance, in 18 of 20 trials or more."""
+    verdicts = [
+        compare(random(k, samples=30), random(100 + k, samples=30)).preserved_share().verdict
+        for k in range(20)
+    ]
+    assert verdicts.count("undecided") >= 17
+
+
+@pytest.mark.parametrize("path", GAMES, ids=lambda path: path.stem)
+def test_recorded_games_give_the_papers_shares(path):
+    games = np.load(path)
+    runs = {
+        name: Interactions.from_values(torch.from_numpy(games[name]))
+        for name in games.files
+        if name != "about" and "@" not in name
+    }
+    expected = REFERENCE[path.stem]["paper's shares, runs 1 (tau .05, all orders)"]
+    k = compare(runs["probe1"], runs["finetuned1"], second_runs=[runs["finetuned2"]])
+    share, known = k.preserved_share(), expected["preserved"]
+    assert share.value == pytest.approx(known["observed"], abs=0.001)
+    assert share.chance.value == pytest.approx(known["chance"], abs=0.004)
+    assert share.second_run.value == pytest.approx(
+        known["one fine-tuned run in another"], abs=0.001
+    )
+    ratio, known = (
+        learned_by_scratch(k, runs["scratch1"]).ratio(),
+        expected["learned of the preserved"],
+    )
+    assert ratio.value == pytest.approx(known["scratch"], abs=0.001)
+    assert ratio.chance.value == pytest.approx(known["chance"], abs=0.004)
+    assert ratio.second_run.value == pytest.approx(known["second fine-tuned run"], abs=0.001)
+    if "long1" in runs:
+        long = learned_by_scratch(k, runs["long1"]).ratio()
+        assert long.value == pytest.approx(known["long scratch"], abs=0.001)
+
+
+def test_hard_to_learn_is_the_slow_comparison():
+    probes, finetuned, scratch = (
+        [random(10 * arm + k, samples=12) for k in range(count)]
+        for arm, count in enumerate((1, 3, 2))
+    )
+    found = hard_to_learn(probes, finetuned, scratch)
+    sums = {(part, where): [] for part in ("preserved", "new") for where in ("again", "scratch")}
+    whole = {"preserved": [], "new": []}
+    for i, own in enumerate(finetuned):
+        k = compare(probes[0], own)
+        for part in whole:
+            terms = getattr(k, part)
+            whole[part].append(terms.abs().sum().item())
+            for where, others in (
+                ("again", finetuned[:i] + finetuned[i + 1 :]),
+                ("scratch", scratch),
+            ):
+                sums[part, where] += [
+                    shared(terms, normalised(other, 0.05)).abs().sum().item() for other in others
+                ]
+    for part in whole:
+        again, learned = (
+            np.mean(sums[part, where]) / np.mean(whole[part]) for where in ("again", "scratch")
+        )
+        side = getattr(found, part)
+        assert side.second_run.value == pytest.approx(again)
+        assert side.scratch.value == pytest.approx(learned)
+        assert side.excess.value == pytest.approx(again - learned)
+    assert found.special.value == pytest.approx(
+        found.preserved.excess.value - found.new.excess.value
+    )
+    assert len(found.to_frame()) == 9
+    assert hard_to_learn(probes, finetuned, scratch, resample_runs=True) != found
+
+
+def test_hard_to_learn_finds_what_was_planted():
+    """Scratch has what is new, but not what was preserved; then it has nothing of either."""
+    old, new, noise = (random(k, samples=40, n=5).i_and for k in (1, 2, 3))
+
+    def runs(signal, seed, count=3):
+        return [
+            of((signal + 0.3 * random(seed + k, samples=40, n=5).i_and).tolist())
+            for k in range(count)
+        ]
+
+    probes, finetuned = runs(old, 10, 1), runs(old + new, 20)
+    knows_new = hard_to_learn(probes, finetuned, runs(new, 30))
+    assert knows_new.preserved.excess.compared_with(0) == "above"
+    assert knows_new.special.compared_with(0) == "above" and knows_new.special.p < 0.01
+    knows_nothing = hard_to_learn(probes, finetuned, runs(noise, 40))
+    assert knows_nothing.new.excess.compared_with(0) == "above"  # the control is not nothing
+    only_low = hard_to_learn(probes, finetuned, runs(new, 30), orders=[1, 2])
+    assert only_low.preserved.excess.value != knows_new.preserved.excess.value
+    with pytest.raises(ValueError, match="finetuned_runs: got 1"):
+        hard_to_learn(probes, finetuned[:1], runs(new, 30))
+    with pytest.raises(ValueError, match="same result is given twice"):
+        hard_to_learn(probes, finetuned[:1] * 2, runs(new, 30))
+    with pytest.raises(ValueError, match="orders=.0.; expected some of 1 to 5"):
+        hard_to_learn(probes, finetuned, runs(new, 30), orders=[0])
+
+
+def test_an_output_that_does_not_move_is_not_measurable():
+    still = Interactions.from_values(torch.full((4, 16), 3.0) + 1e-7 * torch.rand(4, 16))
+    moving = random(1)
+    for k in (compare(still, moving), compare(moving, still)):
+        for share in (k.preserved_share(), k.new_share()):
+            assert str(share) == share.verdict == "not measurable"
+            assert "no sample moves" in share.note
+            assert "not measurable" == str(share.chance)
+    assert jaccard(still, moving).isnan().all() and jaccard(still, still).isnan().all()
+    learned = learned_by_scratch(compare(moving, random(2)), still)
+    assert str(learned.ratio()) == str(learned.mean_ratio()) == "not measurable"
+    assert only_scratch(moving, still)[0][:, 1:].isnan().all()
+    assert compare(moving, still).strength("preserved")[:, 1:].isnan().all()
+    run = trajectory([still, random(2), moving], moving, [0, 3, 6])
+    assert run.similarity[0].isnan().all() and str(run.to_frame()["value"][0]) == "nan"
+    assert run.area().value == pytest.approx(0.5 * run.similarity[1:].mean().item())
+    assert run.directness().value == 1
+
+
+def test_a_sample_that_does_not_move_is_left_out():
+    before, after = random(1, samples=6), random(2, samples=6)
+    before.v[2], before.i_and[2] = 1.0, 0.0
+    share = compare(before, after).preserved_share()
+    assert "1 of 6 samples do not move" in share.note
+    assert jaccard(before, after).isnan().tolist() == [False, False, True, False, False, False]
+    others = [0, 1, 3, 4, 5]
+    k = compare(before, after)
+    kept, total = (x[others].abs().sum().item() for x in (k.preserved, k.pretrained))
+    assert share.value == pytest.approx(kept / total)
+
+
 def test_bootstrap_covers():
     """The interval holds the true mean about as often as it says."""
     generator = np.random.default_rng(0)
@@ -161,7 +371,7 @@ def test_bootstrap_covers():
 
 
 def test_bootstrap_of_little():
-    assert str(bootstrap(torch.tensor([2.0]))) == "2.00 [nan, nan]"
+    assert str(bootstrap(torch.tensor([2.0]))) == "2.00 (no interval)"
     assert np.isnan(bootstrap(torch.tensor([])).value)
     with_gap = bootstrap(np.array([1.0, np.nan, 3.0]))
     assert with_gap.value == 2
@@ -176,7 +386,7 @@ def test_results_that_do_not_belong_together_are_refused():
         compare(random(1), of(random(1).i_and.tolist(), ids=[3, 4, 5, 6]))
     with pytest.raises(ValueError, match="differ in n"):
         jaccard(random(1), random(1, n=3))
-    with pytest.raises(ValueError, match="same samples and players"):
+    with pytest.raises(ValueError, match="extract both models on the same samples"):
         learned_by_scratch(compare(random(1), random(2)), random(1, samples=3))
     with pytest.raises(ValueError, match="ascending steps"):
         trajectory([random(1), random(2)], random(2), [7, 0])

@@ -267,18 +267,17 @@ def test_a_cell_from_pretraining_to_knowledge(aim, tmp_path, monkeypatch):
         "resnet20", f"fashion-mnist+even+{aim}", "smoke", source="fashion-mnist+odd",
         changes={"epochs": 1},
     )  # fmt: skip
-    result = study.run(cell, Store(tmp_path))
-    table = result.table()
-    assert set(table["quantity"]) >= {"accuracy", "preserved", "learned by scratch"}
+    record = study.run(cell, Store(tmp_path))
+    end = record.runs("finetuned")[0]
     task = study.load(cell)
-    assert result.finetuned.final.labels == study.samples(cell, task).labels.tolist()
+    assert end.labels == study.samples(cell, task).labels.tolist()
     # What is stored is what the trained network says of the scenes.
-    model = study.trained_model(cell, "finetuned", Store(tmp_path))
+    model = study.trained_model(cell, "finetuned", 0, Store(tmp_path))
     split = study.samples(cell, task)
     with torch.no_grad():
         said = model(data.images(split.inputs))
     v = objectives.AIMS[aim].value(said, split.targets[:, 0])
-    torch.testing.assert_close(result.finetuned.final.v[:, -1], v.double(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(end.v[:, -1], v.double(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

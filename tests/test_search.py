@@ -1,12 +1,15 @@
 """Many players: planted games are found, and what is found is checked honestly."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from pi_lib import Interactions, LabelMapPlayers, PatchPlayers, SparseInteractions, compare, extract
+import pi_lib
+from pi_lib import Interactions, LabelMapPlayers, PatchPlayers, compare, extract
 from pi_lib.coalitions import coalition, members
 from pi_lib.search import HELD_OUT, explained, held_out, spex
 from pi_lib.study import backbones
@@ -27,16 +30,16 @@ def planted(n, count=12, orders=(1, 5), seed=0):
     return terms, model
 
 
-def sparse(model, n, samples=1, **options):
+def searched(model, n, samples=1, **options):
     players = LabelMapPlayers(torch.arange(n), baseline=0.0)
     inputs, labels = torch.ones(samples, n, dtype=torch.float64), [0] * samples
-    return extract(model, inputs, labels, players, method="sparse", **options)
+    return extract(model, inputs, labels, players, **{"method": "search"} | options)
 
 
 @pytest.mark.parametrize("n", [20, 32, 64])
 def test_planted_terms_are_found(n):
     terms, model = planted(n)
-    one = sparse(model, n)
+    one = searched(model, n)
     assert one.r2.item() > 0.99 and one.meta["forwards"] <= 2**13
     found = dict(zip(one.coalitions, one.i_and[0].tolist(), strict=True))
     assert {s for s, value in found.items() if abs(value) > 0.01} == set(terms)
@@ -49,7 +52,7 @@ def test_agrees_with_the_exact():
     _, model = planted(10, count=6, orders=(1, 4))
     players = LabelMapPlayers(torch.arange(10), baseline=0.0)
     exact = extract(model, torch.ones(1, 10, dtype=torch.float64), [0], players)
-    one = sparse(model, 10, budget=1000, max_order=3)
+    one = searched(model, 10, budget=1000, max_order=3)
     estimate = torch.zeros(1, 2**10, dtype=torch.float64)
     estimate[:, one.coalitions] = one.i_and
     assert one.r2.item() > 0.99
@@ -63,7 +66,7 @@ def test_r2_tells_when_the_order_is_too_low():
         score = x[:, :2].sum(-1) + 20 * x[:, 2:10].prod(-1)
         return torch.stack([score, torch.zeros_like(score)], -1)
 
-    assert sparse(model, 20, budget=1000, max_order=2).r2.item() < 0.9
+    assert searched(model, 20, budget=1000, max_order=2).r2.item() < 0.9
 
 
 def test_held_out_coalitions_were_never_seen():
@@ -87,27 +90,25 @@ def test_a_rerun_gives_the_same_and_leaves_numpy_alone():
         score = (x * torch.linspace(-1, 1, 18)).sum(-1).sin() * 3
         return torch.stack([score, torch.zeros_like(score)], -1)
 
-    both = sparse(model, 18, samples=2, ids=[4, 9], budget=2000)
+    both = searched(model, 18, samples=2, ids=[4, 9], budget=2000)
     before = np.random.get_state()[1].tolist()
-    alone = sparse(model, 18, ids=[9], budget=2000)
+    alone = searched(model, 18, ids=[9], budget=2000)
     assert np.random.get_state()[1].tolist() == before
     assert alone.to_frame()["value"].tolist() == both[[1]].to_frame()["value"].tolist()
     assert alone.r2[0] == both.r2[1]
-    assert sparse(model, 18, ids=[9], budget=2000, seed=1).r2[0] != alone.r2[0]
+    assert searched(model, 18, ids=[9], budget=2000, seed=1).r2[0] != alone.r2[0]
 
 
 def test_a_constant_model_has_no_interactions():
-    one = sparse(lambda x: torch.tensor([[2.0, 0.0]]).expand(len(x), 2), 18, budget=1000)
+    one = searched(lambda x: torch.tensor([[2.0, 0.0]]).expand(len(x), 2), 18, budget=1000)
     assert one.coalitions == [0] and one.i_and.tolist() == [[2]] and one.r2.isnan().all()
     assert one.top().empty and not one.salient().any()
 
 
 def test_selects_and_shows_as_the_exact_does():
     terms, model = planted(64)
-    one = sparse(model, 64, samples=2, ids=[3, 5])
-    exact = Interactions(v=torch.zeros(1, 2), i_and=torch.zeros(1, 2))
-    public = [name for name in dir(exact) if not name.startswith("_")]
-    assert set(public) - set(dir(one)) == {"from_shapiq", "i_or"}
+    one = searched(model, 64, samples=2, ids=[3, 5])
+    exact = Interactions.from_values(torch.zeros(1, 2))
     assert list(one.to_frame()) == list(exact.to_frame())
     top = one.top(3, sample=1)
     assert list(top) == list(one.to_frame()) and set(top["id"]) == {5} and set(top["sample"]) == {1}
@@ -123,27 +124,43 @@ def test_selects_and_shows_as_the_exact_does():
 
 def test_saved_and_loaded_alike(tmp_path):
     _, model = planted(64)
-    one = sparse(model, 64, ids=[7])
+    one = searched(model, 64, ids=[7])
     path = one.save(tmp_path / "one.safetensors")
-    again = SparseInteractions.load(path)
+    again = Interactions.load(path)
     torch.testing.assert_close(again.i_and, one.i_and.float().double(), rtol=0, atol=0)
     assert again.coalitions == one.coalitions and max(one.coalitions) >= 2**63
     assert (again.n, again.players, again.labels, again.ids, again.meta) == (
         one.n, one.players, one.labels, one.ids, one.meta,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"SparseInteractions\.load reads it"):
-        Interactions.load(path)
-    game = torch.zeros(1, 4, dtype=torch.float64)
-    dense = Interactions(v=game, i_and=game).save(tmp_path / "dense.safetensors")
-    with pytest.raises(ValueError, match="no sparse interactions"):
-        SparseInteractions.load(dense)
+
+
+def test_files_of_version_0_1_load(tmp_path):
+    """As `SparseInteractions.save` wrote them."""
+    header = {
+        "n": 64, "coalitions": [[], [0, 63]], "players": [list("ab" * 32)], "labels": [1],
+        "ids": [7], "meta": {"method": "sparse", "forwards": 3},
+    }  # fmt: skip
+    arrays = {"i_and": torch.ones(1, 2), "r2": torch.ones(1), "v": torch.zeros(1, 2)}
+    save_file(arrays, tmp_path / "old", metadata={"pi_lib": json.dumps(header)})
+    with pytest.warns(DeprecationWarning, match="SparseInteractions is now Interactions"):
+        old = pi_lib.SparseInteractions
+    one = old.load(tmp_path / "old")
+    assert (one.method, one.n, one.coalitions) == ("search", 64, [0, 1 + 2**63])
+    assert one.top()["players"].tolist() == ["{a, b}"] and one.i_and.tolist() == [[1, 1]]
+
+
+def test_the_old_name_of_the_method_warns():
+    _, model = planted(20)
+    with pytest.warns(DeprecationWarning, match="'sparse' is now 'search'"):
+        one = searched(model, 20, budget=1000, method="sparse")
+    assert one.method == one.meta["method"] == "search"
 
 
 def test_shapiq_holds_the_same_game():
     from shapiq.game_theory.moebius_converter import MoebiusConverter
 
     terms, model = planted(64)
-    values = sparse(model, 64).to_shapiq()
+    values = searched(model, 64).to_shapiq()
     assert values.index == "Moebius" and values.estimated and values.n_players == 64
     shapley = MoebiusConverter(values)("SV", 1)
     for player in range(64):
@@ -155,7 +172,7 @@ def test_a_network_of_20_patches():
     model = backbones.build("resnet20", 10, pretrained=False)
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     one = extract(
-        model, images, [3], PatchPlayers(grid=8, n=20), method="sparse", budget=2000, ids=[1]
+        model, images, [3], PatchPlayers(grid=8, n=20), method="search", budget=2000, ids=[1]
     )
     assert one.r2.item() > 0.8
     assert one.top(1)["players"][0].startswith("{r")
@@ -164,7 +181,7 @@ def test_a_network_of_20_patches():
 @pytest.mark.parametrize(
     ("n", "options", "message"),
     [
-        (65, {}, "65 players; method='sparse' takes at most 64"),
+        (65, {}, "65 players; method='search' takes at most 64"),
         (20, {"kind": "and-or"}, "needs the value of every coalition"),
         (10, {}, "10 players have 1,024 coalitions, no more than budget=8,192"),
         (20, {"budget": 100}, "budget=100 is too small for SPEX with 20 players"),
@@ -173,12 +190,12 @@ def test_a_network_of_20_patches():
 )
 def test_what_it_cannot_do_is_refused(n, options, message):
     with pytest.raises(ValueError, match=message):
-        sparse(planted(n)[1], n, **options)
+        searched(planted(n)[1], n, **options)
 
 
 def test_unknown_methods_are_refused():
     players = LabelMapPlayers(torch.arange(3), baseline=0.0)
-    with pytest.raises(ValueError, match="method='spex'; expected 'exact' or 'sparse'"):
+    with pytest.raises(ValueError, match="method='spex'; expected 'exact', 'search' or 'sampled'"):
         extract(constant(0.0), torch.ones(1, 3), [0], players, method="spex")
 
 
@@ -203,18 +220,18 @@ def constant(value):
 def test_bad_calls_are_refused(model, labels, message):
     players = LabelMapPlayers(torch.arange(20), baseline=0.0)
     with pytest.raises(ValueError, match=message):
-        extract(model, torch.ones(1, 20), labels, players, method="sparse", budget=1000)
+        extract(model, torch.ones(1, 20), labels, players, method="search", budget=1000)
 
 
 def test_without_shapiq_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "shapiq", None)
-    with pytest.raises(ImportError, match="pip install shapiq"):
-        sparse(planted(20)[1], 20)
+    with pytest.raises(ImportError, match=r"pip install 'pi_lib\[search\]'"):
+        searched(planted(20)[1], 20)
     empty = torch.zeros(1, 1, dtype=torch.float64)
-    one = SparseInteractions(
+    one = Interactions(
         n=20, coalitions=[0], i_and=empty, r2=empty[0], v=torch.zeros(1, 2, dtype=torch.float64)
     )
-    with pytest.raises(ImportError, match="pip install shapiq"):
+    with pytest.raises(ImportError, match=r"pip install 'pi_lib\[search\]'"):
         one.to_shapiq()
 
 
@@ -233,14 +250,14 @@ def test_what_it_does_to_the_process_is_undone():
 
 
 def test_estimates_are_not_compared():
-    one = sparse(planted(20)[1], 20, budget=1000)
-    with pytest.raises(TypeError, match="got SparseInteractions"):
+    one = searched(planted(20)[1], 20, budget=1000)
+    with pytest.raises(ValueError, match="method 'search' are not compared.*missed"):
         compare(one, one)
 
 
 def test_shapes_are_checked():
     zeros = torch.zeros(1, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"i_and of shape \(1, 3\)"):
-        SparseInteractions(n=20, coalitions=[0, 1, 2], i_and=zeros, r2=zeros[0, :1], v=zeros)
+    with pytest.raises(ValueError, match=r"i_and of shape \(1, 3\).*got \(1, 2\)"):
+        Interactions(n=20, coalitions=[0, 1, 2], i_and=zeros, r2=zeros[0, :1], v=zeros)
     with pytest.raises(ValueError, match="the empty one"):
-        SparseInteractions(n=20, coalitions=[1, 0], i_and=zeros, r2=zeros[0, :1], v=zeros)
+        Interactions(n=20, coalitions=[1, 0], i_and=zeros, r2=zeros[0, :1], v=zeros)

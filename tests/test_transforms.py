@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pi_lib import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.coalitions import coalition, members, membership, order
+from pi_lib.transforms import walsh_inverse, walsh_transform
 
 BOTH = pytest.mark.parametrize("transform", [and_transform, or_transform])
 
@@ -40,6 +41,31 @@ def test_equal_to_the_definition_and_inverted(n, seed):
     torch.testing.assert_close(or_transform(v), by_definition(v, "or"), rtol=0, atol=1e-11)
     torch.testing.assert_close(and_inverse(and_transform(v)), v, rtol=0, atol=1e-11)
     torch.testing.assert_close(or_inverse(or_transform(v)), v, rtol=0, atol=1e-11)
+
+
+@given(st.integers(0, 7), st.integers(0, 10**6))
+def test_walsh_is_the_definition_and_orthonormal(n, seed):
+    v = game(n, 3, seed=seed)
+    member = membership(n).double()
+    # |S| - |S & T| is how many players of S are not in T
+    signs = (-1.0) ** (member @ (1 - member).T)
+    torch.testing.assert_close(signs @ signs.T, 2.0**n * torch.eye(2**n).double())
+    w = walsh_transform(v)
+    torch.testing.assert_close(w, v @ signs.T / 2**n, rtol=0, atol=1e-12)
+    torch.testing.assert_close(walsh_inverse(w), v, rtol=0, atol=1e-12)
+    torch.testing.assert_close(w[..., 0], v.mean(-1))
+    variance = v.var(-1, correction=0) if n else torch.zeros(3).double()
+    torch.testing.assert_close(w[..., 1:].square().sum(-1), variance)
+
+
+def test_walsh_sums_the_dividends_of_larger_sets():
+    n = 5
+    v, member = game(n, 2), membership(5)
+    dividends, w = and_transform(v), walsh_transform(v)
+    for s in range(2**n):
+        larger = (member | ~member[s]).all(-1)  # T contains S
+        expected = (dividends * 0.5 ** order(n))[:, larger].sum(-1)
+        torch.testing.assert_close(w[:, s], expected, rtol=0, atol=1e-12)
 
 
 @BOTH
@@ -104,19 +130,47 @@ def test_shapiq_agrees():
             assert abs((-1) ** (size + 1) * comobius[players] - ours_or[s].item()) < 1e-11
 
 
+def test_shapiq_agrees_on_walsh():
+    from shapiq import ExactComputer, Game
+
+    n = 5
+    v = game(n)
+
+    class Lookup(Game):
+        def value_function(self, coalitions):
+            return v.numpy()[coalitions.astype(int) @ (1 << np.arange(n))]
+
+    computer = ExactComputer(Lookup(n_players=n, normalize=False))
+    banzhaf, w = computer("BII", order=n), walsh_transform(v)
+    for size in range(1, n + 1):
+        for players in itertools.combinations(range(n), size):
+            assert abs(banzhaf[players] - 2**size * w[coalition(players)].item()) < 1e-11
+
+
 def test_input_stays_and_float32_is_widened():
     v = game(4).float()
     before = v.clone()
-    assert and_transform(v).dtype == torch.float64
-    assert torch.equal(v, before)
-    torch.testing.assert_close(and_transform(v), and_transform(v.double()))
+    for transform in (and_transform, walsh_transform, walsh_inverse):
+        assert transform(v).dtype == torch.float64
+        assert torch.equal(v, before)
+        torch.testing.assert_close(transform(v), transform(v.double()))
 
 
 def test_orders():
     assert order(3).tolist() == [s.bit_count() for s in range(8)]
 
 
-@pytest.mark.parametrize("transform", [and_transform, or_transform, and_inverse, or_inverse])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        and_transform,
+        or_transform,
+        walsh_transform,
+        and_inverse,
+        or_inverse,
+        walsh_inverse,
+    ],
+)
 def test_bad_games_are_refused_by_name(transform):
     with pytest.raises(ValueError, match=r"2\*\*n values.*\(2, 6\)"):
         transform(torch.zeros(2, 6))

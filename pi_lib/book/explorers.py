@@ -286,7 +286,7 @@ def explore_sample(
     ValueError
         As `explore`; or if inputs and players are not those of the interactions.
     TypeError
-        If the interactions are a sparse estimate.
+        If the interactions are not of method 'exact'.
 
     Examples
     --------
@@ -300,10 +300,10 @@ def explore_sample(
             "interactions = pi_lib.extract(model, inputs, labels, players), then "
             "explore_sample(interactions, inputs, players)."
         )
-    if not isinstance(interactions, Interactions):
+    if (method := getattr(interactions, "method", type(interactions).__name__)) != "exact":
         raise TypeError(
-            f"got {type(interactions).__name__}; expected Interactions of method 'exact': an "
-            "estimate has no value of every coalition to rebuild"
+            f"got {method}; expected Interactions of method 'exact': no other has the value of "
+            "every coalition to rebuild"
         )
     if not (there := [sample for sample in samples if 0 <= sample < len(interactions)]):
         return _sentence(

@@ -9,13 +9,8 @@ from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from pi_lib.and_or import AndOrSplit
@@ -25,6 +20,17 @@ from pi_lib.knowledge import Knowledge, Learned, Trajectory
 from pi_lib.players import Placement
 from pi_lib.statistics import bootstrap
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
+
+try:
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.axes import Axes
+    from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError(
+        f"`.plot()` needs {error.name}: pip install 'pi_lib[figures]'", name=error.name
+    ) from error
 
 if TYPE_CHECKING:
     import pandas as pd

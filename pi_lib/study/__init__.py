@@ -2,35 +2,38 @@
 
 `cell` says what is studied, `data` and `backbones` what it is made of, `steps` what is computed and
 stored at a time, `schedule` which step comes next, `workers` who computes it, `store` where results
-live; `grid` and `findings` are about many cells. `register_data` and `register_backbone` add data
-and networks of your own.
+live, `record` what is kept of a cell; `grid` and `findings` are about many cells. `register_data`
+and `register_backbone` add data and networks of your own.
 """
 
 from pi_lib.study.backbones import register_backbone
-from pi_lib.study.cell import LEARNING_RATES, PHASES, PROFILES, Cell, Settings, offline_cells
+from pi_lib.study.cell import ARMS, PLAYERS, PROFILES, RATES, Cell, Settings, offline_cells
 from pi_lib.study.data import register_data
+from pi_lib.study.record import Record, RecordError, collect, read_all, run, run_all
 from pi_lib.study.registration import import_plugins
-from pi_lib.study.results import Phase, Result, run, run_all
 from pi_lib.study.schedule import StudyFailed, compute_all, entries, stored, trained_model
 from pi_lib.study.steps import Step, build, load, load_source, players, samples, tokenizer
 
 __all__ = [
-    "LEARNING_RATES",
-    "PHASES",
+    "ARMS",
+    "PLAYERS",
     "PROFILES",
+    "RATES",
     "Cell",
-    "Phase",
-    "Result",
+    "Record",
+    "RecordError",
     "Settings",
     "Step",
     "StudyFailed",
     "build",
+    "collect",
     "compute_all",
     "entries",
     "load",
     "load_source",
     "offline_cells",
     "players",
+    "read_all",
     "register_backbone",
     "register_data",
     "run",

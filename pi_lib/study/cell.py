@@ -1,108 +1,164 @@
-"""What is studied: a backbone, what it was pre-trained on, a downstream task, a seed, a profile.
+"""What is studied: a backbone, what it was pre-trained on, a downstream task, a profile.
 
 A cell says what is wrong with it, and reads no disk: `pi_lib.study.steps` loads its data and builds
-its networks.
+its networks. In a cell several networks are trained, in `ARMS`, each arm in several runs, which
+differ in head, batches and dropout (from scratch: in all weights). All see the same training
+samples, and are asked about the same test samples and players.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pi_lib.objectives import OBJECTIVES
-from pi_lib.study import assets, backbones, data
+from pi_lib.study import backbones, data
 
-PHASES = ("probe", "finetuned", "scratch")
-COLUMNS = ("backbone", "source", "task", "changes", "profile", "seed")  # of a table: the cell
+# A linear probe on the frozen pre-trained encoder; fine-tuned from it; trained from random weights
+# with as many steps; and with `Settings.long` times as many.
+ARMS = ("probe", "finetuned", "scratch", "long")
+# Players drawn from a part of the input, as in the paper; and players that cover all of it.
+PLAYERS = ("drawn", "covering")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a profile decides for one kind of input."""
+    """What a profile decides for one kind of input.
+
+    Attributes
+    ----------
+    n_train, n_test, n_val : int
+        Samples to train on, to test on, and to choose learning rates by; without the last, the
+        first of `RATES` are taken.
+    size : int, optional
+        Side in pixels, for backbones that take any size; default the backbone's own.
+    batch_size, epochs : int
+        Of fine-tuning and of training from scratch alike.
+    long : int
+        Times the epochs that the arm "long" is trained for.
+    checkpoints : int
+        At which a run is evaluated, and its first run's interactions extracted.
+    runs, long_runs : int
+        Of "finetuned" and "scratch"; of "long".
+    samples : int
+        On which interactions are extracted.
+    n, grid : int
+        Players that are drawn; patches a side that they are drawn from.
+    covering : int
+        Players that cover the input: a square number.
+    n_source, source_epochs : int
+        Samples and epochs of pre-training, where it is done here.
+    rate : float, optional
+        Learning rate of fine-tuning, in place of a choice.
+    frozen : float, optional
+        Share of the encoder's layers that fine-tuning leaves as they were.
+    """
 
     n_train: int
     n_test: int
-    n_val: int = 0  # further training samples, by which learning rates are chosen
-    trials: int = 1  # how many learning rates of `LEARNING_RATES` are tried per phase
-    size: int | None = None  # pixels, for backbones that take any size; None: the backbone's own
+    n_val: int = 0
+    size: int | None = None
     batch_size: int = 32
-    probe_epochs: int
-    epochs: int  # of fine-tuning and of scratch training alike
-    checkpoints: int
-    samples: int  # on which interactions are extracted
-    n: int  # players
-    grid: int | None = 8
-    n_source: int = 0  # samples and epochs of pre-training, where it is done here
+    epochs: int
+    long: int = 6
+    checkpoints: int = 8
+    runs: int = 3
+    long_runs: int = 2
+    samples: int
+    n: int
+    grid: int = 8
+    covering: int = 9
+    n_source: int = 0
     source_epochs: int = 1
-    rate: float | None = None  # learning rate of fine-tuning, in place of a choice
-    frozen: float | None = None  # share of the encoder's layers that fine-tuning leaves alone
+    rate: float | None = None
+    frozen: float | None = None
 
 
-# Fine-tuning and scratch training share data, order and schedule. Each phase has the learning rate
-# that is best on the validation split among the first of these (a probe wants a far larger one),
-# chosen with seed 0 and kept for the others.
-LEARNING_RATES = {
-    "image": {
-        "probe": (1e-3, 1e-2, 1e-1),
-        "finetuned": (1e-3, 3e-4, 1e-4),
-        "scratch": (3e-3, 1e-3, 3e-4),
-    },
-    "text": {
-        "probe": (1e-2, 1e-3, 1e-1),
-        "finetuned": (5e-5, 1e-4, 2e-5),
-        "scratch": (1e-4, 3e-4, 1e-3),
-    },
+# Fine-tuning and training from scratch share data and schedule, and choose among the same learning
+# rates, by the validation samples, with the first run. Where the smallest or largest of these wins,
+# the next one beyond is tried too (`pi_lib.study.schedule`).
+RATES = {
+    "image": (1e-3, 3e-4, 3e-3),
+    "text": (1e-4, 3e-5, 3e-4),
 }
 SOURCE_RATE = {"image": 1e-3, "text": 1e-4}  # of pre-training
 
 PROFILES = {
     "smoke": {  # seconds, for tests
         "image": Settings(
-            n_train=64, n_test=64, size=32, batch_size=16, probe_epochs=5, epochs=1,
-            checkpoints=3, samples=4, n=4, grid=4, n_source=64,
+            n_train=64, n_test=64, size=32, batch_size=16, epochs=1, checkpoints=3,
+            runs=2, long_runs=0, samples=5, n=4, grid=4, covering=4, n_source=64,
         ),
         "text": Settings(
-            n_train=64, n_test=64, batch_size=16, probe_epochs=5, epochs=1,
-            checkpoints=3, samples=4, n=4, n_source=64,
+            n_train=64, n_test=64, batch_size=16, epochs=1, checkpoints=3,
+            runs=2, long_runs=0, samples=5, n=4, covering=4, n_source=64,
         ),
     },
     "quick": {  # the default of `make book`
         "image": Settings(
-            n_train=700, n_val=200, trials=2, n_test=600, probe_epochs=30, epochs=6,
-            checkpoints=5, samples=16, n=8, n_source=5000, source_epochs=5,
+            n_train=700, n_test=600, epochs=6, long_runs=0,
+            samples=16, n=8, n_source=5000, source_epochs=5,
         ),
         "text": Settings(
-            n_train=350, n_val=150, trials=2, n_test=300, probe_epochs=30, epochs=4,
-            checkpoints=5, samples=12, n=8, n_source=5000, source_epochs=3,
+            n_train=350, n_test=300, epochs=4, checkpoints=6, long_runs=0,
+            samples=12, n=7, covering=4, n_source=5000, source_epochs=3,
         ),
     },
-    "reduced": {  # several seeds and backbones on two cores in an evening
+    "reduced": {  # one cell in an hour or two of two cores
         "image": Settings(
-            n_train=500, n_val=200, trials=2, n_test=500, probe_epochs=30, epochs=6,
-            checkpoints=4, samples=12, n=8, n_source=8000, source_epochs=4,
+            n_train=500, n_val=200, n_test=500, epochs=6, samples=24, n=8,
+            n_source=50_000, source_epochs=12,
         ),
         "text": Settings(
-            n_train=500, n_val=200, trials=2, n_test=500, probe_epochs=30, epochs=3,
-            checkpoints=4, samples=12, n=8, n_source=5000, source_epochs=3,
+            n_train=500, n_val=200, n_test=500, epochs=3, samples=24, n=8,
+            n_source=5000, source_epochs=3,
         ),
     },
     "full": {  # for a GPU
         "image": Settings(
-            n_train=1000, n_val=300, trials=3, n_test=2000, probe_epochs=30, epochs=20,
-            checkpoints=10, samples=50, n=10, n_source=50_000, source_epochs=30,
+            n_train=1000, n_val=300, n_test=2000, epochs=20, samples=40, n=10,
+            n_source=50_000, source_epochs=12,
         ),
         "text": Settings(
-            n_train=2000, n_val=500, trials=3, n_test=800, probe_epochs=30, epochs=10,
-            checkpoints=10, samples=50, n=10, n_source=5000, source_epochs=10,
+            n_train=1000, n_val=300, n_test=800, epochs=20, samples=40, n=10,
+            n_source=5000, source_epochs=10,
         ),
     },
 }  # fmt: skip
 
-_CHANGES = {  # what a cell may change, and of what type it is
-    field.name: (int, float) if field.name in ("rate", "frozen") else int
-    for field in fields(Settings)
+# Networks, data and settings as people write them.
+TITLES = {
+    "efficientnet-lite0": "EfficientNet-Lite0",
+    "minilm": "MiniLM",
+    "resnet20": "ResNet-20",
+    "vgg16-32": "VGG-16",
+    "resnet50-32": "ResNet-50",
+    "vit-32": "ViT",
+    "vgg16": "VGG-16",
+    "resnet50": "ResNet-50",
+    "vit-base": "ViT-base",
+    "vit-small": "ViT-small",
+    "bert-base": "BERT-base",
+    "distilbert": "DistilBERT",
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10-jpeg": "CIFAR-10",
+    "flowers": "Flowers",
+    "cub": "CUB-200",
+    "cars": "Stanford Cars",
+    "sst2": "SST-2",
+    "movie-reviews": "film reviews",
+    "product-reviews": "product reviews",
 }
-PAPER_PLAYERS = {"cifar10": 12, "cifar10-jpeg": 12}  # the paper's n where it is not 10
+PUBLISHED = {"minilm": "sentence pairs", "bert-base": "text", "distilbert": "text"}  # or ImageNet
+_CHANGED = {
+    "n_train": "{:g} labels",
+    "epochs": "{:g} epochs",
+    "rate": "learning rate {:g}",
+    "frozen": "{:.0%} of the layers frozen",
+}
+_FRACTIONS = ("rate", "frozen")  # the settings that are no whole numbers
 
 
 @dataclass(frozen=True)
@@ -116,8 +172,6 @@ class Cell:
     task : str
         The downstream task, as `pi_lib.study.data.load` takes it: a name, or ``folder:PATH``.
     profile : "smoke", "quick", "reduced" or "full"
-    seed : int
-        Of everything random in the cell.
     source : str, optional
         The task on which the backbone is pre-trained here; default: its published weights.
     changes : mapping, optional
@@ -125,6 +179,8 @@ class Cell:
         ``{"n_train": 100}``. Kept as sorted pairs.
     pretraining : "supervised", "contrastive" or "adversarial"
         What the backbone is pre-trained to do on `source`; see `pi_lib.objectives`.
+    pretraining_run : int
+        Which of several pre-trainings, which differ in weights and batches.
 
     Raises
     ------
@@ -135,17 +191,17 @@ class Cell:
     backbone: str = "efficientnet-lite0"
     task: str = "fashion-mnist"
     profile: str = "quick"
-    seed: int = 0
     source: str | None = None
     changes: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     pretraining: str = "supervised"
+    pretraining_run: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "changes", tuple(sorted(dict(self.changes).items())))
-        if wrong := list(self._wrong()):
+        if wrong := [*self._wrong_names(), *self._wrong_changes()] or [*self._wrong_together()]:
             raise ValueError("; ".join(wrong))
 
-    def _wrong(self):
+    def _wrong_names(self):
         named = [
             ("profile", self.profile, PROFILES),
             ("backbone", self.backbone, backbones.BACKBONES),
@@ -154,17 +210,8 @@ class Cell:
         for name, given, valid in named:
             if given not in valid:
                 yield f"{name}={given!r}; expected one of {', '.join(valid)}"
-        if not isinstance(self.seed, int) or self.seed < 0:
-            yield f"seed={self.seed!r}; expected an integer, at least 0"
-        for name, value in self.changes:
-            if name not in _CHANGES:
-                yield f"no setting {name!r} to change; there are {', '.join(_CHANGES)}"
-            elif isinstance(value, bool) or not isinstance(value, _CHANGES[name]) or value <= 0:
-                number = "an integer" if _CHANGES[name] is int else "a number"
-                yield f"{name}={value!r}; expected {number} above 0"
-            elif name == "frozen" and not value < 1:  # nor NaN
-                yield f"frozen={value!r}; expected a share of the encoder's layers, below 1"
-        about = backbones.BACKBONES.get(self.backbone)
+        if not isinstance(self.pretraining_run, int) or self.pretraining_run < 0:
+            yield f"pretraining_run={self.pretraining_run!r}; expected an integer, at least 0"
         for name in ("task", "source"):
             given = getattr(self, name)
             if given is None and name == "source":
@@ -173,31 +220,53 @@ class Cell:
                 yield f"{name}={given!r}; expected one of {', '.join(data.NAMES)}"
                 continue
             try:
-                kind = data.kind(given)
-            except (ValueError, assets.MissingAsset) as error:
+                data.aim(given)
+            except ValueError as error:
                 yield f"{name}: {error}"
+
+    def _wrong_changes(self):
+        known = {field.name for field in fields(Settings)}
+        for name, value in self.changes:
+            if name not in known:
+                yield f"no setting {name!r} to change; there are {', '.join(sorted(known))}"
                 continue
-            if about is not None and kind != about.kind:
-                yield f"{self.backbone} takes {about.kind}s, but {name}={given!r} has {kind}s"
-            if name == "source" and data.aim(given) != "classification":
-                yield f"source={given!r}: backbones are pre-trained to classify; leave its end out"
-        if about is None:
-            return
+            kinds = (int, float) if name in _FRACTIONS else int
+            least = 0 if name in ("n_val", "long_runs") else 1 if kinds is int else 1e-12
+            if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
+                number = f"an integer, at least {least}" if kinds is int else "a number above 0"
+                yield f"{name}={value!r}; expected {number}"
+            elif name == "frozen" and not value < 1:
+                yield f"frozen={value!r}; expected a share of the encoder's layers, below 1"
+            elif name == "covering" and round(value**0.5) ** 2 != value:
+                yield f"covering={value!r}; expected a square number, such as 9"
+
+    def _wrong_together(self):
+        backbone = backbones.BACKBONES[self.backbone]
+        for name in ("task", "source"):
+            given = getattr(self, name)
+            if given is None or given.startswith(data.FOLDER):  # a folder is looked into later
+                continue
+            if (kind := data.kind(given)) != backbone.kind:
+                yield f"{self.backbone} takes {backbone.kind}s, but {name}={given!r} has {kind}s"
+        if self.source is not None and data.aim(self.source) != "classification":
+            yield f"source={self.source!r}: backbones are pre-trained to classify; name its base"
         if (wanted := self.aim) != "classification" and not backbones.has_maps(self.backbone):
             valid = ", ".join(filter(backbones.has_maps, backbones.BACKBONES))
             yield f"{self.backbone} gives no feature map, which {wanted} needs; expected {valid}"
-        if self.pretraining != "supervised" and (self.source is None or about.kind != "image"):
+        if self.pretraining != "supervised" and (self.source is None or backbone.kind != "image"):
             yield (
                 f"pretraining={self.pretraining!r} is done here, on images: name their source task"
             )
-        if self.source is None and not about.published:
+        if self.source is None and not backbone.published:
             yield f"{self.backbone} has no published weights: name a source task to pre-train it on"
+        if self.source is None and self.pretraining_run:
+            yield "pretraining_run is of a pre-training done here: name its source task"
         if self.source is not None and data.overlap(self.source, self.task):
             yield f"source={self.source!r} and task={self.task!r} are of the same data"
 
     @property
     def name(self) -> str:
-        """One line for tables and plots.
+        """One line that tells cells apart.
 
         Examples
         --------
@@ -209,6 +278,24 @@ class Cell:
         return f"{self.backbone}{source} on {short_name(self.task)}{changes}"
 
     @property
+    def title(self) -> str:
+        """The cell as people write it, for figures and tables.
+
+        Examples
+        --------
+        >>> Cell("vit-32", "flowers", source="cifar10", changes={"n_train": 100}).title
+        'ViT, CIFAR-10 → Flowers, 100 labels'
+        """
+        start = PUBLISHED.get(self.backbone, "ImageNet")
+        if self.source is not None:
+            start = title_of(self.source)
+            start += "" if self.pretraining == "supervised" else f" ({self.pretraining})"
+            start += f" (run {self.pretraining_run + 1})" if self.pretraining_run else ""
+        changes = [_CHANGED[name].format(value) for name, value in self.changes if name in _CHANGED]
+        cell = f"{TITLES.get(self.backbone, self.backbone)}, {start} → {title_of(self.task)}"
+        return ", ".join([cell, *changes])
+
+    @property
     def pretrained_on(self) -> str:
         """Where the pre-trained weights come from, in words.
 
@@ -217,8 +304,11 @@ class Cell:
         >>> Cell("vit-32", "flowers", source="cifar10", pretraining="contrastive").pretrained_on
         'cifar10, contrastive'
         """
+        if self.source is None:
+            return "published"
         objective = "" if self.pretraining == "supervised" else f", {self.pretraining}"
-        return "published" if self.source is None else short_name(self.source) + objective
+        run = f", run {self.pretraining_run}" if self.pretraining_run else ""
+        return short_name(self.source) + objective + run
 
     @property
     def changed(self) -> str:
@@ -232,10 +322,16 @@ class Cell:
         return ", ".join(f"{name}={value:g}" for name, value in self.changes)
 
     @property
-    def columns(self) -> tuple[str | int, ...]:
-        """What a table says of the cell in its `COLUMNS`."""
-        of = {"source": self.pretrained_on, "changes": self.changed}
-        return tuple(of.get(name, getattr(self, name)) for name in COLUMNS)
+    def slug(self) -> str:
+        """A file's name for the cell.
+
+        Examples
+        --------
+        >>> Cell("minilm", "sst2", changes={"n_train": 100}).slug
+        'minilm-on-sst2-n_train=100'
+        """
+        words = re.sub(r"[^\w.=+-]+", "-", self.name.lower())
+        return words.strip("-")
 
     @property
     def aim(self) -> str:
@@ -249,15 +345,20 @@ class Cell:
 
     @property
     def settings(self) -> Settings:
-        """The profile's settings for this backbone's kind of input."""
-        s, about = PROFILES[self.profile][self.kind], backbones.BACKBONES[self.backbone]
-        if self.profile == "full":
-            s = replace(s, n=PAPER_PLAYERS.get(self.task, s.n))
-        s = replace(s, **dict(self.changes))
-        return s if s.size and about.any_size else replace(s, size=about.size)
+        """The profile's settings for this backbone's kind of input, with the cell's changes."""
+        backbone = backbones.BACKBONES[self.backbone]
+        settings = replace(PROFILES[self.profile][self.kind], **dict(self.changes))
+        if settings.size and backbone.any_size:
+            return settings
+        return replace(settings, size=backbone.size)
+
+    def runs(self, arm: str) -> range:
+        """The runs of one of `ARMS`; a probe is an optimum, the same every time, and has one."""
+        s = self.settings
+        return range({"probe": 1, "long": s.long_runs}.get(arm, s.runs))
 
 
-def offline_cells(profile: str = "quick", seed: int = 0) -> dict[str, Cell]:
+def offline_cells(profile: str = "quick") -> dict[str, Cell]:
     """The two cells of the book, "images" and "sentences", which need package registries alone.
 
     Examples
@@ -269,7 +370,20 @@ def offline_cells(profile: str = "quick", seed: int = 0) -> dict[str, Cell]:
         "images": ("efficientnet-lite0", "fashion-mnist"),
         "sentences": ("minilm", "movie-reviews"),
     }
-    return {name: Cell(*pair, profile=profile, seed=seed) for name, pair in pairs.items()}
+    return {name: Cell(*pair, profile=profile) for name, pair in pairs.items()}
+
+
+def title_of(task: str) -> str:
+    """A task as people write it: its data, and what was done to them.
+
+    Examples
+    --------
+    >>> title_of("fashion-mnist+odd+inverted")
+    'Fashion-MNIST (odd, inverted)'
+    """
+    base, *shifts = short_name(task).split("+")
+    title = TITLES.get(base, base)
+    return f"{title} ({', '.join(shifts)})" if shifts else title
 
 
 def short_name(task: str) -> str:

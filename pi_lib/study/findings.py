@@ -1,359 +1,383 @@
-"""The paper's claims held against recorded results: each confirmed, contradicted or undecided.
+"""The paper's claims held against records: each against chance and a second run.
 
-All of it reads the table that `pi_lib.study.grid.record` writes. A claim is a number and the region
-in which it holds; it is confirmed in a cell if the number's 95 % interval lies inside the region,
-contradicted if it lies outside, else undecided. Intervals come from resampling the samples of all
-seeds together; beside them stands the range over seeds.
+A claim is a number that is above 0 if the claim holds. It is *confirmed* in a cell if the number's
+95 % interval lies above 0 and its p, corrected for the number of cells (Holm 1979), is below 0.05;
+*contradicted* if it lies below; *undecided* if neither; *not measurable* where single runs agree on
+too little to be compared. Beside it stand the paper's own share, the same share between shuffled
+interactions (chance), and between two fine-tuned runs (second run).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pi_lib.knowledge import Trajectory, rise_over_variation
-from pi_lib.statistics import Estimate, bootstrap, difference, rank_correlation, ratio_of_sums
+from pi_lib.knowledge import (
+    HardToLearn,
+    Knowledge,
+    Share,
+    compare,
+    hard_to_learn,
+    learned_by_scratch,
+    trajectory,
+)
+from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
+from pi_lib.statistics import Difference, Estimate, bootstrap, holm
+from pi_lib.study.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ["backbone", "source", "task", "changes"]
-VERDICTS = ("confirmed", "undecided", "contradicted")
-QUANTITIES = {
-    "preserved": "share of the pre-trained strength that is preserved",
-    "new": "share of the fine-tuned strength that is new",
-    "learned by scratch": "share of the preserved strength that scratch learned",
-    "only scratch": "share of the scratch model's strength that the fine-tuned model has not",
-    "salient error": "part of the variance of v that salient interactions leave out, fine-tuned",
-}
+VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
+LEVEL = 0.05  # of a p corrected for the number of cells
+PAPER_LEARNED = 0.45  # arXiv 2410.08455: scratch learned at most this much of the preserved part
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of arXiv 2410.08455 as a number that lies in a region.
-
-    Attributes
-    ----------
-    name, number : str
-        The claim, and the number that stands for it.
-    low, high : float
-        The region in which the claim holds.
-    estimate : callable
-        From a cell's rows of the table to an `Estimate`.
-    """
-
-    name: str
-    number: str
-    low: float
-    high: float
-    estimate: "Callable[[pd.DataFrame], Estimate]"
-
-    def verdict(self, estimate: Estimate) -> str:
-        """Whether an estimate confirms the claim, contradicts it, or neither.
-
-        Examples
-        --------
-        >>> CLAIMS[0].verdict(Estimate(0.3, 0.2, 0.4)), CLAIMS[0].verdict(Estimate(0.5, 0.4, 0.6))
-        ('confirmed', 'undecided')
-        """
-        if self.low < estimate.low and estimate.high < self.high:
-            return "confirmed"
-        if estimate.high < self.low or estimate.low > self.high:
-            return "contradicted"
-        return "undecided"
-
-
-def share(table: "pd.DataFrame", quantity: str, phase: str = "") -> Estimate:
-    """A quantity of `QUANTITIES` over all samples and orders of the table's rows."""
-    rows = _rows(table, quantity, phase)
-    sums = rows.groupby(["seed", "sample"])[["numerator", "denominator"]].sum()
-    return bootstrap(*sums.to_numpy().T, statistic=ratio_of_sums)
-
-
-def correct(table: "pd.DataFrame", phase: str) -> tuple[int, int]:
-    """How many test samples were right at the end of a phase, of how many, over all seeds."""
-    rows = _rows(table, "accuracy", phase)
-    last = rows[rows["progress"] == 1]
-    return int(last["numerator"].sum()), int(last["denominator"].sum())
-
-
-def accuracy(table: "pd.DataFrame", phase: str) -> Estimate:
-    """Accuracy at the end of a phase over all seeds, with its 95 % Wilson interval."""
-    from pi_lib.statistics import accuracy_estimate
-
-    right, tested = correct(table, phase)
-    return accuracy_estimate(right / tested, tested)
-
-
-def gain(table: "pd.DataFrame", over: str = "scratch") -> Estimate:
-    """Accuracy of the fine-tuned model minus that of another phase, 95 % normal interval."""
-    return difference(*correct(table, "finetuned"), *correct(table, over))
-
-
-def area_gain(table: "pd.DataFrame") -> Estimate:
-    """Mean over samples of the area under the fine-tuned curve minus that under scratch's."""
-    return bootstrap(_area_gains(table))
-
-
-def directness_gain(table: "pd.DataFrame") -> Estimate:
-    """Directness of the mean fine-tuned curve minus that of scratch's."""
-    curves = [_trajectory(table, phase).similarity.numpy() for phase in ("finetuned", "scratch")]
-    split = len(curves[0])
-
-    def statistic(*rows, axis=-1):
-        means = np.stack([row.mean(axis) for row in rows], -1)
-        fine, scratch = (
-            np.apply_along_axis(rise_over_variation, -1, part)
-            for part in (means[..., :split], means[..., split:])
-        )
-        return (fine - scratch).round(12)  # two monotone curves differ by nothing
-
-    return bootstrap(*curves[0], *curves[1], statistic=statistic)
-
-
-def order_gap(table: "pd.DataFrame", part: str) -> Estimate:
-    """Mean order of the "discarded" or "new" part minus that of the preserved."""
-    preserved = _by_order(table, "preserved", "numerator")
-    other = (
-        _by_order(table, "new", "numerator")
-        if part == "new"
-        else _by_order(table, "preserved", "denominator") - preserved
-    )
-    orders = np.arange(1, other.shape[1] + 1)
-
-    def difference(a, b, c, d, axis=-1):
-        return ratio_of_sums(a, b, axis) - ratio_of_sums(c, d, axis)
-
-    return bootstrap(
-        other @ orders, other.sum(1), preserved @ orders, preserved.sum(1), statistic=difference
-    )
-
-
-CLAIMS = (
-    Claim(
-        "only a small part is preserved", "preserved share", -np.inf, 0.5,
-        lambda rows: share(rows, "preserved"),
-    ),
-    Claim(
-        "the complex part is discarded most", "mean order, discarded minus preserved", 0, np.inf,
-        lambda rows: order_gap(rows, "discarded"),
-    ),
-    Claim(
-        "much is learned anew", "new share", 0.5, np.inf, lambda rows: share(rows, "new"),
-    ),
-    Claim(
-        "what is new is complex", "mean order, new minus preserved", 0, np.inf,
-        lambda rows: order_gap(rows, "new"),
-    ),
-    Claim(
-        "what is preserved is hard to learn from scratch",
-        "share that scratch learned, at most the paper's 0.45", -np.inf, 0.45,
-        lambda rows: share(rows, "learned by scratch"),
-    ),
-    Claim(
-        "fine-tuning approaches its end faster", "area, fine-tuned minus scratch", 0, np.inf,
-        area_gain,
-    ),
-    Claim(
-        "and more directly", "directness, fine-tuned minus scratch", 0, np.inf, directness_gain,
-    ),
-)  # fmt: skip
-
-
-def cells(table: "pd.DataFrame"):
-    """The table's cells by name, each with its rows, all seeds together."""
-    for (backbone, source, task, changes), rows in table.groupby(CELL, sort=False):
-        yield f"{backbone} ({source}) on {task}" + (changes and f", {changes}"), rows
-
-
-def changed(texts: "pd.Series | pd.Index", setting: str) -> "pd.Series | pd.Index":
-    """What cells changed a setting to, from the column ``changes`` or their names; NaN if not.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> changed(pd.Series(["epochs=3, n_train=100", "rate=1e-05"]), "n_train").tolist()
-    [100.0, nan]
-    """
-    return texts.str.extract(rf"\b{setting}=([\d.e+-]+)", expand=False).astype(float)
-
-
-def objective(table: "pd.DataFrame") -> "pd.Series":
-    """What each row's network was pre-trained to do: one of `pi_lib.objectives.OBJECTIVES`."""
-    return table["source"].str.extract(r", (\w+)$", expand=False).fillna("supervised")
-
-
-def findings(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Every claim in every cell.
-
-    Returns
-    -------
-    DataFrame
-        ``claim, number, cell, verdict, value, low, high``; ``least, most`` over seeds; ``seeds``,
-        ``samples`` that the number rests on; the claim's region ``from, to``.
-    """
-    import pandas as pd
-
-    found = []
-    for claim in CLAIMS:
-        for cell, rows in cells(table):
-            estimate = claim.estimate(rows)
-            by_seed = [claim.estimate(one).value for _, one in rows.groupby("seed")]
-            found.append(
-                {
-                    "claim": claim.name, "number": claim.number, "cell": cell,
-                    "verdict": claim.verdict(estimate), "value": estimate.value,
-                    "low": estimate.low, "high": estimate.high,
-                    "least": np.nanmin(by_seed) if not np.isnan(by_seed).all() else np.nan,
-                    "most": np.nanmax(by_seed) if not np.isnan(by_seed).all() else np.nan,
-                    "seeds": len(by_seed),
-                    "samples": _samples(rows),
-                    "from": claim.low, "to": claim.high,
-                }
-            )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def paired_test(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Fine-tuned against scratch, sample by sample: difference of areas, Wilcoxon's p.
-
-    Two-sided signed-rank test; with several cells, compare p with 0.05 over their number.
-    """
-    import pandas as pd
-    from scipy.stats import wilcoxon
-
-    rows = []
-    for cell, one in cells(table):
-        gains = _area_gains(one)
-        p = wilcoxon(gains).pvalue if np.any(gains) else 1.0
-        rows.append({"cell": cell, "difference": str(bootstrap(gains)), "p": p, "n": len(gains)})
-    return pd.DataFrame(rows)
-
-
-def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Spearman's rank correlation over cells of the preserved share with accuracy and with gain.
-
-    Returns
-    -------
-    DataFrame
-        ``of, rho, low, high, cells, verdict``: "positive", "negative" or "undecided"; undecided
-        without a number where there are fewer than 5 cells. Intervals from resampling cells.
-    """
-    import pandas as pd
-
-    values = summary(table).map(lambda estimate: estimate.value)
-    found = []
-    for name, column in (
-        ("accuracy, fine-tuned", "accuracy finetuned"),
-        ("gain over scratch", "gain over scratch"),
-    ):
-        rho = rank_correlation(values["preserved"], values[column])
-        side = rho.compared_with(0)
-        found.append(
-            {
-                "of": f"preserved share with {name}", "rho": rho.value, "low": rho.low,
-                "high": rho.high, "cells": len(values),
-                "verdict": {"above": "positive", "below": "negative"}.get(side, side),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
-    """The size of training data from which on a gain stays under a margin.
-
-    Interpolated on the logarithm of the size; infinite where the largest size still gains as much,
-    the smallest size where none does. The interval comes from 2,000 draws of all gains, each from
-    the normal distribution that its own interval stands for.
+class Runs:
+    """The runs of a record on one set of players, and what several claims need of them.
 
     Parameters
     ----------
-    sizes : sequence of float
-        Ascending.
-    gains : sequence of Estimate
-        Of a size each, with symmetric 95 % intervals, as `gain` gives them.
-    margin : float
-        In the unit of the gains, accuracy from 0 to 1.
-
-    Returns
-    -------
-    Estimate
-        Of a number of samples, or infinite.
+    record : Record
+    players : "drawn" or "covering"
+    tau : float, default 0.05
+        Threshold of salience in the paper's own shares.
 
     Raises
     ------
     ValueError
-        If the sizes do not ascend, or there is not a gain for each.
+        If an arm has too few runs, as `pi_lib.reliability`.
+    """
+
+    def __init__(self, record: Record, players: str = "drawn", tau: float = 0.05):
+        self.record, self.players, self.tau = record, players, tau
+        self.arms = {
+            arm: record.runs(arm, players)
+            for arm in ("probe", "finetuned", "scratch", "long")
+            if record.count(arm, players)
+        }
+        self.n = self.arms["probe"][0].n
+        self._moments: dict[tuple, Moments] = {}
+
+    @cached_property
+    def _products(self) -> Arms:
+        probe, *twins = self.arms["probe"]
+        arms = (
+            self.arms if twins else self.arms | {"probe": probe}
+        )  # an optimum comes back as it is
+        return Arms(arms, "walsh", several=list(arms))
+
+    def moments(self, orders: Sequence[int] | None = None, *, centred: bool = False) -> Moments:
+        """Products of all runs over some orders, of all samples and of each resample."""
+        key = centred, None if orders is None else tuple(orders)
+        if key not in self._moments:
+            self._moments[key] = self._products.moments(orders, centred)
+        return self._moments[key]
+
+    def in_common(self, orders: Sequence[int] | None = None) -> tuple[np.ndarray, str]:
+        """How much of what fine-tuned runs reproducibly know the probe explains.
+
+        The similarity squared, with its sign, of all samples and of each resample (1 + N,); and why
+        it is not measurable, if so.
+        """
+        rho, note = self.moments(orders).similarities("probe", "finetuned")
+        return rho * np.abs(rho), note
+
+    @cached_property
+    def comparable_orders(self) -> list[int]:
+        """Orders in which both the probe and the fine-tuned runs come back."""
+        return [m for m in range(1, self.n + 1) if not self.in_common([m])[1]]
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """Preserved, discarded and new, of the first runs: the paper's measure."""
+        probe, (first, *others) = self.arms["probe"][0], self.arms["finetuned"]
+        return compare(probe, first, self.tau, second_runs=others)
+
+    @cached_property
+    def preserved(self) -> Share:
+        """The paper's preserved share, with chance and a second run."""
+        return self.knowledge.preserved_share()
+
+    def learned(self, arm: str = "scratch") -> Share:
+        """The paper's share of the preserved part that an arm's first run has."""
+        return learned_by_scratch(self.knowledge, self.arms[arm][0]).ratio()
+
+    @cached_property
+    def hard(self) -> dict[str, HardToLearn]:
+        """Preserved and new knowledge in second fine-tuned runs and in networks from scratch."""
+        probe, finetuned = self.arms["probe"], self.arms["finetuned"]
+        return {
+            arm: hard_to_learn(probe, finetuned, self.arms[arm], self.tau)
+            for arm in ("scratch", "long")
+            if arm in self.arms
+        }
+
+    def similarities(self) -> "pd.DataFrame":
+        """Similarity of every other arm with the fine-tuned runs, by orders.
+
+        Columns ``arm, orders, value, low, high, note``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"arm": arm, "orders": name}
+                | vars(self.moments(orders).similarity(arm, "finetuned"))
+                for name, orders in order_groups(self.n).items()
+                for arm in self.arms
+                if arm != "finetuned"
+            ]
+        )
+
+    def origins(self, *, centred: bool = False) -> Origins:
+        """Where what fine-tuned runs reproducibly know comes from."""
+        return self.moments(centred=centred).origins()
+
+    def approach(self, arm: str) -> Approach:
+        """How an arm's first run comes to the ends of the arm's other runs.
+
+        Raises
+        ------
+        ValueError
+            If the record holds no checkpoints of it.
+        """
+        runs = range(1, self.record.count(arm, self.players) + 1)
+        ways = [
+            self.record.over_time(arm, run, self.players)
+            for run in runs
+            if run == 1 or self.record.has_checkpoints(arm, run, self.players)
+        ]
+        first, *others = ways
+        return approach(
+            list(first.values()), self.arms[arm][1:], list(first),
+            replicates=[list(way.values()) for way in others if list(way) == list(first)],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of arXiv 2410.08455, or a sharper form of one.
+
+    Attributes
+    ----------
+    name : str
+        The claim.
+    number : str
+        What is above 0 if it holds.
+    test : callable
+        From `Runs` to that number.
+    share : callable, optional
+        From `Runs` to the paper's share, with its ``.chance`` and ``.second_run``.
+    paper : callable, optional
+        From `Runs` to what is above 0 if the paper's own number alone confirms the claim.
+    """
+
+    name: str
+    number: str
+    test: Callable[[Runs], Difference]
+    share: Callable[[Runs], Estimate] | None = None
+    paper: Callable[[Runs], Estimate] | None = None
+
+
+def _less_than_half(runs: Runs) -> Difference:
+    values, note = runs.in_common()
+    return _difference(0.5 - values, note)
+
+
+def _falls_with_order(runs: Runs) -> Difference:
+    """How much more of order 1 is in common than of the highest order that can be compared."""
+    first, *higher = runs.comparable_orders or [0]
+    if first != 1 or not higher:
+        return Difference.unmeasurable("no two orders come back in both arms")
+    low, high = (runs.in_common([m])[0] for m in (1, higher[-1]))
+    return _difference(low - high)
+
+
+def _new_is_complex(runs: Runs) -> Difference:
+    """Mean order of what fine-tuned runs know beyond the probe, minus that of what is in common."""
+    orders = runs.comparable_orders
+    if len(orders) < 2:
+        return Difference.unmeasurable("no two orders come back in both arms")
+    known = np.stack([runs.moments([m]).shared("finetuned") for m in orders], -1).clip(0)
+    share = np.stack([runs.in_common([m])[0] for m in orders], -1).clip(0, 1)
+    new, common = known * (1 - share), known * share
+    with np.errstate(invalid="ignore"):
+        means = [part @ np.array(orders) / part.sum(-1) for part in (new, common)]
+    return _difference(means[0] - means[1])
+
+
+def _hard_from_scratch(runs: Runs) -> Difference:
+    """The smaller of the differences to scratch and to long scratch."""
+    return min((hard.preserved.excess for hard in runs.hard.values()), key=lambda x: x.low)
+
+
+def _harder_than_new(runs: Runs) -> Difference:
+    return min((hard.special for hard in runs.hard.values()), key=lambda x: x.low)
+
+
+def _sooner(runs: Runs) -> Difference:
+    fine, scratch = (runs.approach(arm) for arm in ("finetuned", "scratch"))
+    return fine.sooner_than(scratch, 0.5)
+
+
+def _more_directly(runs: Runs) -> Difference:
+    fine, scratch = (runs.approach(arm).directness for arm in ("finetuned", "scratch"))
+    if note := fine.note or scratch.note:
+        return Difference.unmeasurable(note)
+    gap = fine.value - scratch.value  # of other checkpoints, so the intervals are independent
+    below = np.hypot(fine.value - fine.low, scratch.high - scratch.value)
+    above = np.hypot(fine.high - fine.value, scratch.value - scratch.low)
+    return Difference(gap, float(gap - below), float(gap + above))
+
+
+def _area(runs: Runs) -> Estimate:
+    """The paper's speed: area under the similarity with a run's own end, paired by sample."""
+    areas = []
+    for arm in ("finetuned", "scratch"):
+        way = runs.record.over_time(arm, 1, runs.players)
+        steps = list(way)
+        areas.append(trajectory([way[s] for s in steps], way[steps[-1]], steps, runs.tau).areas())
+    return bootstrap(areas[0] - areas[1])
+
+
+def _difference(values: np.ndarray, note: str = "") -> Difference:
+    """Of all samples and of each resample."""
+    if note:
+        return Difference.unmeasurable(note)
+    return Difference.of(float(values[0]), values[1:])
+
+
+def _minus(first: Estimate | float, second: Estimate | float) -> Estimate:
+    """A number minus a constant, or a constant minus a number."""
+    if isinstance(first, Estimate):
+        return Estimate(first.value - second, first.low - second, first.high - second, first.note)
+    return Estimate(first - second.value, first - second.high, first - second.low, second.note)
+
+
+CLAIMS = (
+    Claim(
+        "only a small part is preserved",
+        "half, minus the share of reproducible knowledge that probe and fine-tuned have in common",
+        _less_than_half,
+        lambda runs: runs.preserved,
+        lambda runs: _minus(0.5, runs.preserved),
+    ),
+    Claim(
+        "complex knowledge is discarded most",
+        "share in common in order 1, minus that in the highest order that comes back",
+        _falls_with_order,
+        paper=lambda runs: runs.knowledge.order_gap("discarded", "preserved"),
+    ),
+    Claim(
+        "much is learned anew",
+        "share of fine-tuned knowledge beyond the probe, minus half",
+        _less_than_half,
+        lambda runs: runs.knowledge.new_share(),
+        lambda runs: _minus(runs.knowledge.new_share(), 0.5),
+    ),
+    Claim(
+        "what is new is complex",
+        "mean order of what is new, minus that of what is in common, of orders that come back",
+        _new_is_complex,
+        paper=lambda runs: runs.knowledge.order_gap("new", "preserved"),
+    ),
+    Claim(
+        "what is preserved is hard to learn from scratch",
+        "share of the preserved part in a second fine-tuned run, minus that in scratch",
+        _hard_from_scratch,
+        Runs.learned,
+        lambda runs: _minus(PAPER_LEARNED, runs.learned()),
+    ),
+    Claim(
+        "harder than what is new",
+        "the same difference, minus that of the new part",
+        _harder_than_new,
+    ),
+    Claim(
+        "fine-tuning is faster",
+        "steps to half of the final similarity with other runs' ends, scratch minus fine-tuned",
+        _sooner,
+        paper=_area,
+    ),
+    Claim(
+        "and more direct",
+        "straight way over way taken, fine-tuned minus scratch",
+        _more_directly,
+    ),
+)
+
+
+def findings(runs: Mapping[str, Runs]) -> "pd.DataFrame":
+    """Every claim in every cell.
+
+    Parameters
+    ----------
+    runs : mapping of str to Runs
+        By the name that the cell shall have.
+
+    Returns
+    -------
+    DataFrame
+        ``claim, number, cell``; ``observed, chance, second_run``, the paper's share (`Estimate`, or
+        None where a claim is about no share); ``tested``, the number that is above 0 if the claim
+        holds; ``p``, corrected for the number of cells; ``verdict``; ``paper``, the verdict of the
+        paper's own number alone, empty where it has none; ``note``.
+    """
+    import pandas as pd
+
+    rows = []
+    for claim in CLAIMS:
+        tested = {name: _tried(claim.test, one) for name, one in runs.items()}
+        corrected = holm([difference.p for difference in tested.values()])
+        for (name, difference), p in zip(tested.items(), corrected, strict=True):
+            share = claim.share(runs[name]) if claim.share else None
+            alone = _tried(claim.paper, runs[name]) if claim.paper else None
+            rows.append(
+                {
+                    "claim": claim.name, "number": claim.number, "cell": name,
+                    "observed": share and share.row()["observed"],
+                    "chance": share and share.chance,
+                    "second_run": share and share.second_run,
+                    "tested": difference, "p": p, "verdict": verdict(difference, p),
+                    "paper": "" if alone is None else verdict(alone),
+                    "note": difference.note,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdict(number: Estimate, p: float = 0.0) -> str:
+    """One of `VERDICTS` on a number that is above 0 if the claim holds.
 
     Examples
     --------
-    >>> known = [Estimate(x, x, x) for x in (0.3, 0.1, 0.0)]
-    >>> round(crossing([10, 100, 1000], known, 0.05).value)
-    316
+    >>> verdict(Estimate(0.3, 0.1, 0.5)), verdict(Estimate(0.3, 0.1, 0.5), p=0.2)
+    ('confirmed', 'undecided')
     """
-    if len(sizes) != len(gains) or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"expected a gain for each ascending size; got {list(sizes)}, {gains}")
-
-    def cross(values: np.ndarray) -> float:
-        above = np.flatnonzero(values >= margin)
-        if not len(above):
-            return float(sizes[0])
-        last = above[-1]
-        if last == len(sizes) - 1:
-            return np.inf
-        share = (values[last] - margin) / (values[last] - values[last + 1])
-        return float(sizes[last] ** (1 - share) * sizes[last + 1] ** share)
-
-    value = np.array([gain.value for gain in gains])
-    spread = np.array([(gain.high - gain.low) / (2 * 1.96) for gain in gains])
-    draws = np.random.default_rng(0).normal(value, spread, (2000, len(value)))
-    low, high = np.quantile([cross(draw) for draw in draws], [0.025, 0.975], method="nearest")
-    return Estimate(cross(value), low, high)
+    if not number.measurable or np.isnan(number.low):
+        return "not measurable"
+    side = number.compared_with(0)
+    if side == "undecided" or p >= LEVEL:
+        return "undecided"
+    return "confirmed" if side == "above" else "contradicted"
 
 
-def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per cell: accuracies, gain over scratch and every share, each an `Estimate`."""
+def origins_table(runs: Mapping[str, Runs], *, centred: bool = False) -> "pd.DataFrame":
+    """Where fine-tuned knowledge comes from, in every cell: cell, part, value, low, high, note."""
     import pandas as pd
 
-    rows = {}
-    for cell, one in cells(table):
-        rows[cell] = {f"accuracy {p}": accuracy(one, p) for p in _PHASES}
-        rows[cell]["gain over scratch"] = gain(one)
-        for name in QUANTITIES:
-            rows[cell][name] = share(one, name, "finetuned" if name == "salient error" else "")
-    return pd.DataFrame.from_dict(rows, orient="index")
+    frames = [
+        one.origins(centred=centred).to_frame().assign(cell=name) for name, one in runs.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
-_PHASES = ("probe", "finetuned", "scratch")
-
-
-def _rows(table: "pd.DataFrame", quantity: str, phase: str = "") -> "pd.DataFrame":
-    rows = table[(table["quantity"] == quantity) & (table["phase"] == phase)]
-    if rows.empty:
-        there = sorted(table["quantity"].unique())
-        raise ValueError(f"the table has no rows of {quantity!r} {phase!r}; it has {there}")
-    return rows
-
-
-def _samples(table: "pd.DataFrame") -> int:
-    return len(table.loc[table["sample"] >= 0, ["seed", "sample"]].drop_duplicates())
-
-
-def _by_order(table: "pd.DataFrame", quantity: str, column: str) -> np.ndarray:
-    """(samples of all seeds, orders)."""
-    rows = _rows(table, quantity)
-    return rows.pivot_table(index=["seed", "sample"], columns="order", values=column).to_numpy()
-
-
-def _trajectory(table: "pd.DataFrame", phase: str, target: str = "own") -> Trajectory:
-    import torch
-
-    rows = _rows(table, f"similarity to {target} end", phase)
-    curves = rows.pivot_table(index="step", columns=["seed", "sample"], values="numerator")
-    return Trajectory(curves.index.tolist(), torch.tensor(curves.to_numpy()))
-
-
-def _area_gains(table: "pd.DataFrame") -> np.ndarray:
-    fine, scratch = (_trajectory(table, phase).areas() for phase in ("finetuned", "scratch"))
-    return fine - scratch
+def _tried(number: Callable[[Runs], Estimate], runs: Runs) -> Estimate:
+    """A number, or why the record cannot give it, as where it holds no checkpoints."""
+    try:
+        return number(runs)
+    except ValueError as error:
+        return Difference.unmeasurable(str(error))

@@ -1,29 +1,23 @@
-"""Many cells: read from a YAML file, computed side by side, and recorded as one small table.
+"""Many cells: read from a YAML file, and recorded as one small file each.
 
 A grid file names cells, by the fields of `pi_lib.study.Cell`, and what they share::
 
     profile: reduced
-    seeds: [0, 1, 2]
     cells:
       - {backbone: vit-32, source: cifar10-jpeg, task: flowers}
-      - {backbone: efficientnet-lite0, task: flowers, seeds: [0], changes: {n_train: 100}}
+      - {backbone: efficientnet-lite0, task: flowers, changes: {n_train: 100}}
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pi_lib.study.cell import COLUMNS, PROFILES, Cell
-from pi_lib.study.results import Result, run
+from pi_lib.study.cell import PROFILES, Cell
+from pi_lib.study.record import Record, collect
 from pi_lib.study.schedule import stored
-from pi_lib.study.store import Store, environment
+from pi_lib.study.store import Store
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_SHARED = ("profile", "seeds", "changes")
+_SHARED = ("profile", "pretraining_runs", "changes")
 _KEYS = ("backbone", "task", "source", "pretraining", *_SHARED)
 
 
@@ -32,7 +26,7 @@ class GridError(ValueError):
 
 
 def read(path: str | Path, profile: str | None = None) -> list[Cell]:
-    """The cells of a grid file, in its order, seeds innermost.
+    """The cells of a grid file, in its order, pre-trainings innermost.
 
     Parameters
     ----------
@@ -50,9 +44,9 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "two.yml"
-    >>> _ = file.write_text("seeds: [0, 1]\\ncells: [{backbone: minilm, task: sst2}]")
-    >>> [cell.seed for cell in read(file)]
-    [0, 1]
+    >>> _ = file.write_text("cells: [{backbone: minilm, task: sst2}]")
+    >>> [cell.name for cell in read(file)]
+    ['minilm on sst2']
     """
     import yaml
 
@@ -83,7 +77,7 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
         try:
             found = _cells(shared, entry, instead)
             if twice := [cell for cell in found if cell in cells]:
-                raise ValueError(f"{twice[0].name}, seed {twice[0].seed}, is named twice")
+                raise ValueError(f"{twice[0].name} is named twice")
             cells += found
         except ValueError as error:
             wrong.append(f"line {node.start_mark.line + 1}: {error}")
@@ -103,85 +97,26 @@ def _cells(shared: dict, entry, instead: dict) -> list[Cell]:
         wrong.append(f"changes={entry.get('changes')!r}; expected a mapping, {{n_train: 100}}")
     else:
         fields["changes"] = changes[0] | changes[1]
-    seeds = fields.pop("seeds", [0])
-    if not isinstance(seeds, list) or not seeds:
-        wrong.append(f"seeds={seeds!r}; expected a list such as [0, 1, 2]")
+    runs = fields.pop("pretraining_runs", [0])
+    if not isinstance(runs, list) or not runs:
+        wrong.append(f"pretraining_runs={runs!r}; expected a list such as [0, 1, 2]")
     if wrong:
         raise ValueError("; ".join(wrong))
-    return [Cell(seed=seed, **fields | instead) for seed in seeds]
+    return [Cell(pretraining_run=run, **fields | instead) for run in runs]
 
 
-def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
-    """What `record` wrote: the table, and where it comes from.
+def record(cells: Sequence[Cell], store: Store, folder: str | Path) -> list[Cell]:
+    """Write the record of each computed cell into a folder; returns the cells that it holds.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such record; the message says how to make one.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if not path.with_suffix(".parquet").is_file():
-        raise FileNotFoundError(
-            f"no record at {path.with_suffix('.parquet')}; make one by "
-            f"python -m pi_lib study --grid FILE --record {path}"
-        )
-    return pd.read_parquet(path.with_suffix(".parquet")), json.loads(
-        path.with_suffix(".json").read_text()
-    )
-
-
-def record(cells: Sequence[Cell], store: Store, path: str | Path) -> list[Cell]:
-    """Write the table of the computed cells to ``path.parquet``, where they come from to ``.json``.
-
-    Cells that the store does not have stay as an earlier record at `path` has them, if their
+    A cell that the store has not computed keeps the record that the folder has of it, if its
     settings are the same: a grid may be computed in parts, on several machines.
-
-    Returns
-    -------
-    list of Cell
-        Those that the record holds: the others are not computed yet.
     """
-    import pandas as pd
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    earlier, came = recorded(path) if path.with_suffix(".parquet").is_file() else (None, {})
-    known = {(one["name"], one["profile"], one["seed"]): one for one in came.get("cells", [])}
-    held, tables, about = [], [], []
+    held = []
     for cell in cells:
+        path = Path(folder) / f"{cell.slug}.npz"
         if stored(cell, store):
-            result = run(cell, store)
-            tables.append(result.table())
-            about.append(_provenance(result, store))
-        elif (one := known.get((cell.name, cell.profile, cell.seed))) and one[
-            "settings"
-        ].items() <= asdict(cell.settings).items():  # a profile may have changed
-            tables.append(earlier[(earlier[list(COLUMNS)] == list(cell.columns)).all(axis=1)])
-            about.append({"environment": came.get("environment")} | one)
-        else:
+            collect(cell, store).save(folder)
+        elif not path.is_file() or Record.load(path).header["settings"] != asdict(cell.settings):
             continue
         held.append(cell)
-    if tables:
-        table = pd.concat(tables, ignore_index=True)
-        table.to_parquet(path.with_suffix(".parquet"), compression="zstd")
-    missing = [f"{cell.name}, seed {cell.seed}" for cell in cells if cell not in held]
-    text = json.dumps({"cells": about, "missing": missing}, indent=1)
-    path.with_suffix(".json").write_text(text + "\n")
     return held
-
-
-def _provenance(result: Result, store: Store) -> dict:
-    steps = {name: store.record(entry) for name, entry in result.entries.items()}
-    return {
-        "name": result.cell.name,
-        "environment": environment(),
-        **asdict(result.cell) | {"changes": dict(result.cell.changes)},
-        "settings": asdict(result.cell.settings),
-        "learning_rates": result.learning_rates().to_dict("records"),
-        "steps": {
-            name: {key: about[key] for key in ("code", "seconds", "finished", "device", "commit")}
-            for name, about in steps.items()
-        },
-    }

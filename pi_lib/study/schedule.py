@@ -1,30 +1,44 @@
-"""One cell of the study, from data to results: train, extract, compare; each step stored once.
+"""Which step of a cell comes next, and who computes it.
 
-A cell is a backbone, what it was pre-trained on, a downstream task, a seed and a profile. It is a
-pure function of these: three runs (linear probe, fine-tuned, scratch) and their interactions on
-the same samples at every checkpoint. What is stored at a time is a `Step`: `run` computes the
-missing ones here, `run_all` and `compute_all` in several processes or on a cluster.
+A run of an arm goes through rounds: pre-training, the choice of a learning rate, training, then the
+games of its checkpoints. The steps of a round may be computed at once; the next round is known when
+they are stored. `compute_all` does so for many cells, in several processes or on a cluster.
 """
 
+import math
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
 from pi_lib import training
 from pi_lib.progress import track
-from pi_lib.study import backbones, workers
-from pi_lib.study.cell import LEARNING_RATES, PHASES, Cell
-from pi_lib.study.steps import Step, model_at, run_record
+from pi_lib.study import backbones, steps, workers
+from pi_lib.study.cell import ARMS, PLAYERS, RATES, Cell
+from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
+
+Job = tuple[Cell, str, int]  # a cell, an arm, a run
+BEYOND = 2  # how far beyond `RATES` a learning rate is looked for, in steps of about 3
+
+
+class _OutOfTime(Exception):
+    """The minutes that were given are over."""
 
 
 class StudyFailed(RuntimeError):
     """Some cells failed, each named with its reason; the others are stored."""
+
+
+def jobs(cell: Cell) -> list[Job]:
+    """The runs of a cell, those first that others wait for."""
+    return [(cell, arm, run) for arm in ARMS for run in cell.runs(arm)]
 
 
 def compute_all(
@@ -32,6 +46,7 @@ def compute_all(
     store: Store,
     processes: int | None = None,
     cluster: workers.Cluster | None = None,
+    minutes: float | None = None,
 ) -> list[tuple[Cell, str]]:
     """Compute what the store does not have of the cells; returns those that failed, and why.
 
@@ -41,140 +56,84 @@ def compute_all(
         Those that come first are finished first.
     store : Store
     processes : int, optional
-        As in `run_all`.
+        Default one per core, no more than there are runs. A step takes one core, wherever it is
+        computed: how many there are at a time never shows in the results.
     cluster : pi_lib.study.workers.Cluster, optional
         Where the steps are computed instead.
+    minutes : float, optional
+        After which no more is computed: what is stored is kept, the rest goes on when it is asked
+        for again.
     """
-    jobs = [(cell, phase) for cell in cells for phase in PHASES]
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    asked = [job for cell in cells for job in jobs(cell)]
     if all(stored(cell, store) for cell in cells):
         return []
-    processes = max(1, min(processes or os.cpu_count() or 1, len(jobs)))
+    processes = max(1, min(processes or os.cpu_count() or 1, len(asked)))
     failed = {}
-    with cluster or workers.Processes(processes) as pool:
-        for cell, phase, error in track(finished(jobs, store, pool), "study", len(jobs)):
+    with suppress(_OutOfTime), cluster or workers.Processes(processes) as pool:
+        done = finished(asked, store, pool, deadline)
+        for (cell, arm, run), error in track(done, "study", len(asked)):
             if error:
-                failed.setdefault(cell, f"{phase}: {type(error).__name__}: {error}")
+                why = f"{arm}, run {run + 1}: {type(error).__name__}: {error}"
+                failed.setdefault(cell, why)
     return list(failed.items())
 
 
 def stored(cell: Cell, store: Store) -> bool:
     """Whether the store has every step of the cell."""
     try:
-        return all(_missing(_rounds(cell, phase, store), store) is None for phase in PHASES)
+        return all(_missing(_rounds(job, store), store) is None for job in jobs(cell))
     except training.TrainingDiverged:
         return False
 
 
 def entries(cell: Cell, store: Store) -> list[Path]:
     """Folders of the cell's steps that the store has, each once."""
-    found = {}
-    for phase in PHASES:
-        for steps in _rounds(cell, phase, store):
-            there = [step for step in steps if step.stored(store)]
-            found |= {step.path(store): step for step in there}
-            if len(there) < len(steps):  # what comes next is not known yet
+    there = {}
+    for job in jobs(cell):
+        for wanted in _rounds(job, store):
+            present = [step for step in wanted if step.stored(store)]
+            there |= {step.path(store): step for step in present}
+            if len(present) < len(wanted):  # what comes next is not known yet
                 break
-    return list(found)
+    return list(there)
 
 
-def trained_model(cell: Cell, phase: str, store: Store | None = None) -> backbones.Classifier:
-    """The network that a phase of the cell ends with, trained first if need be."""
-    if phase not in PHASES:
-        raise ValueError(f"phase={phase!r}; expected one of {', '.join(PHASES)}")
+def trained_model(
+    cell: Cell, arm: str, run: int = 0, store: Store | None = None
+) -> backbones.Classifier:
+    """The network that a run of a cell ends with, trained first if need be."""
+    if arm not in ARMS or run not in cell.runs(arm):
+        raise ValueError(
+            f"arm={arm!r}, run={run!r}; expected one of {', '.join(ARMS)}, and a run of the "
+            f"{len(cell.runs(arm)) if arm in ARMS else 0} there are, from 0 on"
+        )
     store = store or Store()
-    for steps in _rounds(cell, phase, store):
-        if steps[0].name == "extract":
+    for wanted in _rounds((cell, arm, run), store):
+        if wanted[0].name == "extract":
             break
-        for step in steps:
+        for step in wanted:
             try:
                 step.compute(store)
             except training.TrainingDiverged:
                 continue  # a rate that is not chosen
-    return model_at(Step(cell, "extract", phase, chosen_rate(cell, phase, store)[0]), store)
+    return steps.trained_model(cell, arm, run, chosen_rate(cell, arm, store)[0], store)
 
 
-def _rounds(cell: Cell, phase: str, store: Store) -> Iterator[list[Step]]:
-    """The steps of a phase, those that may be computed at once together.
+def chosen_rate(cell: Cell, arm: str, store: Store) -> tuple[float, dict[float, dict[str, Any]]]:
+    """An arm's learning rate, best on the validation samples, and what was tried.
 
-    A round is known when those before it are stored: trials choose the learning rate.
+    The arm "long" has that of "scratch"; a probe has none, 0.
+
+    Raises
+    ------
+    TrainingDiverged
+        If every rate diverged.
     """
-    if cell.source is not None and phase != "scratch":
-        yield [Step(cell, "pretrain")]
-    if len(trials := _trials(cell, phase)) > 1:
-        yield trials
-    trained = Step(cell, "train", phase, chosen_rate(cell, phase, store)[0])
-    yield [trained]
-    yield extractions(trained, store)
-
-
-def _missing(rounds: Iterator[list[Step]], store: Store) -> list[Step] | None:
-    """What the store lacks of the next round that is not complete; None if there is no such."""
-    for steps in rounds:
-        if missing := [step for step in steps if not step.stored(store)]:
-            return missing
-    return None
-
-
-def finished(
-    jobs: Sequence[tuple[Cell, str]], store: Store, pool: workers.Pool
-) -> Iterator[tuple[Cell, str, Exception | None]]:
-    """Cells' phases as they are stored, or have failed; `pool` computes what is missing.
-
-    A job asks for one round of steps at a time. Steps wait in a queue, those of earlier jobs
-    first; one that several jobs ask for, as pre-training, is computed once.
-    """
-    rounds = [_rounds(cell, phase, store) for cell, phase in jobs]
-    due, failed = deque(range(len(jobs))), {}
-    queue: list[tuple[int, int, Step, Path]] = []
-    running: dict[Future, Path] = {}
-    waiting: dict[Path, list[int]] = {}  # by entry: the jobs that asked for it
-    left = Counter()  # by job: steps of its round
-    while due or queue or running:
-        while due:
-            job = due.popleft()
-            try:
-                missing = None if job in failed else _missing(rounds[job], store)
-            except Exception as error:
-                missing, failed[job] = None, error
-            if missing is None:
-                yield *jobs[job], failed.get(job)
-                continue
-            left[job] = len(missing)
-            for i, step in enumerate(missing):
-                entry = step.path(store)
-                if entry not in waiting:
-                    heappush(queue, (job, i, step, entry))
-                waiting.setdefault(entry, []).append(job)
-        while queue and len(running) < pool.slots:
-            *_, step, entry = heappop(queue)
-            running[pool.submit(step, store)] = entry
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            error = future.exception()
-            for job in waiting.pop(running.pop(future)):
-                if error and not isinstance(error, training.TrainingDiverged):
-                    failed.setdefault(
-                        job, error
-                    )  # what diverged is stored, for `chosen_rate` to see
-                left[job] -= 1
-                if not left[job]:
-                    due.append(job)
-
-
-def _trials(cell: Cell, phase: str) -> list[Step]:
-    """The runs among which the learning rate is chosen, all with seed 0."""
-    s = cell.settings
-    rates = LEARNING_RATES[cell.kind][phase][: s.trials]
-    if phase == "finetuned" and s.rate is not None:
-        rates = (s.rate,)
-    return [Step(replace(cell, seed=0), "train", phase, rate) for rate in rates]
-
-
-def chosen_rate(cell: Cell, phase: str, store: Store) -> tuple[float, dict[float, dict[str, Any]]]:
-    """The learning rate that is best on the validation split with seed 0, and what was tried."""
-    trials = _trials(cell, phase)
-    if len(trials) == 1:
-        return trials[0].rate, {}
     tried, diverged = {}, None
+    trials = _trials(cell, arm, store)
+    if len(trials) <= 1:
+        return (trials[0].rate if trials else 0.0), {}
     for trial in trials:
         try:
             tried[trial.rate] = run_record(trial.path(store))["settings"]["validation"]
@@ -182,12 +141,125 @@ def chosen_rate(cell: Cell, phase: str, store: Store) -> tuple[float, dict[float
             diverged = error
     if not tried:
         raise diverged
-    best = max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"]))
-    return best, tried
+    return _best(tried), tried
 
 
-def extractions(trained: Step, store: Store) -> list[Step]:
-    """Interactions at every checkpoint of a stored run; a probe's at its end."""
-    about = run_record(trained.path(store))
-    steps = about["steps"][-1:] if trained.phase == "probe" else about["steps"]
-    return [replace(trained, name="extract", at=at) for at in steps]
+def _best(tried: dict[float, dict[str, Any]]) -> float:
+    return max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"]))
+
+
+def _trials(cell: Cell, arm: str, store: Store) -> list[Step]:
+    """The runs among which the learning rate is chosen: the arm's first run, at each rate.
+
+    Where the smallest or largest of the rates tried so far is best, the next one beyond it is
+    tried too, `BEYOND` times at most.
+    """
+    arm = "scratch" if arm == "long" else arm
+    if arm == "probe":
+        return []
+    if arm == "finetuned" and cell.settings.rate is not None:
+        return [Step(cell, "train", arm, 0, cell.settings.rate)]
+    trials = [Step(cell, "train", arm, 0, rate) for rate in RATES[cell.kind]]
+    if not cell.settings.n_val:
+        return trials[:1]
+    for _ in range(BEYOND):
+        tried = {}
+        for trial in trials:
+            if not trial.stored(store):
+                return trials
+            try:
+                tried[trial.rate] = run_record(trial.path(store))["settings"]["validation"]
+            except training.TrainingDiverged:
+                continue
+        if not tried:
+            return trials
+        best, rates = _best(tried), sorted(trial.rate for trial in trials)
+        if best not in (rates[0], rates[-1]):
+            return trials
+        beyond = best / 3 if best == rates[0] else best * 3
+        trials.append(replace(trials[0], rate=float(f"{beyond:.1g}")))
+    return trials
+
+
+def _rounds(job: Job, store: Store) -> Iterator[list[Step]]:
+    """The steps of a run of an arm, those that may be computed at once together."""
+    cell, arm, run = job
+    if cell.source is not None and arm in ("probe", "finetuned"):
+        yield [Step(cell, "pretrain")]
+    while len(trials := _trials(cell, arm, store)) > 1:
+        yield trials
+        if _trials(cell, arm, store) == trials:  # no further rate to try
+            break
+    trained = Step(cell, "train", arm, run, chosen_rate(cell, arm, store)[0])
+    yield [trained]
+    run_record(trained.path(store))  # one that diverged has no games
+    yield [replace(trained, name="extract", players=which) for which in PLAYERS]
+
+
+def _missing(rounds: Iterator[list[Step]], store: Store) -> list[Step] | None:
+    """What the store lacks of the next round that is not complete; None if there is no such."""
+    for wanted in rounds:
+        if missing := [step for step in wanted if not step.stored(store)]:
+            return missing
+    return None
+
+
+@dataclass
+class _Queue:
+    """Steps that wait and steps under way, each with the jobs that asked for it."""
+
+    pool: workers.Pool
+    store: Store
+    waiting: list[tuple[int, int, Step, Path]] = field(default_factory=list)
+    running: dict[Future, Path] = field(default_factory=dict)
+    askers: dict[Path, list[int]] = field(default_factory=dict)  # by entry
+
+    def ask(self, job: int, missing: Sequence[Step]) -> None:
+        """Put a job's steps into the queue; one that several jobs ask for is computed once."""
+        for position, step in enumerate(missing):
+            entry = step.path(self.store)
+            if entry not in self.askers:
+                heappush(self.waiting, (job, position, step, entry))
+            self.askers.setdefault(entry, []).append(job)
+
+    def next_done(self, deadline: float) -> Iterator[tuple[list[int], Exception | None]]:
+        """Start what there is room for, then wait; the jobs behind each step that is done."""
+        while self.waiting and len(self.running) < self.pool.slots:
+            *_, step, entry = heappop(self.waiting)
+            self.running[self.pool.submit(step, self.store)] = entry
+        left = None if deadline == math.inf else max(0, deadline - time.monotonic())
+        for future in wait(self.running, left, FIRST_COMPLETED).done:
+            yield self.askers.pop(self.running.pop(future)), future.exception()
+
+
+def finished(
+    asked: Sequence[Job], store: Store, pool: workers.Pool, deadline: float = math.inf
+) -> Iterator[tuple[Job, Exception | None]]:
+    """Runs as all their steps are stored, or have failed; `pool` computes what is missing.
+
+    A job asks for one round of steps at a time; those of earlier jobs come first.
+    """
+    rounds = [_rounds(job, store) for job in asked]
+    due, failed = deque(range(len(asked))), {}
+    queue, left = _Queue(pool, store), Counter()  # left: by job, the steps of its round
+    while due or queue.waiting or queue.running:
+        if time.monotonic() > deadline:
+            raise _OutOfTime
+        while due:
+            job = due.popleft()
+            try:
+                missing = None if job in failed else _missing(rounds[job], store)
+            except Exception as error:
+                missing, failed[job] = None, error
+            if missing is None:
+                yield asked[job], failed.get(job)
+                continue
+            left[job] = len(missing)
+            queue.ask(job, missing)
+        for askers, error in queue.next_done(deadline):
+            for job in askers:
+                if error and not isinstance(error, training.TrainingDiverged):
+                    failed.setdefault(job, error)  # what diverged is stored, for `_best` to see
+                left[job] -= 1
+                if not left[job]:
+                    due.append(job)

@@ -5,10 +5,11 @@ its networks built.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -16,56 +17,32 @@ from typing import Any, Literal
 import torch
 
 from pi_lib import training
-from pi_lib.extraction import extract
+from pi_lib.engine import coalition_values
+from pi_lib.interactions import Interactions
 from pi_lib.objectives import AIMS, OBJECTIVES
-from pi_lib.players import PatchPlayers, WordPlayers
+from pi_lib.players import PatchPlayers
+from pi_lib.seeds import seed_of
 from pi_lib.study import backbones, data
 from pi_lib.study.cell import SOURCE_RATE, Cell
-from pi_lib.study.store import Store
+from pi_lib.study.store import MODULES, Store
 from pi_lib.values import has_player
+from pi_lib.words import WordPlayers
 
+# The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
     "objectives",
+    "seeds",
     "study.assets",
     "study.backbones",
     "study.encoders",
-    *(
-        f"study.data.{module}"
-        for module in (
-            "cars",
-            "cifar10",
-            "cub",
-            "fashion_mnist",
-            "flowers",
-            "folder",
-            "pictures",
-            "rated_texts",
-            "registry",
-            "samples",
-            "scenes",
-            "shifts",
-            "sst2",
-            "tables",
-            "task",
-        )
-    ),
+    *(module for module in MODULES if module.startswith("study.data.") and "prepare" not in module),
     "study.steps",
     "training",
 )
-STEPS = {  # and the modules whose code decides a step's result
+STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
-    "extract": (
-        *_TRAINING,
-        "coalitions",
-        "engine",
-        "extraction",
-        "interactions",
-        "players",
-        "sharing",
-        "transforms",
-        "values",
-    ),
+    "extract": (*_TRAINING, "coalitions", "engine", "players", "sharing", "values", "words"),
 }
 
 
@@ -77,62 +54,75 @@ class Step:
     ----------
     cell : Cell
     name : "pretrain", "train" or "extract"
-        Pre-training, one for all seeds and phases; a phase's run; its interactions at one of the
-        run's checkpoints.
-    phase : str
-        One of `PHASES`, except for pre-training.
+        Pre-training, which all arms and runs share; one run of an arm; its games with one of
+        `pi_lib.study.cell.PLAYERS`, at every checkpoint or at its end.
+    arm : str
+        One of `pi_lib.study.cell.ARMS`, except for pre-training.
+    run : int
+        Which run of the arm.
     rate : float
-        The phase's learning rate.
-    at : int, optional
-        For "extract": the checkpoint, by its step of training.
+        The arm's learning rate; 0 for a probe, which has none.
+    players : str
+        For "extract": one of `pi_lib.study.cell.PLAYERS`.
     """
 
     cell: Cell
     name: Literal["pretrain", "train", "extract"]
-    phase: str = ""
+    arm: str = ""
+    run: int = 0
     rate: float = 0.0
-    at: int | None = None
+    players: str = ""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the step's network starts from a pre-training done here."""
+        return self.cell.source is not None and self.arm in ("probe", "finetuned")
+
+    @property
+    def all_checkpoints(self) -> bool:
+        """Whether games are extracted at every checkpoint, not at the end alone."""
+        trained = self.arm in ("finetuned", "scratch")
+        return self.players == "drawn" and self.run == 0 and trained
 
     @cached_property
     def key(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
         """Name, specification and deciding modules, as the store wants them."""
-        cell, s = self.cell, asdict(self.cell.settings)
-        about = ["size", "batch_size"]
+        cell, settings = self.cell, self.cell.settings
+        decisive = ["size", "batch_size", "n_test"]
         spec = {"backbone": backbones.identity(cell.backbone)}
-        if self.name == "pretrain" or (cell.source is not None and self.phase != "scratch"):
+        if self.name == "pretrain" or self.pretrained:
             spec["source"] = data.identity(cell.source)
             spec["pretraining"] = cell.pretraining
-            about += ["n_source", "source_epochs"]
+            spec["pretraining_run"] = cell.pretraining_run
+            decisive += ["n_source", "source_epochs"]
         if self.name != "pretrain":
             spec |= {
                 "task": data.identity(cell.task),
-                "seed": cell.seed,
-                "phase": self.phase,
+                "arm": self.arm,
+                "run": self.run,
                 "learning_rate": self.rate,
-                "epochs": s["probe_epochs" if self.phase == "probe" else "epochs"],
             }
-            about += ["n_train", "n_val", "checkpoints"]
-            about += ["frozen"] if self.phase == "finetuned" else []
-        about += ["n_test"]
+            decisive += ["n_train", "n_val"]
+            decisive += [] if self.arm == "probe" else ["epochs", "checkpoints"]
+            decisive += {"finetuned": ["frozen"], "long": ["long"]}.get(self.arm, [])
         if self.name == "extract":
-            spec["checkpoint"] = self.at
-            about += ["samples", "n", "grid"]
-        return self.name, spec | {name: s[name] for name in about}, STEPS[self.name]
+            spec["players"] = self.players
+            decisive += ["samples", "n", "grid", "covering"]
+        values = asdict(settings)
+        return self.name, spec | {name: values[name] for name in decisive}, STEPS[self.name]
 
     @property
-    def needs(self) -> list[tuple["Step", int | None]]:
-        """The runs whose weights this step starts from, each at a step of training; None: its end.
-
-        Fine-tuning and a probe start from pre-training; interactions are those of a run, and a
-        probe's run holds its head alone.
-        """
-        needs = []
+    def needs(self) -> list["Step"]:
+        """The steps whose results this one starts from."""
+        needs = [Step(self.cell, "pretrain")] if self.pretrained else []
         if self.name == "extract":
-            needs.append((replace(self, name="train", at=None), self.at))
-        pretrained = "probe" if self.name == "extract" else ("probe", "finetuned")
-        if self.cell.source is not None and self.phase and self.phase in pretrained:
-            needs.append((Step(self.cell, "pretrain"), None))
+            needs.append(self.training)
         return needs
+
+    @property
+    def training(self) -> "Step":
+        """The training of which "extract" takes the games."""
+        return replace(self, name="train", players="")
 
     def path(self, store: Store) -> Path:
         """Folder of the step's entry."""
@@ -165,13 +155,17 @@ class Step:
             torch.set_num_threads(threads)
 
 
+# ---------------------------------------------------------------- a cell's data and players
+
+
 def load(cell: Cell) -> data.Task:
     """The downstream task's data; its training split holds the validation samples too.
 
     Raises
     ------
     ValueError
-        As `pi_lib.study.data.load`; and if `changes` leave fewer training samples than classes.
+        As `pi_lib.study.data.load`; if the task is of another kind than the backbone's; and if
+        `changes` leave fewer training samples than classes.
 
     Notes
     -----
@@ -180,8 +174,8 @@ def load(cell: Cell) -> data.Task:
     """
     s, changed = cell.settings, dict(cell.changes).keys()
     decided = {"n_train": {"n_train", "n_val"}, "n_test": {"n_test"}}
-    at_most = [name for name, by in decided.items() if not by & changed]
-    task = _load(cell, cell.task, s.n_train + s.n_val, at_most, cell.seed)
+    at_most = tuple(name for name, by in decided.items() if not by & changed)
+    task = _load(cell, cell.task, s.n_train + s.n_val, at_most)
     if "n_train" in dict(cell.changes) and s.n_train < len(task.classes):
         raise ValueError(
             f"n_train={s.n_train} leaves some of the {len(task.classes)} classes of "
@@ -192,17 +186,11 @@ def load(cell: Cell) -> data.Task:
 
 def load_source(cell: Cell) -> data.Task:
     """The data that the backbone is pre-trained on here."""
-    at_most = ["n_test"] if "n_source" in dict(cell.changes) else ["n_train", "n_test"]
-    return _load(cell, cell.source, cell.settings.n_source, at_most, 0)
+    at_most = ("n_test",) if "n_source" in dict(cell.changes) else ("n_train", "n_test")
+    return _load(cell, cell.source, cell.settings.n_source, at_most)
 
 
-def _load(cell: Cell, task: str, n_train: int, at_most: list[str], seed: int) -> data.Task:
-    s = cell.settings
-    size = {"size": s.size} if cell.kind == "image" else {}
-    return data.load(task, n_train=n_train, n_test=s.n_test, at_most=at_most, seed=seed, **size)
-
-
-def training_splits(cell: Cell, task: data.Task) -> tuple[data.Split, data.Split | None]:
+def training_splits(cell: Cell, task: data.Task) -> tuple[training.Split, training.Split | None]:
     """Training samples, and those by which rates are chosen: in the proportion of the settings."""
     s, there = cell.settings, len(task.train)
     n_train = there * s.n_train // (s.n_train + s.n_val)
@@ -210,20 +198,18 @@ def training_splits(cell: Cell, task: data.Task) -> tuple[data.Split, data.Split
     return task.train.take(range(n_train)), validation
 
 
-def build(
-    cell: Cell, n_classes: int, phase: str = "finetuned", store: Store | None = None
-) -> backbones.Classifier:
-    """The network that a phase starts from: pre-trained, or random for "scratch"."""
-    if phase != "scratch" and cell.source is not None:
-        source = Step(cell, "pretrain").compute(store or Store())
-        classes = len(data.classes(cell.source))
-        model = backbones.build(cell.backbone, classes, pretrained=False)
-        model = training.Run.load_at(source, model)
-        return backbones.transfer(model, n_classes, seed=cell.seed, aim=cell.aim)
-    pretrained = phase != "scratch"
-    return backbones.build(
-        cell.backbone, n_classes, pretrained=pretrained, seed=cell.seed, aim=cell.aim
-    )
+def _load(cell: Cell, task: str, n_train: int, at_most: tuple[str, ...]) -> data.Task:
+    s = cell.settings
+    if (kind := data.kind(task)) != cell.kind:
+        raise ValueError(f"{cell.backbone} takes {cell.kind}s, but {task!r} has {kind}s")
+    return _loaded(task, n_train, s.n_test, s.size if kind == "image" else None, at_most)
+
+
+@lru_cache(maxsize=2)  # a worker computes many steps of the same data
+def _loaded(
+    task: str, n_train: int, n_test: int, size: int | None, at_most: tuple[str, ...]
+) -> data.Task:
+    return data.load(task, n_train=n_train, n_test=n_test, size=size, at_most=at_most)
 
 
 def tokenizer(cell: Cell):
@@ -231,58 +217,100 @@ def tokenizer(cell: Cell):
     return backbones.tokenizer(cell.backbone) if cell.kind == "text" else None
 
 
-def players(cell: Cell, task: data.Task) -> PatchPlayers | WordPlayers:
-    """Players of this cell, the same under every model and checkpoint."""
+def players(cell: Cell, task: data.Task, which: str = "drawn") -> PatchPlayers | WordPlayers:
+    """One of a cell's two sets of players, the same under every run and checkpoint.
+
+    "drawn": n patches of the central part of a grid, or n content words, drawn for each sample,
+    as in the paper. "covering": all patches of a coarse grid, or contiguous chunks of a sentence,
+    which together are the whole input.
+    """
+    s, covers = cell.settings, which == "covering"
     if task.kind == "text":
-        return WordPlayers(tokenizer(cell), n=cell.settings.n, seed=cell.seed)
+        if covers:
+            return WordPlayers(tokenizer(cell), n=s.covering, cover=True)
+        return WordPlayers(tokenizer(cell), n=s.n)
+    if covers:
+        return PatchPlayers(math.isqrt(s.covering), n=s.covering, region="all", mean=task.mean)
     region = "central" if cell.aim == "classification" else "all"  # objects are anywhere
-    s = cell.settings
-    return PatchPlayers(s.grid, n=s.n, region=region, mean=task.mean, seed=cell.seed)
+    return PatchPlayers(s.grid, n=s.n, region=region, mean=task.mean)
 
 
-def samples(cell: Cell, task: data.Task) -> data.Split:
-    """The first test samples that have enough players: where interactions are extracted.
-
-    Those that have too few (a sentence with fewer than n content words, an object that no
-    player owns a part of) are skipped; how many they are is in the ``meta`` of the
-    interactions.
+def samples(cell: Cell, task: data.Task) -> training.Split:
+    """The first test samples that have enough players of both sets: where games are extracted.
 
     Raises
     ------
     ValueError
         If the test split has too few of them.
     """
-    drawn, wanted = players(cell, task), cell.settings.samples
+    both = [players(cell, task, which) for which in ("drawn", "covering")]
+    wanted = cell.settings.samples
 
     def fits(i: int) -> bool:
         if task.kind == "text":
-            return drawn.fits(task.test.inputs[i])
+            return all(drawn.fits(task.test.inputs[i]) for drawn in both)
         if task.test.targets is None:
             return True
-        one = task.test.take([i])
-        (placement,) = drawn.place(data.images(one.inputs), one.ids)
-        return has_player(AIMS[task.aim].value, placement, true_values(one)[0])
+        sample = task.test.take([i])
+        (placement,) = both[0].place(training.images(sample.inputs), sample.ids)
+        return has_player(AIMS[task.aim].value, placement, true_values(sample)[0])
 
     chosen = list(islice(filter(fits, range(len(task.test))), wanted))
     if len(chosen) < wanted:
         raise ValueError(
-            f"{task.name}: {len(chosen)} of {len(task.test)} test samples have n={drawn.n} "
+            f"{task.name}: {len(chosen)} of {len(task.test)} test samples have n={both[0].n} "
             f"players; {wanted} are asked for. Choose fewer players or samples"
         )
     return task.test.take(chosen)
 
 
-def true_values(split: data.Split) -> torch.Tensor:
+def true_values(split: training.Split) -> torch.Tensor:
     """What the value of a masked input is asked about: the class, or the first object's target."""
     return split.labels if split.targets is None else split.targets[:, 0]
 
 
-def run_record(entry: Path) -> dict[str, Any]:
-    """What a stored run says of itself; raises `TrainingDiverged` if it has no end."""
-    about = json.loads((entry / "run.json").read_text())
-    if "diverged" in about:
-        raise training.TrainingDiverged(about["diverged"])
-    return about
+# ---------------------------------------------------------------- networks
+
+
+def build(
+    cell: Cell, n_classes: int, arm: str = "finetuned", run: int = 0, store: Store | None = None
+) -> backbones.Classifier:
+    """The network that a run starts from: pre-trained under a new head, or random."""
+    head = seed_of("head", arm, run)
+    if arm in ("scratch", "long"):
+        return backbones.build(
+            cell.backbone, n_classes, pretrained=False, aim=cell.aim,
+            seed=seed_of("weights", arm, run), head_seed=head,
+        )  # fmt: skip
+    if cell.source is None:
+        return backbones.build(cell.backbone, n_classes, aim=cell.aim, head_seed=head)
+    source = Step(cell, "pretrain").compute(store or Store())
+    model = _untrained(cell, len(data.classes(cell.source)))
+    model = training.Run.load_at(source, model)
+    return backbones.transfer(model, n_classes, seed=head, aim=cell.aim)
+
+
+def _untrained(cell: Cell, n_classes: int) -> backbones.Classifier:
+    """What pre-training starts from."""
+    seeds = (seed_of(what, "pretrain", cell.pretraining_run) for what in ("weights", "head"))
+    return backbones.build(
+        cell.backbone, n_classes, pretrained=False, seed=next(seeds), head_seed=next(seeds)
+    )
+
+
+def trained_model(
+    cell: Cell, arm: str, run: int, rate: float, store: Store, at: int | None = None
+) -> backbones.Classifier:
+    """The network of a run at a step of its training, by default its end; trained if need be."""
+    step = Step(cell, "train", arm, run, rate)
+    entry = step.compute(store)
+    # A probe's run holds its head; the others hold all weights, whatever they are put into.
+    start = "probe" if arm == "probe" else "scratch"
+    model = build(cell, len(data.classes(cell.task)), start, run, store)
+    return training.Run.load_at(entry, model, at)
+
+
+# ---------------------------------------------------------------- what a step computes
 
 
 def _pretrain(step: Step, store: Store, folder: Path) -> None:
@@ -290,13 +318,14 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
     _fit(
         folder,
         training.pretrain,
-        lambda: backbones.build(cell.backbone, len(task.classes), pretrained=False),
+        lambda: _untrained(cell, len(task.classes)),
         task.train,
         task.test,
         epochs=s.source_epochs,
         learning_rate=SOURCE_RATE[cell.kind],
-        batch_size=s.batch_size,
+        batch_size=128 if cell.kind == "image" else s.batch_size,
         checkpoints=2,
+        seed=seed_of("batches", "pretrain", cell.pretraining_run),
         tokenizer=tokenizer(cell),
         loss=OBJECTIVES[cell.pretraining],
     )
@@ -304,61 +333,70 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
 
 def _train(step: Step, store: Store, folder: Path) -> None:
     cell, s, task = step.cell, step.cell.settings, load(step.cell)
-    train_split, validation = training_splits(cell, task)
-    train = {
-        "probe": training.linear_probe,
-        "finetuned": partial(training.finetune, frozen=s.frozen or 0),
-        "scratch": training.train_from_scratch,
-    }[step.phase]
+    aim = AIMS[task.aim]
+    options = {"tokenizer": tokenizer(cell), "loss": aim.loss, "correct": aim.correct}
+    train_split, options["validation"] = training_splits(cell, task)
+    train = training.linear_probe
+    if step.arm != "probe":
+        train = training.train_from_scratch
+        if step.arm == "finetuned":
+            train = partial(training.finetune, frozen=s.frozen or 0)
+        options |= {
+            "epochs": s.epochs * (s.long if step.arm == "long" else 1),
+            "learning_rate": step.rate,
+            "batch_size": s.batch_size,
+            "checkpoints": s.checkpoints,
+            "seed": seed_of("batches", step.arm, step.run),
+        }
     _fit(
         folder,
         train,
-        lambda: build(cell, len(task.classes), step.phase, store),
+        lambda: build(cell, len(task.classes), step.arm, step.run, store),
         train_split,
         task.test,
-        validation=validation,
-        epochs=s.probe_epochs if step.phase == "probe" else s.epochs,
-        learning_rate=step.rate,
-        batch_size=s.batch_size,
-        checkpoints=2 if step.phase == "probe" else s.checkpoints,
-        seed=cell.seed,
-        tokenizer=tokenizer(cell),
-        loss=AIMS[task.aim].loss,
-        correct=AIMS[task.aim].correct,
+        **options,
     )
 
 
-def _fit(folder: Path, train: Callable, build: Callable, *splits: data.Split, **options) -> None:
+def _fit(folder: Path, train: Callable, build: Callable, *splits, **options) -> None:
     """Train into a folder of the store, going on from the state that an earlier attempt left."""
     state = folder / "state"
     if not (folder / "run.json").exists():  # else interrupted while it tidied up
         try:
-            train(build(), *splits, resume=state, **options).save(folder)
+            if train is not training.linear_probe:
+                options["resume"] = state
+            train(build(), *splits, **options).save(folder)
         except training.TrainingDiverged as error:
             (folder / "run.json").write_text(json.dumps({"diverged": str(error)}) + "\n")
     shutil.rmtree(state, ignore_errors=True)
 
 
 def _extract(step: Step, store: Store, folder: Path) -> None:
-    cell, task, kept = step.cell, load(step.cell), folder / "values"
-    chosen, drawn = samples(cell, task), players(cell, task)
-    inputs = data.images(chosen.inputs) if task.kind == "image" else chosen.inputs
-    model = model_at(step, store, len(task.classes))
-    found = extract(
-        model, inputs, true_values(chosen), drawn,
-        value=AIMS[task.aim].value, ids=chosen.ids, keep=kept,
-    )  # fmt: skip
-    found = replace(found, labels=chosen.labels.tolist())
-    # Of the test samples looked at, how many had too few players.
-    found.meta["skipped"] = task.test.ids.index(chosen.ids[-1]) + 1 - len(chosen)
-    found.save(folder / "interactions.safetensors")
-    shutil.rmtree(kept)
+    """The games of one run on a cell's samples: one file a checkpoint."""
+    cell, task, unfinished = step.cell, load(step.cell), folder / "values"
+    chosen, drawn = samples(cell, task), players(cell, task, step.players)
+    inputs = training.images(chosen.inputs) if task.kind == "image" else chosen.inputs
+    entry = step.training.compute(store)
+    steps = run_record(entry)["steps"]
+    start = "probe" if step.arm == "probe" else "scratch"
+    model = build(cell, len(task.classes), start, step.run, store)
+    names = [placement.names for placement in drawn.place(inputs, chosen.ids)]
+    for at in steps if step.all_checkpoints else steps[-1:]:
+        report = {}
+        v = coalition_values(
+            training.Run.load_at(entry, model, at), inputs, true_values(chosen), drawn,
+            value=AIMS[task.aim].value, ids=chosen.ids, keep=unfinished, report=report,
+        )  # fmt: skip
+        game = Interactions.from_values(
+            v, labels=chosen.labels.tolist(), ids=chosen.ids, players=names, meta=report
+        )
+        game.save(folder / f"{at}.safetensors")
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def model_at(step: Step, store: Store, n_classes: int | None = None) -> backbones.Classifier:
-    """The network of a step's run at its checkpoint; the run is trained first if need be."""
-    cell, trained = step.cell, replace(step, name="train", at=None).compute(store)
-    # A probe's run holds its head; the others hold all weights, whatever they are put into.
-    start = "probe" if step.phase == "probe" else "scratch"
-    model = build(cell, n_classes or len(load(cell).classes), start, store)
-    return training.Run.load_at(trained, model, step.at)
+def run_record(entry: Path) -> dict[str, Any]:
+    """What a stored run says of itself; raises `TrainingDiverged` if it has no end."""
+    record = json.loads((entry / "run.json").read_text())
+    if "diverged" in record:
+        raise training.TrainingDiverged(record["diverged"])
+    return record

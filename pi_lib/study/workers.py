@@ -4,13 +4,12 @@ Each is a context manager with `slots`, how many steps it takes at a time, and `
 store)``, which gives a future: when it is done, the store has the step's entry, or it raises.
 """
 
-import json
 import os
 import signal
 import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -143,7 +142,7 @@ class Cluster:
         self._threads.shutdown()
 
     def _compute(self, step: "Step", store: Store) -> Path:
-        sent = {_place(need, store): _weights(need, at, store) for need, at in step.needs}
+        sent = {_place(need, store): _files(need, store) for need in step.needs}
         done = self._client.submit(
             _work, step, sent, _place(step, store), pure=False, resources=self._resources
         )
@@ -188,14 +187,11 @@ def _place(step: "Step", store: Store) -> str:
     return step.path(store).relative_to(store.root).as_posix()
 
 
-def _weights(step: "Step", at: int | None, store: Store) -> dict[str, bytes]:
-    """Of a stored run, what `pi_lib.training.Run.load_at` reads for one step of training."""
+def _files(step: "Step", store: Store) -> dict[str, bytes]:
+    """Of a stored step, its files by their paths within its entry."""
     entry = step.path(store)
-    about = (entry / "run.json").read_bytes()
-    if steps := json.loads(about).get("steps"):  # else it diverged
-        name = f"{steps[-1] if at is None else at}.safetensors"
-        return {"run.json": about, name: (entry / name).read_bytes()}
-    return {"run.json": about}
+    files = (path for path in entry.rglob("*") if path.is_file())
+    return {path.relative_to(entry).as_posix(): path.read_bytes() for path in files}
 
 
 def _work(step: "Step", sent: dict[str, dict[str, bytes]], place: str) -> dict[str, bytes]:
@@ -212,12 +208,9 @@ def _work(step: "Step", sent: dict[str, dict[str, bytes]], place: str) -> dict[s
                 f"worker {get_worker().address} has another version of pi_lib than the process "
                 "that sent the step: install the same on both"
             )
-        try:
-            entry = step.compute(store)
-        except TrainingDiverged:  # stored all the same
-            entry = step.path(store)
-        files = (path for path in entry.rglob("*") if path.is_file())
-        return {path.relative_to(entry).as_posix(): path.read_bytes() for path in files}
+        with suppress(TrainingDiverged):  # stored all the same
+            step.compute(store)
+        return _files(step, store)
 
 
 class _Sent(Store):

@@ -1,6 +1,7 @@
 """Explorers: live as in JupyterLab, and as frames while the book is built."""
 
 import re
+from dataclasses import replace
 
 import ipywidgets
 import matplotlib
@@ -206,7 +207,7 @@ def result(finetuned, scratch):
 
 def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     one = seen[0]
-    other = pi.Interactions(v=-one.v, i_and=-one.i_and, players=one.players, ids=one.ids)
+    other = replace(one, v=-one.v, i_and=-one.i_and)
     scales = []
     real = figures.knowledge
 

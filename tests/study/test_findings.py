@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pi_lib.book import figures
-from pi_lib.statistics import Estimate
+from pi_lib.statistics import Estimate, difference
 from pi_lib.study import findings
 
 
@@ -63,8 +63,7 @@ def test_numbers_by_hand():
     assert findings.accuracy(table, "finetuned").value == pytest.approx(0.9)
     gain = findings.gain(table)
     assert gain.value == pytest.approx(0.4)
-    reach = 1.96 * np.sqrt((0.9 * 0.1 + 0.25) / 300)
-    assert (gain.low, gain.high) == pytest.approx((0.4 - reach, 0.4 + reach))
+    assert gain == difference(270, 300, 150, 300)
     found = findings.findings(table).iloc[0]
     assert found["seeds"] == 3 and found["samples"] == 24 and found["least"] <= found["value"]
     with pytest.raises(ValueError, match="no rows of 'speed'"):

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from pi_lib import study
@@ -14,22 +13,22 @@ from pi_lib.study.store import Store
 
 GRID = """
 profile: smoke
-seeds: [0, 1]
 cells:
-  - {backbone: efficientnet-lite0, task: fashion-mnist, seeds: [0]}
+  - {backbone: efficientnet-lite0, task: fashion-mnist}
   - backbone: vit-32
     source: cifar10
     task: flowers
+    pretraining_runs: [0, 1]
 """
 WRONG = """
 profile: long
-sedes: [0]
+profil: quick
 cells:
   - {backbone: vgg, task: flowers, profile: smoke}
   - {backbone: vgg16-32, task: sst2, profile: smoke}
   - {task: flowers, colour: red}
   - flowers
-  - {backbone: minilm, task: sst2, profile: smoke, seeds: 3}
+  - {backbone: minilm, task: sst2, profile: smoke, pretraining_runs: 3}
   - {backbone: minilm, task: sst2, profile: smoke}
   - {backbone: minilm, task: sst2, profile: smoke}
   - {backbone: minilm, task: sst2, profile: smoke, changes: [n_train]}
@@ -40,9 +39,9 @@ cells:
 def test_a_grid_is_its_cells(tmp_path):
     (tmp_path / "g.yml").write_text(GRID)
     assert grid.read(tmp_path / "g.yml") == [
-        study.Cell("efficientnet-lite0", "fashion-mnist", "smoke", 0),
-        study.Cell("vit-32", "flowers", "smoke", 0, "cifar10"),
-        study.Cell("vit-32", "flowers", "smoke", 1, "cifar10"),
+        study.Cell("efficientnet-lite0", "fashion-mnist", "smoke"),
+        study.Cell("vit-32", "flowers", "smoke", "cifar10"),
+        study.Cell("vit-32", "flowers", "smoke", "cifar10", pretraining_run=1),
     ]
 
 
@@ -60,7 +59,7 @@ cells:
     assert [cell.settings.n_train for cell in cells] == [48, 32]
     assert [cell.settings.samples for cell in cells] == [2, 2]
     assert cells[1].name == "efficientnet-lite0 on fashion-mnist, n_train=32, samples=2"
-    one = study.Step(cells[0], "train", "scratch", 0.1)
+    one = study.Step(cells[0], "train", "scratch", 0, 0.1)
     assert one.path(Store(tmp_path)) != replace(one, cell=cells[1]).path(Store(tmp_path))
 
 
@@ -73,16 +72,16 @@ def test_every_error_is_named_at_once_with_its_line(tmp_path):
     for line, start in zip(
         lines[1:],
         [
-            "line 3: unknown key 'sedes'; expected profile, seeds, changes and cells",
+            "line 3: unknown key 'profil'; expected profile, pretraining_runs, changes and",
             "line 5: backbone='vgg'; expected one of efficientnet-lite0, minilm",
             "line 6: vgg16-32 takes images, but task='sst2' has texts; vgg16-32 has no published",
             "line 7: unknown key 'colour'; expected backbone, task, source, pretraining, "
-            "profile, seeds, changes; backbone is missing",
+            "profile, pretraining_runs, changes; backbone is missing",
             "line 8: expected a cell, {backbone: ..., task: ...}; got 'flowers'",
-            "line 9: seeds=3; expected a list such as [0, 1, 2]",
-            "line 11: minilm on sst2, seed 0, is named twice",
+            "line 9: pretraining_runs=3; expected a list such as [0, 1, 2]",
+            "line 11: minilm on sst2 is named twice",
             "line 12: changes=['n_train']; expected a mapping, {n_train: 100}",
-            "line 13: no setting 'colour' to change; there are n_train, n_test, n_val, trials",
+            "line 13: no setting 'colour' to change; there are batch_size, checkpoints, covering",
         ],
         strict=True,
     ):
@@ -135,25 +134,23 @@ def test_command_line_computes_records_and_goes_on(tmp_path, monkeypatch, capsys
     assert main(command) == 1  # CIFAR-10 cannot be had here
     shown = capsys.readouterr()
     assert "2 of 3 cells failed; the others are kept" in shown.err
-    assert "vit-32 (cifar10) on flowers, seed 1" in shown.err
-    assert "stored        efficientnet-lite0 on fashion-mnist, smoke, seed 0" in shown.out
+    assert "vit-32 (cifar10, run 1) on flowers" in shown.err
+    assert "stored        efficientnet-lite0 on fashion-mnist, smoke" in shown.out
     assert "recorded 1 of 3 cells" in shown.out
 
-    table, about = grid.recorded(tmp_path / "rec")
-    result = study.run(grid.read(tmp_path / "g.yml")[0], Store(tmp_path / "home" / "results"))
-    pd.testing.assert_frame_equal(table, result.table())
-    assert about["missing"] == [f"vit-32 (cifar10) on flowers, seed {seed}" for seed in (0, 1)]
-    assert str(tmp_path) not in json.dumps(about)
-    assert about["cells"][0]["environment"]["versions"]["torch"]
+    cells = grid.read(tmp_path / "g.yml")
+    (record,) = study.read_all(tmp_path / "rec").values()
+    result = study.run(cells[0], Store(tmp_path / "home" / "results"))
+    assert record.games.keys() == result.games.keys()
+    assert all((record.games[key] == result.games[key]).all() for key in record.games)
+    assert str(tmp_path) not in json.dumps(record.header)
+    assert record.header["provenance"]["train scratch1"]["versions"]["torch"]
 
     # Another machine, which has computed nothing, adds nothing and takes nothing away.
-    cells = grid.read(tmp_path / "g.yml")
     assert grid.record(cells, Store(tmp_path / "empty"), tmp_path / "rec") == cells[:1]
-    again, about_again = grid.recorded(tmp_path / "rec")
-    pd.testing.assert_frame_equal(again, table)
-    assert about_again == about
-    other = {"image": replace(study.PROFILES["smoke"]["image"], samples=5)}
+    assert list(study.read_all(tmp_path / "rec")) == [record.name]
+    other = {"image": replace(study.PROFILES["smoke"]["image"], samples=6)}
     monkeypatch.setitem(study.PROFILES, "smoke", study.PROFILES["smoke"] | other)
     assert grid.record(cells, Store(tmp_path / "empty"), tmp_path / "rec") == []  # not the same
     with pytest.raises(FileNotFoundError, match="python -m pi_lib study --grid FILE --record"):
-        grid.recorded(tmp_path / "other")
+        study.read_all(tmp_path / "other")

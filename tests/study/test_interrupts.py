@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import small_study
-import torch
 
 from pi_lib import study
 from pi_lib.book import runner
@@ -43,7 +42,7 @@ import small_study
 from pi_lib import study, training
 small_study.dask_setup(None)
 training.SAVE_EVERY = 0
-study.run(study.Cell(**small_study.CELL)).table()
+study.run(study.Cell(**small_study.CELL))
 """
 
 
@@ -90,16 +89,14 @@ def ended(pid, group=False) -> bool:
     return not any(str(pid) == row[group] and not row[2].startswith("Z") for row in rows)
 
 
-def results(root) -> dict[str, study.Phase]:
-    result = study.run(study.Cell(**small_study.CELL), Store(root))
-    return {phase: getattr(result, phase) for phase in study.PHASES}
+def results(root) -> study.Record:
+    return study.run(study.Cell(**small_study.CELL), Store(root))
 
 
 def check_same(found, expected):
-    for phase, one in found.items():
-        other = expected[phase]
-        assert one.log == other.log and one.steps == other.steps
-        assert all(torch.equal(one.interactions[s].v, other.interactions[s].v) for s in one.steps)
+    assert found.header["logs"] == expected.header["logs"]
+    assert found.games.keys() == expected.games.keys()
+    assert all((found.games[key] == expected.games[key]).all() for key in found.games)
 
 
 def check_nothing_left(root):

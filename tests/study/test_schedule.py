@@ -1,7 +1,8 @@
-"""One cell from data to results, on real images and weights at the smoke profile."""
+"""One cell from data to its record, on real images and weights at the smoke profile."""
 
 import json
 import shutil
+from itertools import combinations
 
 import pytest
 import small_study
@@ -9,7 +10,7 @@ import torch
 
 import pi_lib as pi
 from pi_lib import study, training
-from pi_lib.study import backbones, data, findings, steps
+from pi_lib.study import backbones, data, steps
 from pi_lib.study.store import Store
 
 CELL = study.Cell("efficientnet-lite0", "fashion-mnist", profile="smoke")
@@ -21,72 +22,92 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def result(store):
+def record(store):
     return study.run(CELL, store)
 
 
-def test_a_cell_has_all_three_models_on_the_same_samples(result):
+def test_a_cell_has_all_arms_and_runs_on_the_same_samples(record):
     s = CELL.settings
-    assert len(result.finetuned.steps) == len(result.scratch.steps) == s.checkpoints
-    assert result.probe.final.players == result.scratch.final.players
-    assert result.probe.final.ids == result.finetuned.final.ids
-    assert result.probe.final.v.shape == (s.samples, 2**s.n)
-    both = [p.settings["seed"] for p in (result.finetuned, result.scratch)]
-    assert both == [CELL.seed] * 2
-    assert set(result.accuracies()["phase"]) == set(study.PHASES)
-    assert len(result.provenance()) == 3 + 1 + 2 * s.checkpoints  # runs, and interactions
+    assert [record.count(arm) for arm in study.ARMS] == [1, s.runs, s.runs, s.long_runs]
+    for which, n in (("drawn", s.n), ("covering", s.covering)):
+        runs = [
+            game for arm in ("probe", "finetuned", "scratch") for game in record.runs(arm, which)
+        ]
+        assert all(game.players == runs[0].players and game.ids == runs[0].ids for game in runs)
+        assert all(game.v.shape == (s.samples, 2**n) for game in runs)
+    times = record.over_time("finetuned")
+    assert len(times) == s.checkpoints and list(times)[0] == 0
+    assert torch.equal(times[max(times)].v, record.runs("finetuned")[0].v)
+    assert set(record.accuracies()["arm"]) == {"probe", "finetuned", "scratch"}
 
 
-def test_what_is_stored_is_what_the_model_says(result, store):
+def test_runs_differ_and_come_back(record, store, tmp_path):
+    """Runs differ in head, batches and weights; the same run gives the same bits elsewhere."""
+    first, second = record.runs("finetuned")
+    assert not torch.allclose(first.v, second.v)
+    starts = [study.build(CELL, 10, arm, run) for arm in ("finetuned", "scratch") for run in (0, 1)]
+    heads = [model.head.weight for model in starts]
+    assert not any(torch.equal(a, b) for a, b in combinations(heads, 2))
+    one, other, scratch, scratch_again = (next(m.encoder.parameters()) for m in starts)
+    assert torch.equal(one, other) and not torch.equal(scratch, scratch_again)
+    again = study.Step(CELL, "train", "scratch", 1, 1e-3).compute(Store(tmp_path))
+    stored = study.Step(CELL, "train", "scratch", 1, 1e-3).path(store)
+    for file in stored.glob("*.safetensors"):
+        assert file.read_bytes() == (again / file.name).read_bytes()
+
+
+def test_no_scratch_run_starts_where_pre_training_started(small):
+    """Streams of pre-training, heads, scratch weights and batches never meet."""
+    cell = study.Cell(**small_study.CELL)
+    before = steps._untrained(cell, 10)
+    for run in range(3):
+        scratch = study.build(cell, 10, "scratch", run)
+        long = study.build(cell, 10, "long", run)
+        assert not torch.equal(before.encoder.stem.weight, scratch.encoder.stem.weight)
+        assert not torch.equal(long.encoder.stem.weight, scratch.encoder.stem.weight)
+        assert not torch.equal(before.head.weight, scratch.head.weight)
+
+
+def test_what_is_stored_is_what_the_model_says(record, store):
     """Extracting again from the trained network gives the stored values."""
     task = study.load(CELL)
     samples = study.samples(CELL, task)
     again = pi.extract(
-        study.trained_model(CELL, "finetuned", store),
+        study.trained_model(CELL, "finetuned", 0, store),
         training.images(samples.inputs),
         samples.labels,
         study.players(CELL, task),
         ids=samples.ids,
     )
-    torch.testing.assert_close(again.v, result.finetuned.final.v, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again.v, record.runs("finetuned")[0].v, rtol=1e-4, atol=1e-4)
 
 
-def test_fine_tuning_starts_where_the_probe_starts(result):
-    """Same pre-trained encoder, same head: the same accuracy at step 0; scratch differs."""
-    probe, fine = result.probe.log[0], result.finetuned.log[0]
-    assert fine["loss"] == pytest.approx(probe["loss"], rel=1e-3)
-    assert result.scratch.log[0]["loss"] != pytest.approx(probe["loss"], rel=1e-3)
+def test_correctness_is_that_of_the_accuracy(record):
+    for key, right in record.correct.items():
+        assert right.shape == (CELL.settings.n_test,)
+        assert right.mean() == pytest.approx(record.header["accuracy"][key])
+    assert record.gain().low <= record.gain().value <= record.gain().high
 
 
-def test_a_second_run_computes_nothing(result, store, monkeypatch):
+def test_a_second_time_nothing_is_computed(record, store, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(training, "fit", refuse)
-    monkeypatch.setattr(steps, "extract", refuse)
+    monkeypatch.setattr(training, "linear_probe", refuse)
+    monkeypatch.setattr(steps, "coalition_values", refuse)
     again = study.run_all([CELL], store)[0]
-    assert torch.equal(again.scratch.final.v, result.scratch.final.v)
+    assert again.games.keys() == record.games.keys()
+    assert all((again.games[key] == record.games[key]).all() for key in record.games)
     assert study.stored(CELL, store)
-    assert not study.stored(study.Cell(profile="smoke", seed=1), store)
+    assert not study.stored(study.Cell(profile="smoke", changes={"epochs": 2}), store)
 
 
-def test_what_is_skipped_is_said(store):
-    """Short sentences have too few players; how many were passed over stands with the result."""
-    cell = study.Cell("minilm", "movie-reviews", "smoke")
-    task = study.load(cell)
-    chosen = study.samples(cell, task)
-    last = task.test.ids.index(chosen.ids[-1])
-    fits = [study.players(cell, task).fits(sentence) for sentence in task.test.inputs[: last + 1]]
-    found = study.run(cell, store).scratch.final
-    assert found.meta["skipped"] == fits.count(False) and found.ids == chosen.ids
-
-
-def test_trajectories_end_at_their_target(result):
-    assert result.trajectory("scratch").similarity[-1].min() == 1
-    assert result.trajectory("finetuned", "finetuned").similarity[-1].min() == 1
-    with pytest.raises(ValueError, match="phase='probe'"):
-        result.trajectory("probe")
-    assert len(result.learned_over_time()) == CELL.settings.checkpoints
+def test_a_cell_stops_in_time_and_goes_on(tmp_path, small):
+    cell, store = study.Cell(**small_study.CELL), Store(tmp_path)
+    assert study.compute_all([cell], store, 1, minutes=0) == []
+    assert not study.stored(cell, store)
+    assert study.compute_all([cell], store, 1) == [] and study.stored(cell, store)
 
 
 def test_unknown_names_are_refused():
@@ -100,7 +121,9 @@ def test_unknown_names_are_refused():
         study.Cell("vit-32", "cifar10", source="cifar10-jpeg")
     with pytest.raises(ValueError, match="takes images, but task='sst2' has texts"):
         study.Cell(task="sst2")
-    with pytest.raises(ValueError, match="phase='first'"):
+    with pytest.raises(ValueError, match="covering=8; expected a square number"):
+        study.Cell(changes={"covering": 8})
+    with pytest.raises(ValueError, match="arm='first'"):
         study.trained_model(CELL, "first")
 
 
@@ -122,9 +145,10 @@ def test_every_backbone_goes_through_the_whole_pipeline(
         backbones, "build", lambda *a, pretrained=True, **k: built(*a, pretrained=False, **k)
     )
     monkeypatch.setitem(study.PROFILES, "smoke", small_study.profile())
-    result = study.run(study.Cell(backbone, task, "smoke", source=source), Store(tmp_path))
-    assert result.probe.final.v.isfinite().all() and result.scratch.final.v.shape == (1, 4)
-    assert ("pre-train" in result.entries) == (source is not None)
+    record = study.run(study.Cell(backbone, task, "smoke", source=source), Store(tmp_path))
+    (probe,), (scratch,) = record.runs("probe"), record.runs("scratch")
+    assert probe.v.isfinite().all() and scratch.v.shape == (1, 4)
+    assert ("pre-train" in record.header["provenance"]) == (source is not None)
     shutil.rmtree(tmp_path)  # hundreds of MB
 
 
@@ -142,59 +166,52 @@ def test_a_folder_of_ones_own_is_a_task(tmp_path):
     moved = folder.rename(tmp_path / "elsewhere")
     data.registry.digest_of_folder.cache_clear()
     assert data.identity(f"folder:{moved}") == before
-    assert str(tmp_path) not in json.dumps(study.Step(cell, "train", "probe", 0.1).key[1])
+    assert str(tmp_path) not in json.dumps(study.Step(cell, "train", "probe").key[1])
     (moved / "test.csv").write_text("text,label\nfine,good")
     data.registry.digest_of_folder.cache_clear()
     assert data.identity(f"folder:{moved}") != before
     data.registry.kind_of_folder.cache_clear()
-    with pytest.raises(ValueError, match="task: .*there is no folder"):
-        study.Cell("minilm", f"folder:{folder}", "smoke")
-    with pytest.raises(ValueError, match="vit-32 takes images, but task='folder:.*' has texts"):
-        study.Cell("vit-32", f"folder:{moved}", "smoke", source="cifar10")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        study.load(study.Cell("minilm", f"folder:{folder}", "smoke"))
+    with pytest.raises(ValueError, match="vit-32 takes images, but 'folder:.*' has texts"):
+        study.load(study.Cell("vit-32", f"folder:{moved}", "smoke", source="cifar10"))
 
 
 def test_learning_rates_are_chosen_on_validation_samples(tmp_path, monkeypatch, digits):
-    """With seed 0, for all seeds; a rate that diverges is not chosen; the trials are kept."""
-    rates = {phase: (1e38, 1e-6, 1e-2) for phase in study.PHASES}
-    monkeypatch.setitem(study.LEARNING_RATES, "image", rates)
-    about = dict(n_train=96, n_val=32, n_test=32, trials=3, epochs=3, probe_epochs=20)
-    monkeypatch.setitem(
-        study.PROFILES, "smoke", small_study.profile(**about, size=32, batch_size=16, n_source=64)
-    )
+    """By the first run, for all; a rate that diverges is not chosen; beyond an edge one goes on."""
+    monkeypatch.setitem(study.RATES, "image", (1e38, 1e-6, 1e-5))
+    changes = dict(n_train=96, n_val=32, n_test=32, epochs=3, size=32, batch_size=16, n_source=64)
+    monkeypatch.setitem(study.PROFILES, "smoke", small_study.profile(**changes))
     store = Store(tmp_path)
-    cell = study.Cell("resnet20", "digits", "smoke", seed=3, source="fashion-mnist")
-    result = study.run(cell, store)
+    cell = study.Cell("resnet20", "digits", "smoke", source="fashion-mnist")
+    record = study.run(cell, store)
     assert study.stored(cell, store)
-    table = result.learning_rates()
-    probe = table[table["phase"] == "probe"]
-    best = probe.sort_values(["accuracy", "loss"], ascending=[False, True]).iloc[0]
-    assert best["chosen"] and probe["chosen"].sum() == 1 and set(probe["rate"]) == {1e-6, 1e-2}
-    assert result.probe.settings["learning_rate"] == best["rate"] == 1e-2
-    assert (table["samples"] == 32).all()
-    seeds = [
-        Store.record(entry)["spec"]["seed"]
-        for entry in (tmp_path / "train").iterdir()
-        if entry.is_dir()
-    ]
-    assert sorted(seeds) == [0] * 9 + [3] * 3  # the rates of each phase with seed 0; the chosen
-    assert len(list((tmp_path / "pretrain").glob("[!.]*"))) == 1  # one for all seeds
+    for arm in ("finetuned", "scratch"):
+        tried = record.header["rates"][arm]["tried"]
+        best = max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"]))
+        assert record.header["rates"][arm]["chosen"] == float(best)
+        assert "1e+38" not in tried and {"1e-06", "1e-05"} < set(tried)  # one beyond, or two
+        assert all(found["samples"] == 32 for found in tried.values())
+    assert record.header["rates"]["probe"]["tried"] == {}
+    assert len(list((tmp_path / "pretrain").glob("[!.]*"))) == 1  # one for all arms and runs
 
 
 def test_frozen_layers_are_those_of_fine_tuning(tmp_path, small):
-    """The phases beside it are shared with the cell that freezes none."""
+    """The arms beside it are shared with the cell that freezes none."""
     plain = study.Cell(**small_study.CELL)
     cell = study.Cell(**small_study.CELL, changes={"frozen": 0.5})
-    for phase in study.PHASES:
-        one, other = (study.Step(c, "train", phase, 0.1).key for c in (plain, cell))
-        assert (one == other) == (phase != "finetuned")
+    for arm in study.ARMS:
+        one, other = (study.Step(c, "train", arm, 0, 0.1).key for c in (plain, cell))
+        assert (one == other) == (arm != "finetuned")
     store = Store(tmp_path)
-    start, end = (study.build(cell, 10, store=store), study.trained_model(cell, "finetuned", store))
-    kept = training.first_layers(start, 0.5)
+    start = study.build(cell, 10, store=store)
+    end = study.trained_model(cell, "finetuned", 0, store)
+    frozen = training.first_layers(start, 0.5)
     same = [
         torch.equal(x, y)
         for x, y in zip(start.encoder.parameters(), end.encoder.parameters(), strict=True)
     ]
-    count = sum(len([*layer.parameters()]) for layer in kept)
+    count = sum(len([*layer.parameters()]) for layer in frozen)
     assert count and all(same[:count]) and not any(same[count:])
 
 
@@ -210,28 +227,9 @@ def test_a_cell_that_fails_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.delenv("PI_LIB_DATA", raising=False)
     store = Store(tmp_path)
     failing = study.Cell("efficientnet-lite0", "flowers", "smoke")
-    with pytest.raises(study.StudyFailed, match="lite0 on flowers, seed 0: .*MissingAsset"):
+    with pytest.raises(study.StudyFailed, match="lite0 on flowers: .*MissingAsset"):
         study.run_all([failing, CELL], store)
     assert study.stored(CELL, store) and not study.stored(failing, store)
-
-
-def test_the_table_says_what_the_results_say(result):
-    table = result.table()
-    assert findings.share(table, "preserved").value == pytest.approx(
-        result.knowledge.preserved_share().value
-    )
-    assert findings.share(table, "learned by scratch").value == pytest.approx(
-        result.learned.ratio().value
-    )
-    assert findings.share(table, "new").value == pytest.approx(result.knowledge.new_share().value)
-    assert findings.accuracy(table, "probe") == result.probe.accuracy
-    gap = result.knowledge.order_gap("discarded", "preserved")
-    assert findings.order_gap(table, "discarded").value == pytest.approx(gap.value)
-    areas = result.trajectory("finetuned").areas() - result.trajectory("scratch").areas()
-    assert findings.area_gain(table).value == pytest.approx(areas.mean())
-    directness = (result.trajectory(phase).directness().value for phase in ("finetuned", "scratch"))
-    fine, scratch = directness
-    assert findings.directness_gain(table).value == pytest.approx(fine - scratch, nan_ok=True)
 
 
 def test_five_lines_on_a_model_of_ones_own():

@@ -1,0 +1,302 @@
+"""Figures of many runs: shares beside chance and a second run, similarities, origins, verdicts.
+
+Numbers come from `pi_lib.study.findings`; whiskers and bands are their 95 % intervals. What is not
+measurable is left out or said so. Style, colours and names are those of `pi_lib.book.figures`.
+"""
+
+from collections.abc import Mapping
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from pi_lib.book.figures import COLOURS, MARKERS, PALETTE
+from pi_lib.book.tables import ARMS, PARTS
+from pi_lib.interactions import Interactions
+from pi_lib.statistics import Estimate
+from pi_lib.transforms import and_transform, walsh_transform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pi_lib.study.record import Record
+
+ORIGINS = {
+    "pretraining": "#0173B2",
+    "both": "#B565A7",
+    "scratch": "#029E73",
+    "neither": "#C9C9C9",
+}
+KINDS = {  # colour and marker of what stands beside each other in a row
+    "observed": (COLOURS["finetuned"], "o"),
+    "chance": ("#858585", "|"),
+    "second run": (COLOURS["preserved"], "D"),
+    "scratch": (COLOURS["scratch"], "s"),
+    "long scratch": ("#A5703D", "^"),
+    "linear probe": (COLOURS["probe"], "o"),
+}
+VERDICT_COLOURS = {
+    "confirmed": "#029E73",
+    "contradicted": "#D55E00",
+    "undecided": "#C9C9C9",
+    "not measurable": "#FFFFFF",
+}
+
+
+def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
+    """Where what fine-tuned runs reproducibly know comes from, beside the gain in accuracy.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `pi_lib.study.findings.origins_table`: ``cell, part, value``.
+    gains : mapping of str to Estimate
+        By cell, in the order in which they are drawn: accuracy of fine-tuning minus scratch.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, sharey=True, figsize=(9.5, 1.3 + 0.5 * len(gains)), layout="constrained",
+        width_ratios=(3, 1.3),
+    )  # fmt: skip
+    for row, name in enumerate(gains):
+        parts = frame[frame["cell"] == name].set_index("part")["value"]
+        if parts.isna().any():
+            left.text(0.02, row, "not measurable", va="center")
+            continue
+        _stack(left, row, parts.clip(lower=0))
+    left.set(xlim=(0, 1), xlabel="share of what fine-tuned runs reproducibly know")
+    left.xaxis.set_major_formatter(PercentFormatter(1))
+    _rows(left, gains)
+    for row, gain in enumerate(gains.values()):
+        _whiskers(right, gain, row, COLOURS["finetuned"], "o")
+    right.axvline(0, color="0.3", lw=1)
+    right.set_xlabel("gain in accuracy\nover scratch")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ORIGINS.values()]
+    figure.legend(handles, PARTS.values(), loc="outside upper left", ncols=4, fontsize=10)
+    return figure
+
+
+def shares(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
+    """Numbers of several kinds beside each other, a row for each cell.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to Estimate
+        By cell, then by kind, one of `KINDS`.
+    label : str
+        What the numbers are.
+    """
+    figure, axis = plt.subplots(figsize=(8.5, 1.2 + 0.55 * len(rows)), layout="constrained")
+    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    for row, estimates in enumerate(rows.values()):
+        for k, kind in enumerate(kinds):
+            if kind in estimates:
+                shift = 0.17 * (k - (len(kinds) - 1) / 2)
+                _whiskers(axis, estimates[kind], row + shift, *KINDS[kind])
+    _rows(axis, rows)
+    if axis.get_xlim()[0] > -0.05:
+        axis.set_xlim(0, None)
+    else:
+        axis.axvline(0, color="0.3", lw=1)
+    axis.set_xlabel(label)
+    handles = [
+        axis.plot([], [], KINDS[kind][1], color=KINDS[kind][0], label=kind)[0] for kind in kinds
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(kinds), fontsize=10)
+    return figure
+
+
+def differences(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
+    """Differences of several kinds, a panel for each kind on one scale, a row for each cell."""
+    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    figure, axes = plt.subplots(
+        1, len(kinds), sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(9.5, 1.3 + 0.42 * len(rows)),
+    )  # fmt: skip
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for row, estimates in enumerate(rows.values()):
+            if kind in estimates:
+                _whiskers(axis, estimates[kind], row, COLOURS["finetuned"], "o")
+        axis.axvline(0, color="0.3", lw=1)
+        axis.set_title(fill(kind, 28))
+        _rows(axis, rows)
+    figure.supxlabel(label)
+    return figure
+
+
+def by_order(frame: "pd.DataFrame", label: str) -> Figure:
+    """A number by group of orders, a panel for each ``panel``, a marker for each ``cell``.
+
+    `frame` has the columns ``panel, cell, orders, value, low, high``; what is not measurable is
+    left out. All panels have one scale.
+    """
+    panels, cells = frame["panel"].unique(), frame["cell"].unique()
+    groups = list(frame["orders"].unique())
+    figure, axes = plt.subplots(
+        1, len(panels), sharey=True, squeeze=False, layout="constrained",
+        figsize=(max(8.5, 4.6 * len(panels)), 4.2),
+    )  # fmt: skip
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for k, cell in enumerate(cells):
+            rows = frame[(frame["panel"] == panel) & (frame["cell"] == cell)].dropna(subset="value")
+            at = np.array([groups.index(group) for group in rows["orders"]])
+            shift = 0.1 * (k - (len(cells) - 1) / 2)
+            axis.errorbar(
+                at + shift, rows["value"],
+                yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
+                fmt=MARKERS[k % len(MARKERS)], color=PALETTE[k % len(PALETTE)], capsize=2, ms=5,
+            )  # fmt: skip
+        axis.axhline(0, color="0.3", lw=1)
+        axis.set(title=panel, xlabel="order")
+        axis.set_xticks(range(len(groups)), groups)
+    axes[0, 0].set_ylabel(label)
+    handles = [
+        axes[0, 0].plot([], [], MARKERS[k % len(MARKERS)], color=PALETTE[k % len(PALETTE)])[0]
+        for k in range(len(cells))
+    ]
+    figure.legend(handles, cells, loc="outside lower center", ncols=2, fontsize=10)
+    return figure
+
+
+def verdicts(frame: "pd.DataFrame") -> Figure:
+    """The verdict on every claim in every cell: a square each, with the word in it.
+
+    `frame` has the columns ``claim, cell, verdict``.
+    """
+    claims, cells = list(frame["claim"].unique()), list(frame["cell"].unique())
+    figure, axis = plt.subplots(
+        figsize=(3.2 + 1.2 * len(cells), 1.2 + 0.5 * len(claims)), layout="constrained"
+    )
+    for claim, cell, verdict in zip(frame["claim"], frame["cell"], frame["verdict"], strict=True):
+        row, column = claims.index(claim), cells.index(cell)
+        colour = VERDICT_COLOURS[verdict]
+        axis.add_patch(
+            plt.Rectangle((column - 0.47, row - 0.42), 0.94, 0.84, fc=colour, ec="#C9C9C9")
+        )
+        axis.text(
+            column, row, fill(verdict, 12), ha="center", va="center", fontsize=9, color=_ink(colour)
+        )
+    axis.set_yticks(range(len(claims)), [fill(claim, 38) for claim in claims])
+    axis.set_xticks(range(len(cells)), [fill(cell, 16) for cell in cells], fontsize=9)
+    axis.set(xlim=(-0.5, len(cells) - 0.5), ylim=(len(claims) - 0.5, -0.5))
+    axis.xaxis.tick_top()
+    axis.grid(False)
+    sns.despine(ax=axis, left=True, bottom=True)
+    return figure
+
+
+def approaches(frame: "pd.DataFrame") -> Figure:
+    """Similarity with the ends of other runs of the same arm, as a run trains.
+
+    `frame` has the columns ``cell, arm, step, value, low, high``; a panel for each cell, on one
+    scale. Steps are on a logarithmic axis, with step 0 left of the first.
+    """
+    figure, panels = _panels_of_cells(frame["cell"].unique(), "similarity with\nother runs' ends")
+    for cell, axis in panels.items():
+        axis.set_xlim(-1, 1.1 * frame["step"].max())
+        for arm in ("finetuned", "scratch"):
+            rows = frame[(frame["cell"] == cell) & (frame["arm"] == arm)].dropna(subset="value")
+            colour = COLOURS[arm]
+            axis.plot(rows["step"], rows["value"], "o-", color=colour, ms=4, label=ARMS[arm])
+            axis.fill_between(rows["step"], rows["low"], rows["high"], color=colour, alpha=0.2)
+        axis.axhline(0, color="0.3", lw=1)
+    return figure
+
+
+def accuracies(records: Mapping[str, "Record"]) -> Figure:
+    """Accuracy on the test samples along the first run of each arm; dashed: the linear probe."""
+    titles = [record.title for record in records.values()]
+    figure, panels = _panels_of_cells(titles, "accuracy")
+    for record, axis in zip(records.values(), panels.values(), strict=True):
+        log = record.accuracies()
+        for arm in ("finetuned", "scratch"):
+            rows = log[(log["arm"] == arm) & (log["run"] == 1)]
+            axis.plot(rows["step"], rows["value"], "o-", color=COLOURS[arm], ms=4, label=ARMS[arm])
+        probe = record.accuracy("probe").value
+        axis.axhline(probe, color=COLOURS["probe"], ls="--", label=ARMS["probe"])
+    return figure
+
+
+def first_against_second(first: Interactions, second: Interactions) -> Figure:
+    """Interactions of two runs against each other, as dividends and as Walsh coefficients.
+
+    Each in units of its own standard deviation; dots beyond four of them lie on the border.
+    """
+    figure, axes = plt.subplots(
+        1, 2, figsize=(8, 4), layout="constrained", sharex=True, sharey=True
+    )
+    bases = {"Harsanyi dividends": and_transform, "Walsh coefficients": walsh_transform}
+    for axis, (name, transform) in zip(axes, bases.items(), strict=True):
+        x, y = (transform(run.v)[:, 1:].flatten().numpy() for run in (first, second))
+        x, y = ((values / values.std()).clip(-4, 4) for values in (x, y))
+        axis.plot(x, y, ".", ms=2, alpha=0.25, color=COLOURS["finetuned"], rasterized=True)
+        axis.plot([-4, 4], [-4, 4], color="0.3", lw=1)
+        axis.set(title=name, xlabel="first run", aspect="equal", xlim=(-4.2, 4.2), ylim=(-4.2, 4.2))
+    axes[0].set_ylabel("second run")
+    return figure
+
+
+def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
+    """A panel for each cell, over steps of training, with one legend."""
+    columns = min(3, len(cells))
+    rows = -(-len(cells) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, sharey=True, squeeze=False, layout="constrained",
+        figsize=(3.3 * columns, 2.9 * rows + 0.4),
+    )  # fmt: skip
+    panels = dict(zip(cells, axes.flat, strict=False))
+    for cell, axis in panels.items():
+        axis.set_xscale("symlog", linthresh=5)
+        axis.set_xticks([0, 10, 100, 1000], ["0", "10", "100", "1,000"])
+        axis.minorticks_off()
+        axis.set_title(fill(cell, 28), fontsize=10)
+        axis.set_xlabel("steps of training")
+    for axis in axes.flat[len(cells) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel(label)
+    arms = ("finetuned", "scratch")
+    handles = [axes[0, 0].plot([], [], "o-", color=COLOURS[arm])[0] for arm in arms]
+    names = [ARMS[arm] for arm in arms]
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    return figure, panels
+
+
+def _stack(axis: Axes, row: int, parts: "pd.Series") -> None:
+    start = 0.0
+    for part, colour in ORIGINS.items():
+        width = parts[part] / max(1.0, parts.sum())
+        axis.barh(row, width, left=start, color=colour, height=0.66)
+        if width >= 0.06:
+            axis.text(
+                start + width / 2, row, f"{parts[part]:.0%}", ha="center", va="center",
+                color=_ink(colour), fontsize=10,
+            )  # fmt: skip
+        start += width
+
+
+def _rows(axis: Axes, names) -> None:
+    axis.set_yticks(range(len(names)), [fill(name, 34) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(False, axis="y")
+
+
+def _whiskers(axis: Axes, number: Estimate, row: float, colour: str, marker: str) -> None:
+    if not number.measurable:
+        return
+    reach = np.nan_to_num([[number.value - number.low], [number.high - number.value]], posinf=9)
+    axis.errorbar(
+        number.value, row, xerr=reach.clip(0), fmt=marker, color=colour, capsize=2, ms=6,
+        markeredgewidth=2 if marker == "|" else None,
+    )  # fmt: skip
+
+
+def _ink(colour: str) -> str:
+    """Black or white, whichever is read better on a colour."""
+    red, green, blue = to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"

@@ -1,0 +1,160 @@
+"""The tables of the pages: settings of cells, claims with their verdicts, where numbers come from.
+
+Each takes records, or what `pi_lib.study.findings` says of them, and returns a data frame of words:
+numbers with their intervals, "not measurable" where there is none, nothing for what does not apply.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pi_lib.statistics import Estimate
+
+if TYPE_CHECKING:
+    from pi_lib.study.findings import Runs
+    from pi_lib.study.record import Record
+
+ARMS = {
+    "probe": "linear probe",
+    "finetuned": "fine-tuned",
+    "scratch": "scratch",
+    "long": "long scratch",
+}
+PARTS = {
+    "pretraining": "pre-training alone",
+    "both": "both",
+    "scratch": "scratch alone",
+    "neither": "neither",
+}
+
+
+def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
+    """What was trained on, and asked about, in each cell: a row each."""
+    rows = {}
+    for record in records.values():
+        s, header = record.header["settings"], record.header
+        runs = {arm: record.count(arm) for arm in ARMS if record.count(arm)}
+        rows[record.title] = {
+            "training samples": s["n_train"],
+            "epochs": s["epochs"],
+            "test samples": header["tested"],
+            "samples for interactions": len(header["labels"]),
+            "players": record.runs("probe")[0].n,
+            "runs": ", ".join(f"{count} {ARMS[arm]}" for arm, count in runs.items()),
+        } | {f"accuracy, {ARMS[arm]}": str(record.accuracy(arm)) for arm in runs}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def claims(frame: pd.DataFrame) -> pd.DataFrame:
+    """Claims with what they rest on: a row per claim and cell.
+
+    `frame` as `pi_lib.study.findings.findings` gives it.
+    """
+    columns = {
+        "observed": "paper's share",
+        "chance": "chance",
+        "second_run": "second run",
+        "tested": "tested number",
+    }
+    shown = pd.DataFrame({name: frame[column].map(_said) for column, name in columns.items()})
+    shown.insert(0, "cell", frame["cell"])
+    shown["p, corrected"] = frame["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}")
+    shown["verdict"] = frame["verdict"]
+    shown["paper's number alone"] = frame["paper"]
+    if (frame["claim"] != frame["claim"].iloc[0]).any():
+        shown.insert(0, "claim", frame["claim"])
+        return shown.set_index(["claim", "cell"])
+    return shown.set_index("cell")
+
+
+def counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """How often each verdict fell on each claim, and how often the paper's number confirms it."""
+    from pi_lib.study.findings import VERDICTS
+
+    by_claim = frame.groupby("claim", sort=False)
+    table = by_claim["verdict"].value_counts().unstack(fill_value=0)
+    table = table.reindex(columns=VERDICTS, fill_value=0).loc[frame["claim"].unique()]
+    alone = by_claim["paper"].agg(
+        lambda said: (
+            f"{(said == 'confirmed').sum()} of {(said != '').sum()}" if (said != "").any() else ""
+        )
+    )
+    return table.assign(**{"confirmed by the paper's number alone": alone}).rename_axis(None)
+
+
+def estimates(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
+    """Numbers with their intervals, by two columns of a frame with ``value, low, high``."""
+    said = [
+        str(Estimate(value, low, high))
+        for value, low, high in zip(frame["value"], frame["low"], frame["high"], strict=True)
+    ]
+    table = frame.assign(said=said).pivot(index=index, columns=columns, values="said")
+    table = table.loc[frame[index].unique(), frame[columns].unique()]
+    return table.rename(columns=PARTS).rename_axis(index=None, columns=None)
+
+
+def rates(records: Mapping[str, "Record"]) -> pd.DataFrame:
+    """Learning rates: those tried with their validation accuracy, and the one that was taken."""
+    rows = {}
+    for record in records.values():
+        for arm in ("finetuned", "scratch"):
+            found = record.header["rates"][arm]
+            tried = [
+                f"{float(rate):g}: {at['accuracy']:.2f}"
+                for rate, at in sorted(found["tried"].items(), key=lambda item: float(item[0]))
+            ]
+            rows[record.title, ARMS[arm]] = {
+                "taken": f"{found['chosen']:g}",
+                "rate: accuracy on validation samples": ", ".join(tried) or "set beforehand",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
+    """When, on what, with which code and in how long each cell was computed."""
+    rows = {}
+    for record in records.values():
+        steps = record.header["provenance"].values()
+        rows[record.title] = {
+            "computed until": max(step["finished"] for step in steps)[:10],
+            "on": ", ".join(sorted({step["device"] for step in steps})),
+            "minutes of one core or card": f"{sum(step['seconds'] for step in steps) / 60:.0f}",
+            "torch": ", ".join(sorted({step["versions"]["torch"] for step in steps})),
+            "commit": ", ".join(sorted({(step["commit"] or "")[:7] for step in steps})),
+            "note": record.header.get("made", ""),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
+    """Accuracies, gain and reliability of each cell: a row each."""
+    rows = {}
+    for name, one in runs.items():
+        there = [arm for arm in ARMS if arm in one.arms]
+        moments = one.moments()
+        rows[name] = {f"accuracy, {ARMS[arm]}": one.record.accuracy(arm) for arm in there}
+        rows[name]["gain over scratch"] = one.record.gain()
+        rows[name] |= {
+            f"reliability, {ARMS[arm]}": moments.reliability(arm)
+            for arm in there
+            if len(one.arms[arm]) > 1
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").map(_said)
+
+
+def _said(number) -> str:
+    return "" if number is None or number is pd.NA or isinstance(number, float) else str(number)
+
+
+def spans(numbers: Iterable[float], form: str = ".0%") -> str:
+    """The least and the largest of some numbers in words.
+
+    Examples
+    --------
+    >>> spans([0.25, 0.5, 0.3])
+    '25% to 50%'
+    """
+    numbers = list(numbers)
+    least, most = f"{min(numbers):{form}}", f"{max(numbers):{form}}"
+    return least if least == most else f"{least} to {most}"

@@ -1,0 +1,808 @@
+"""What would come back in a second run, and where it comes from.
+
+Two runs that differ only in head and batch order agree on a part of their interactions; the rest
+is noise of the run. Over pairs of runs noise averages out of products, so what is reproducible can
+be measured, and arms of a study compared in it alone. With interactions ``I_X^r(x, S)`` of arm X
+(pre-trained, fine-tuned, from scratch) and run r, each run divided by its mean
+``|v(N) - v({})|``::
+
+    C_XY = mean over x and pairs of runs (r != r' if X = Y) of sum_S I_X^r(x, S) I_Y^r'(x, S)
+    V_X  = mean over x and r of sum_S I_X^r(x, S)**2
+    reliability of X = C_XX / V_X           similarity of X and Y = C_XY / sqrt(C_XX C_YY)
+
+The similarity is corrected for attenuation (Spearman 1904): chance is 0 and a perfect match 1,
+however noisy single runs are. All functions take runs as `Interactions` of the same samples and
+players and read their values alone: of every coalition, or of coalitions drawn at random
+(``extract(..., method="sampled")``), where ``sum_S w_X w_Y = Cov_T(v_X, v_Y)``.
+
+Intervals resample the samples; with five runs or more, or where `resample_runs` says so, the runs
+too, as units of their own. The normaliser only weighs runs against each other and stays.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pi_lib.coalitions import order
+from pi_lib.interactions import Interactions, check_comparable
+from pi_lib.knowledge import check_orders, check_steps, moves
+from pi_lib.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Difference,
+    Estimate,
+    resample_counts,
+    resample_run_counts,
+)
+from pi_lib.transforms import and_transform, walsh_transform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Basis = Literal["walsh", "harsanyi"]
+BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
+FEWEST_SAMPLES = 5  # for an interval
+SAMPLED_ORDERS = (1, 2, 3)  # the sampling noise of order m grows with the number of its sets
+TAIL = (1 - CONFIDENCE) / 2
+
+
+def reliability(
+    runs: Sequence[Interactions],
+    *,
+    basis: Basis = "walsh",
+    orders: Collection[int] | None = None,
+    centred: bool = False,
+    resample_runs: bool | None = None,
+) -> Estimate:
+    """How much of what a run knows would come back in another: ``C_XX / V_X``.
+
+    Parameters
+    ----------
+    runs : sequence of Interactions
+        At least two runs of one arm, of the same samples and players.
+    basis : "walsh" or "harsanyi"
+        Walsh coefficients do not amplify noise; dividends are the paper's interactions.
+    orders : collection of int, optional
+        Orders of the interactions that count; all but the empty set by default. Of coalitions
+        drawn at random: all, or some of 1, 2 and 3, in the Walsh basis.
+    centred : bool, default False
+        Take each sample's mean within each order out first: how many players are visible has a
+        common effect, which is not knowledge of the sample.
+    resample_runs : bool, optional
+        Whether the interval resamples runs beside samples; by default with five or more.
+
+    Returns
+    -------
+    Estimate
+        1 if all runs are equal, 0 if they share nothing. No interval from fewer than 5 samples.
+        Not measurable where the output of a run does not move.
+
+    Raises
+    ------
+    ValueError
+        If there is one run, or the same result twice, if runs are of other samples, players,
+        labels or values, or if there is no such basis or order.
+
+    Examples
+    --------
+    >>> random = torch.Generator().manual_seed(0)
+    >>> signal, *noise = torch.randn(3, 200, 16, generator=random)
+    >>> runs = [Interactions.from_values(signal + x) for x in noise]
+    >>> print(reliability(runs))  # as much noise as signal
+    0.49 [0.47, 0.52]
+    """
+    arms = Arms({"runs": runs}, basis, several=["runs"], resample_runs=resample_runs)
+    return arms.moments(orders, centred).reliability("runs")
+
+
+def similarity(
+    first_runs: Interactions | Sequence[Interactions],
+    second_runs: Interactions | Sequence[Interactions],
+    *,
+    basis: Basis = "walsh",
+    orders: Collection[int] | None = None,
+    centred: bool = False,
+    resample_runs: bool | None = None,
+) -> Estimate:
+    """How much alike the reproducible parts of two arms are: ``C_XY / sqrt(C_XX C_YY)``.
+
+    Parameters
+    ----------
+    first_runs, second_runs : sequence of Interactions
+        At least two runs of each arm, all of the same samples and players. An `Interactions` in
+        place of a sequence is an arm without chance in it, such as a probe that is an optimum: a
+        second run would give the same.
+    basis, orders, centred, resample_runs
+        As in `reliability`.
+
+    Returns
+    -------
+    Estimate
+        1 if both know the same, 0 if they have nothing in common; noise of single runs may take an
+        estimate above 1. Not measurable where the interval of ``C_XX`` or ``C_YY`` reaches 0:
+        there is nothing reproducible to compare. A limit is infinite where resamples are.
+
+    Raises
+    ------
+    ValueError
+        As `reliability`.
+
+    Examples
+    --------
+    >>> random = torch.Generator().manual_seed(0)
+    >>> signal, *noise = torch.randn(5, 200, 16, generator=random)
+    >>> a, b, c, d = (Interactions.from_values(signal + x) for x in noise)
+    >>> print(similarity([a, b], [c, d]))  # the same signal, other noise
+    0.99 [0.96, 1.02]
+    """
+    arms = {"first": first_runs, "second": second_runs}
+    arms = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
+    return arms.moments(orders, centred).similarity("first", "second")
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Of what fine-tuned runs reproducibly know, the shares that two other arms explain.
+
+    Attributes
+    ----------
+    pretraining, both, scratch, neither : Estimate
+        What the probe of the pre-trained network alone explains, what both it and training from
+        scratch do, what scratch alone does, and what neither does. They add up to 1. Noise, or an
+        arm that hides what the other explains, may take a share a little below 0.
+    """
+
+    pretraining: Estimate
+    both: Estimate
+    scratch: Estimate
+    neither: Estimate
+
+    PARTS = ("pretraining", "both", "scratch", "neither")
+
+    @property
+    def measurable(self) -> bool:
+        """Whether all three arms have something reproducible to compare."""
+        return self.neither.measurable
+
+    @property
+    def note(self) -> str:
+        """Why it is not measurable, or has no interval."""
+        return self.neither.note
+
+    def __str__(self) -> str:
+        if not self.measurable:
+            return "not measurable"
+        return ", ".join(f"{part} {getattr(self, part)}" for part in self.PARTS)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per share: part, value, low, high, note."""
+        import pandas as pd
+
+        return pd.DataFrame([{"part": x} | vars(getattr(self, x)) for x in self.PARTS])
+
+
+def origins(
+    probe_runs: Interactions | Sequence[Interactions],
+    finetuned_runs: Sequence[Interactions],
+    scratch_runs: Sequence[Interactions],
+    *,
+    basis: Basis = "walsh",
+    orders: Collection[int] | None = None,
+    centred: bool = False,
+    resample_runs: bool | None = None,
+) -> Origins:
+    """Where what fine-tuned runs reproducibly know comes from (commonality analysis).
+
+    With similarities ``a`` of probe and fine-tuned, ``b`` of scratch and fine-tuned, ``c`` of
+    probe and scratch, both together explain ``R2 = (a^2 + b^2 - 2abc) / (1 - c^2)``; the probe
+    alone ``R2 - b^2``, scratch alone ``R2 - a^2``, both ``a^2 + b^2 - R2``, neither ``1 - R2``
+    (Mood 1971; Newton and Spurrell 1967).
+
+    Parameters
+    ----------
+    probe_runs, finetuned_runs, scratch_runs : sequence of Interactions
+        At least two runs of each arm, all of the same samples and players. An `Interactions` in
+        place of a sequence is an arm without chance in it, such as a probe that is an optimum: a
+        second run would give the same.
+    basis, orders, centred, resample_runs
+        As in `reliability`.
+
+    Returns
+    -------
+    Origins
+        Not measurable where one of the similarities is not, or where probe and scratch cannot be
+        told apart.
+
+    Raises
+    ------
+    ValueError
+        As `reliability`.
+
+    Examples
+    --------
+    >>> random = torch.Generator().manual_seed(0)
+    >>> old, new, *noise = torch.randn(8, 200, 16, generator=random)
+    >>> probe, finetuned, scratch = (
+    ...     [Interactions.from_values(signal + x) for x in pair]
+    ...     for signal, pair in zip((old, old + new, new), zip(noise[::2], noise[1::2]))
+    ... )
+    >>> print(origins(probe, finetuned, scratch).pretraining)  # half of what they know is old
+    0.50 [0.45, 0.55]
+    """
+    arms = {"probe": probe_runs, "finetuned": finetuned_runs, "scratch": scratch_runs}
+    arms = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
+    return arms.moments(orders, centred).origins()
+
+
+def order_groups(n: int) -> dict[str, list[int]]:
+    """The groups of orders that results are shown for, by name, as far as n players have them.
+
+    Examples
+    --------
+    >>> order_groups(3)
+    {'1': [1], '2': [2], '3': [3], 'all': [1, 2, 3]}
+    """
+    groups = {str(m): [m] for m in range(1, min(n, 3) + 1)}
+    if n > 3:
+        groups |= {"4+": list(range(4, n + 1)), "1-3": [1, 2, 3]}
+    return groups | {"all": list(range(1, n + 1))}
+
+
+def yardstick(
+    arms: Mapping[str, Interactions | Sequence[Interactions]],
+    *,
+    bases: Sequence[Basis] = ("walsh", "harsanyi"),
+    orders: Mapping[str, Collection[int]] | None = None,
+    centred: bool = False,
+    resample_runs: bool | None = None,
+) -> "pd.DataFrame":
+    """Reliability of every arm, similarity of every two, and origins: one table.
+
+    Parameters
+    ----------
+    arms : mapping of str to sequence of Interactions
+        Runs by the name of their arm, at least two each, or one `Interactions` as in `similarity`.
+        Origins are given if there are arms
+        "probe", "finetuned" and "scratch".
+    bases : sequence of "walsh" or "harsanyi"
+    orders : mapping of str to collection of int, optional
+        Orders by the name of their group; `order_groups` by default.
+    centred, resample_runs
+        As in `reliability`.
+
+    Returns
+    -------
+    DataFrame
+        ``basis, orders, quantity, first, second, value, low, high, note``. Quantities are
+        "reliability" (``second`` is empty), "similarity", and those of `Origins`.
+
+    Raises
+    ------
+    ValueError
+        As `reliability`.
+    """
+    import pandas as pd
+
+    rows = []
+    for basis in bases:
+        products = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
+        for group, some in (orders or order_groups(products.n)).items():
+            moments = products.moments(some, centred)
+            found = [("reliability", arm, "", moments.reliability(arm)) for arm in arms]
+            found += [
+                ("similarity", *pair, moments.similarity(*pair)) for pair in combinations(arms, 2)
+            ]
+            if {"probe", "finetuned", "scratch"} <= set(arms):
+                parts = vars(moments.origins()).items()
+                found += [(part, "finetuned", "", estimate) for part, estimate in parts]
+            rows += [
+                {"basis": basis, "orders": group, "quantity": q, "first": a, "second": b} | vars(x)
+                for q, a, b, x in found
+            ]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Approach:
+    """How a run comes to what other runs of its arm end at.
+
+    Attributes
+    ----------
+    steps : list of int
+        Training steps of the checkpoints, ascending; the last is the run's end.
+    similarity : list of Estimate
+        With the ends of other runs, at each checkpoint. At the end it is the root of the
+        reliability, not 1, and standing still wins nothing.
+    directness : Estimate
+        Length of the straight way from start to end over the length of the way taken, both of
+        what replicates of the run share: 1 is straight. Not measurable without replicates, whose
+        noise looks like detours.
+    curves : (1 + N, T) float64
+        The similarities, then those of N resamples; two approaches of the same samples are
+        resampled alike.
+    """
+
+    steps: list[int]
+    similarity: list[Estimate]
+    directness: Estimate
+    curves: np.ndarray
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per checkpoint: step, value, low, high, note."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"step": step} | vars(estimate)
+                for step, estimate in zip(self.steps, self.similarity, strict=True)
+            ]
+        )
+
+    def steps_to(self, share: float) -> Estimate:
+        """Steps until the run has a share of its own final similarity, between checkpoints too.
+
+        Examples
+        --------
+        >>> half = np.array([[0.0, 0.4, 0.8]])
+        >>> Approach([0, 10, 30], [], Estimate.unmeasurable(""), half).steps_to(0.5).value
+        10.0
+        """
+        return Estimate.of(*_split(self._steps_to(share)), self._note())
+
+    def sooner_than(self, other: "Approach", share: float) -> Difference:
+        """By how many steps this run has a share of its own end before `other` has of its own.
+
+        Raises
+        ------
+        ValueError
+            If the two are of other numbers of samples, and so not paired.
+        """
+        if self.curves.shape[0] != other.curves.shape[0]:
+            raise ValueError(
+                "one of the two has too few samples for an interval: nothing is paired"
+            )
+        gap = other._steps_to(share) - self._steps_to(share)
+        return Difference.of(*_split(gap), self._note() or other._note())
+
+    def _steps_to(self, share: float) -> np.ndarray:
+        return steps_to_share(self.steps, self.curves, share)
+
+    def _note(self) -> str:
+        return "" if not self.similarity else self.similarity[-1].note
+
+
+def approach(
+    checkpoints: Sequence[Interactions],
+    ends: Sequence[Interactions],
+    steps: Sequence[int],
+    *,
+    replicates: Sequence[Sequence[Interactions]] = (),
+    basis: Basis = "walsh",
+    orders: Collection[int] | None = None,
+) -> Approach:
+    """How a run comes to the ends of *other* runs of its arm, as it trains.
+
+    ``C(X^1_t, X^r_end) / sqrt(V(X^1_t) C_XX(end))``: the noise of checkpoint t counts against it,
+    that of the ends does not.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Interactions
+        Of one run, the last at its end.
+    ends : sequence of Interactions
+        Of other runs of the same arm, at least one.
+    steps : sequence of int
+        Training step of each checkpoint, ascending; at least two.
+    replicates : sequence of sequences of Interactions, optional
+        Checkpoints of other runs at the same steps; without any, directness cannot be told from
+        noise.
+    basis, orders
+        As in `reliability`.
+
+    Raises
+    ------
+    ValueError
+        As `reliability`; if steps and checkpoints do not match, or the steps do not ascend.
+    """
+    steps = check_steps(steps, checkpoints, *replicates)
+    arms = Arms({"run": checkpoints, "ends": ends}, basis)
+    moments = arms.moments(orders)
+    last = len(steps) - 1
+    run, others = np.arange(len(steps)), last + 1 + np.arange(len(ends))
+    ends_shared = moments.shared(np.append(last, others))
+    note = arms.note or moments.nothing_shared(ends_shared, "the ends")
+    products = moments.products
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curves = products[:, run][:, :, others].mean(-1) / np.sqrt(
+            products[:, run, run] * np.where(ends_shared > 0, ends_shared, np.nan)[:, None]
+        )
+    if note and note != arms.note:
+        curves = np.full_like(curves, np.nan)
+    return Approach(
+        steps,
+        [Estimate.of(*_split(curve), note or _still(curve)) for curve in curves.T],
+        _directness([checkpoints, *replicates], arms, orders),
+        curves,
+    )
+
+
+def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np.ndarray:
+    """Steps at which curves first have a share of their own last value: (...,) float64.
+
+    Interpolated between checkpoints; NaN where the last value is not above 0.
+
+    Parameters
+    ----------
+    steps : sequence of T int
+    curves : (..., T) float64
+        Of similarity, or of accuracy.
+    share : float
+        Above 0, at most 1.
+
+    Examples
+    --------
+    >>> steps_to_share([0, 10, 30], np.array([[0.2, 0.5, 1.0], [0.0, 0.0, -1.0]]), 0.5).tolist()
+    [10.0, nan]
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}; expected 0 < share <= 1, of the final value")
+    steps, curves = np.asarray(steps, dtype=np.float64), np.asarray(curves, dtype=np.float64)
+    level = share * curves[..., -1:]
+    first = (curves >= level).argmax(-1)[..., None]
+    before = np.maximum(first - 1, 0)
+    high, low = (np.take_along_axis(curves, k, -1) for k in (first, before))
+    rise = np.where(np.isnan(high - low) | (high <= low), np.inf, high - low)
+    # a checkpoint before it that is not measurable says nothing of the way in between
+    crossed = steps[first] - (steps[first] - steps[before]) * (high - level) / rise
+    return np.where(level > 0, crossed, np.nan)[..., 0]
+
+
+def steps_to_accuracy(
+    correct: np.ndarray, steps: Sequence[int], share: float, *, seed: int = 0
+) -> Estimate:
+    """Steps until a run has a share of its final accuracy, resampling the test samples.
+
+    Parameters
+    ----------
+    correct : (T, N) bool
+        Which of N test samples are right at each of T checkpoints.
+    steps, share
+        As in `steps_to_share`.
+
+    Examples
+    --------
+    >>> right = np.arange(100) < np.array([[0], [40], [80]])
+    >>> steps_to_accuracy(right, [0, 10, 20], 0.5).value
+    10.0
+    """
+    correct = np.asarray(correct, dtype=np.float64)
+    counts = np.vstack([np.ones(correct.shape[1]), resample_counts(correct.shape[1], seed)])
+    curves = counts @ correct.T / correct.shape[1]
+    return Estimate.of(*_split(steps_to_share(steps, curves, share)))
+
+
+def inner_products(
+    v: Tensor,
+    n: int,
+    *,
+    basis: Basis = "walsh",
+    centred: bool = False,
+) -> np.ndarray:
+    """Products ``sum_{|S|=m} I_r(S) I_s(S)`` of enumerated games by sample and order.
+
+    Parameters
+    ----------
+    v : (R, B, 2**n) real
+        Games of R runs.
+
+    Returns
+    -------
+    (B, n + 1, R, R) float64
+        Order 0, the empty set, is 0.
+    """
+    terms = BASES[basis](v).transpose(0, 1)  # (B, R, 2**n)
+    products = terms.new_zeros(len(terms), n + 1, terms.shape[1], terms.shape[1])
+    sizes = order(n).to(terms.device)
+    for m in range(1, n + 1):
+        some = terms[..., sizes == m]
+        if centred:
+            some = some - some.mean(-1, keepdim=True)
+        products[:, m] = some @ some.transpose(-1, -2)
+    return products.cpu().numpy()
+
+
+def sampled_products(
+    v: Tensor, coalitions: Tensor, orders: Collection[int] | None, *, centred: bool = False
+) -> np.ndarray:
+    """The same products from values on random coalitions, without bias: (B, R, R) float64.
+
+    Over all orders they are covariances over coalitions. Of order m they are means of
+    ``v_r(T) v_s(T') sum_{|S|=m} chi_S(T) chi_S(T')`` over pairs of *different* coalitions, so that
+    the sampling noise of both averages out; the inner sum depends on how many players differ.
+
+    Parameters
+    ----------
+    v : (R, B, M) real
+        Values of R runs on M independent, uniformly random coalitions.
+    coalitions : (B, M, n) bool
+        Which players each holds; the same for every run.
+    orders : collection of int or None
+        All orders, or some of 1, 2 and 3.
+    centred : bool
+        As in `reliability`.
+    """
+    v = v.double().transpose(0, 1)
+    v = v - v.mean(-1, keepdim=True)
+    draws, n = coalitions.shape[1:]
+    products = v @ v.transpose(-1, -2) / (draws - 1)
+    if orders is None and not centred:
+        return products.cpu().numpy()
+    if orders is not None:
+        products.zero_()
+    # centring takes 2/M - 2/M**2 of every product with it
+    pairs = draws * (draws - 1) * (1 - 2 / draws + 2 / draws**2)
+    for sample, drawn in enumerate(coalitions):  # a kernel (M, M) at a time stays in the cache
+        kernel = _kernel(drawn, orders, centred).fill_diagonal_(0)
+        products[sample] += v[sample] @ kernel @ v[sample].T / pairs
+    return products.cpu().numpy()
+
+
+def _kernel(drawn: Tensor, orders: Collection[int] | None, centred: bool) -> Tensor:
+    """``sum_{|S| in orders} chi_S(T) chi_S(T')`` for every two of the coalitions `drawn` (M, n).
+
+    Centred, less what depends on the sizes of T and T' alone; of all orders only that.
+    """
+    n, signs = drawn.shape[-1], drawn.double() * 2 - 1
+    if orders is None:
+        sizes = drawn.sum(-1)
+        chances = torch.tensor([comb(n, k) * 0.5**n for k in range(n + 1)]).to(signs)
+        return 1 - (sizes[:, None] == sizes) / chances[sizes]
+    between, visible = signs @ signs.T, signs.sum(-1)
+    kernel = torch.zeros_like(between)
+    for m in orders:
+        kernel += _elementary(between, n, m)
+        if centred:
+            common = _elementary(visible, n, m)
+            kernel -= common[:, None] * common / comb(n, m)
+    return kernel
+
+
+def _elementary(total: Tensor, n: int, m: int) -> Tensor:
+    """Elementary symmetric polynomial of degree 1 to 3 of n signs, from their sum."""
+    if m == 1:
+        return total
+    if m == 2:
+        return (total**2 - n) / 2
+    return (total**3 - (3 * n - 2) * total) / 6
+
+
+class Arms:
+    """Runs by arm, checked; products of all of them, for any orders.
+
+    Parameters
+    ----------
+    arms : mapping of str to sequence of Interactions, or to one Interactions
+        As in `similarity`.
+    basis, resample_runs
+        As in `reliability`.
+    several : collection of str
+        Arms that need two runs or more.
+    """
+
+    def __init__(
+        self,
+        arms: Mapping[str, Interactions | Sequence[Interactions]],
+        basis: Basis,
+        *,
+        several: Collection[str] = (),
+        resample_runs: bool | None = False,
+    ):
+        if basis not in BASES:
+            raise ValueError(f"basis={basis!r}; expected one of {', '.join(BASES)}")
+        self.exact = {name for name, arm in arms.items() if isinstance(arm, Interactions)}
+        arms = {name: [arm] if name in self.exact else list(arm) for name, arm in arms.items()}
+        runs = [run for arm in arms.values() for run in arm]
+        for name, arm in arms.items():
+            if len(arm) < (2 if name in several and name not in self.exact else 1):
+                raise ValueError(
+                    f"{name}: got {len(arm)} run{'s' * (len(arm) != 1)}; what would come back in "
+                    "another run cannot be known from fewer than two, which differ in head, batch "
+                    "order and, from scratch, in all weights"
+                )
+        if len({id(run) for run in runs}) < len(runs):
+            raise ValueError("the same result is given twice: a run agrees with itself in all")
+        check_comparable(*runs)
+        self.basis, self.n, self.runs = basis, runs[0].n, runs
+        self.coalitions = runs[0].sampled  # check_comparable: the same in all runs, or in none
+        if self.coalitions is not None and basis != "walsh":
+            raise ValueError(
+                f"basis={basis!r} needs every coalition; coalitions drawn at random give 'walsh'"
+            )
+        stops = np.cumsum([len(arm) for arm in arms.values()])
+        self.members = {
+            name: np.arange(stop - len(arm), stop)
+            for (name, arm), stop in zip(arms.items(), stops, strict=True)
+        }
+        self.resample(len(runs[0]), resample_runs)
+        self.scales = np.array([run.scale if moves(run).any() else np.nan for run in runs])
+        self._by_order = {}
+
+    def resample(self, samples: int, resample_runs: bool | None):
+        """Weights of samples and of runs: first of all of them alike, then of each resample."""
+        few = samples < FEWEST_SAMPLES
+        resamples = 0 if few else RESAMPLES
+        self.note = f"{samples} samples: an interval needs {FEWEST_SAMPLES}" if few else ""
+        self.counts = np.vstack([np.ones(samples), resample_counts(samples, 0, resamples)])
+        self.weights = {
+            name: np.vstack(
+                [np.ones(len(runs)), resample_run_counts(len(runs), resamples, resample_runs, k)]
+            )
+            for k, (name, runs) in enumerate(self.members.items())
+        }
+
+    def products(self, orders: Collection[int] | None, centred: bool) -> np.ndarray:
+        """Inner products (B, R, R) over some orders."""
+        v = torch.stack([run.v.double() for run in self.runs])
+        if self.coalitions is not None:
+            return sampled_products(v, self.coalitions, self.checked(orders), centred=centred)
+        if centred not in self._by_order:
+            self._by_order[centred] = inner_products(v, self.n, basis=self.basis, centred=centred)
+        by_order = self._by_order[centred]
+        return by_order.sum(1) if orders is None else by_order[:, self.checked(orders)].sum(1)
+
+    def checked(self, orders: Collection[int] | None) -> list[int] | None:
+        """Orders as a list, None for all of sampled coalitions, refused if there are none such."""
+        if orders is None:
+            return None
+        orders = check_orders(orders, self.n)
+        if self.coalitions is None:
+            return orders
+        if orders == list(range(1, self.n + 1)):
+            return None
+        if orders[-1] > max(SAMPLED_ORDERS):
+            raise ValueError(
+                f"orders={orders}; coalitions drawn at random give orders 1, 2 and 3, or all "
+                "(orders=None): beyond, sampling noise is larger than what it hides"
+            )
+        return orders
+
+    def moments(self, orders: Collection[int] | None, centred: bool = False) -> "Moments":
+        """Means over samples of the products, of all samples and of each resample."""
+        products = self.products(orders, centred)
+        samples, runs = products.shape[:2]
+        means = (self.counts @ products.reshape(samples, -1)).reshape(-1, runs, runs) / samples
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = means / np.outer(self.scales, self.scales)
+        return Moments(self, np.where(np.isfinite(means), means, np.nan))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean products of runs, and what is computed from them.
+
+    Attributes
+    ----------
+    arms : Arms
+    products : (1 + N, R, R) float64
+        Of all samples, then of each of N resamples.
+    """
+
+    arms: Arms
+    products: np.ndarray
+
+    def shared(self, first: str | np.ndarray, second: str | None = None) -> np.ndarray:
+        """``C_XY`` (1 + N,); ``C_XX`` of different runs without `second`."""
+        rows, row_weights = self._weighted(first)
+        columns, column_weights = self._weighted(first if second is None else second)
+        weights = row_weights[:, :, None] * column_weights[:, None, :]
+        if second is None and not (isinstance(first, str) and first in self.arms.exact):
+            weights[:, range(len(rows)), range(len(rows))] = 0
+        total = weights.sum((1, 2))
+        # a resample of one run alone has no pair
+        total = np.where(total > 0, total, np.nan)
+        return (weights * self.products[:, rows][:, :, columns]).sum((1, 2)) / total
+
+    def power(self, arm: str) -> np.ndarray:
+        """``V_X`` (1 + N,)."""
+        runs, weights = self._weighted(arm)
+        return (weights * self.products[:, runs, runs]).sum(1) / weights.sum(1)
+
+    def reliability(self, arm: str) -> Estimate:
+        shared, power = self.shared(arm), self.power(arm)
+        if not power[0] > 0:
+            return Estimate.unmeasurable(f"{arm}: the output of a run does not move")
+        return Estimate.of(*_split(shared / power), self.arms.note)
+
+    def similarity(self, first: str, second: str) -> Estimate:
+        curve, note = self.similarities(first, second)
+        if note:
+            return Estimate.unmeasurable(note)
+        return Estimate.of(*_split(curve), self.arms.note)
+
+    def similarities(self, first: str, second: str) -> tuple[np.ndarray, str]:
+        """Of all samples and of each resample; why they are not measurable, if so."""
+        cross, one, other = self.shared(first, second), self.shared(first), self.shared(second)
+        least = np.minimum(one, other)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # where nothing is reproducible the quotient has no bound
+            rho = np.where(least > 0, cross / np.sqrt(one * other), np.sign(cross) * np.inf)
+        note = self.nothing_shared(one, first) or self.nothing_shared(other, second)
+        return np.where(np.isnan(least), np.nan, rho), note
+
+    def nothing_shared(self, shared: np.ndarray, arm: str) -> str:
+        """Words for a ``C_XX`` whose interval reaches 0, else nothing."""
+        if np.isnan(shared[0]):
+            return f"{arm}: the output of a run does not move"
+        resampled = shared[1:][~np.isnan(shared[1:])]
+        if shared[0] <= 0 or (len(resampled) and np.quantile(resampled, TAIL) <= 0):
+            return f"{arm}: what two runs share cannot be told from 0, there is nothing to compare"
+        return ""
+
+    def origins(self) -> Origins:
+        pairs = ("probe", "finetuned"), ("scratch", "finetuned"), ("probe", "scratch")
+        (a, b, c), notes = zip(*(self.similarities(*pair) for pair in pairs), strict=True)
+        note = next(filter(None, notes), "")
+        if not note and max(abs(c[0]), np.nanquantile(np.append(c[0], c[1:]), 1 - TAIL)) >= 1:
+            note = "probe and scratch cannot be told apart"
+        if note:
+            return Origins(*(Estimate.unmeasurable(note) for _ in Origins.PARTS))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
+            parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained
+        return Origins(*(Estimate.of(*_split(part), self.arms.note) for part in parts))
+
+    def _weighted(self, arm: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Runs of an arm, or runs by number, and their weights in each resample."""
+        if isinstance(arm, str):
+            return self.arms.members[arm], self.arms.weights[arm]
+        return arm, np.ones((len(self.products), len(arm)))
+
+
+def _directness(
+    runs: Sequence[Sequence[Interactions]], arms: Arms, orders: Collection[int] | None
+) -> Estimate:
+    """Straight way over way taken, of what the runs share; each in units of its own end."""
+    if len(runs) < 2:
+        return Estimate.unmeasurable(
+            "one run: its noise cannot be told from detours; give replicates of its checkpoints"
+        )
+    everyone = [run for checkpoints in runs for run in checkpoints]
+    check_comparable(*everyone)
+    ways = torch.stack(
+        [torch.stack([run.v.double() for run in checkpoints]) for checkpoints in runs]
+    )
+    ends = torch.tensor([checkpoints[-1].scale for checkpoints in runs])
+    ways = ways / ends[:, None, None, None].to(ways)  # (runs, T, B, values)
+    moves = torch.cat([ways.diff(dim=1), ways[:, -1:] - ways[:, :1]], 1)
+    if arms.coalitions is None:
+        inner = inner_products(moves.flatten(0, 1), arms.n, basis=arms.basis)
+        some = arms.checked(orders)
+        inner = inner.sum(1) if some is None else inner[:, some].sum(1)
+    else:
+        inner = sampled_products(moves.flatten(0, 1), arms.coalitions, arms.checked(orders))
+    samples, parts = len(inner), moves.shape[1]
+    inner = inner.reshape(samples, len(runs), parts, len(runs), parts)
+    pairs = list(combinations(range(len(runs)), 2))
+    squares = np.mean([np.einsum("bii->bi", inner[:, r, :, s]) for r, s in pairs], 0)
+    squares = arms.counts @ squares / samples
+    # noise that averages to 0 may take a square below 0; its signed root averages to 0 too
+    lengths = np.sign(squares) * np.sqrt(abs(squares))
+    straight, taken = lengths[:, -1], lengths[:, :-1].sum(1)
+    if not np.quantile(straight[1:] if len(straight) > 1 else straight, TAIL) > 0:
+        return Estimate.unmeasurable("the runs share no way from start to end")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Estimate.of(*_split(np.where(taken > 0, straight / taken, np.nan)), arms.note)
+
+
+def _split(values: np.ndarray) -> tuple[float, np.ndarray]:
+    return float(values[0]), values[1:]
+
+
+def _still(curve: np.ndarray) -> str:
+    return "the output does not move" if np.isnan(curve[0]) else ""

@@ -1,0 +1,2 @@
+def seed_of(*a):
+    return 0

@@ -1,0 +1,326 @@
+"""What a computed cell holds, as one small file: the games of every run.
+
+A record keeps v of every coalition, float32, for each run and checkpoint, with which test samples
+each run got right, learning rates, accuracies and provenance. Threshold, basis, orders and claims
+are chosen when it is read: nothing is trained for them.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pi_lib import statistics
+from pi_lib.interactions import Interactions
+from pi_lib.statistics import Estimate
+from pi_lib.study import schedule
+from pi_lib.study.cell import ARMS, PLAYERS, Cell
+from pi_lib.study.steps import Step, run_record
+from pi_lib.study.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 2  # of the file's form; the first held tables of statistics
+_KEY = re.compile(r"(?:(\w+)/)?([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
+
+
+class RecordError(ValueError):
+    """A file is no record, or one of another version; the message says how to make it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A computed cell.
+
+    Attributes
+    ----------
+    header : dict
+        JSON values: ``cell`` (its name), ``labels`` and ``ids`` of the samples, ``players`` (names
+        by set), ``logs`` (step, epoch, loss and accuracy by run), ``rates``, ``tested``, ``steps``
+        (what was stored, when, on what), and more.
+    games : dict of str to (B, 2**n) float32
+        By ``players/armRUN`` at the end of a run, ``players/armRUN@STEP`` before; runs from 1 on.
+    correct : dict of str to (tested,) bool
+        By ``armRUN``: the test samples that the trained network got right.
+    """
+
+    header: dict[str, Any]
+    games: dict[str, np.ndarray] = field(repr=False)
+    correct: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return self.header["cell"]
+
+    @cached_property
+    def _keys(self) -> dict[tuple[str, str, int, int | None], str]:
+        """Players, arm, run and step (None: the end) to the name of the game."""
+        keys = {}
+        for key in self.games:
+            players, arm, run, step = _KEY.fullmatch(key).groups()
+            keys[players or "drawn", arm, int(run), step and int(step)] = key
+        return keys
+
+    def count(self, arm: str, players: str = "drawn") -> int:
+        """How many runs of an arm there are."""
+        return sum(key[:2] == (players, arm) and key[3] is None for key in self._keys)
+
+    def runs(self, arm: str, players: str = "drawn") -> list[Interactions]:
+        """The ends of an arm's runs, all on the same samples and players.
+
+        Raises
+        ------
+        ValueError
+            If the record has no such arm with these players.
+        """
+        wanted = sorted(key for key in self._keys if key[:2] == (players, arm) and key[3] is None)
+        if not wanted:
+            there = sorted({f"{arm} ({players})" for players, arm, *_ in self._keys})
+            raise ValueError(f"{self.name}: no arm {arm!r} ({players}); there are {there}")
+        return [self._interactions(key) for key in wanted]
+
+    @property
+    def title(self) -> str:
+        """The cell as people write it."""
+        return self.header.get("title", self.name)
+
+    def has_checkpoints(self, arm: str, run: int = 1, players: str = "drawn") -> bool:
+        """Whether a run has games before its end."""
+        return sum(key[:3] == (players, arm, run) for key in self._keys) > 1
+
+    def over_time(self, arm: str, run: int = 1, players: str = "drawn") -> dict[int, Interactions]:
+        """A run's games at its checkpoints, by step of training; the last is its end."""
+        keys = {key[3]: key for key in self._keys if key[:3] == (players, arm, run)}
+        if len(keys) < 2:
+            raise ValueError(f"{self.name}: no checkpoints of {arm}, run {run} ({players})")
+        end = keys.pop(None)
+        last = self.header["last_step"].get(arm, self.header.get("steps"))
+        return {step: self._interactions(keys[step]) for step in sorted(keys)} | {
+            last: self._interactions(end)
+        }
+
+    def accuracy(self, arm: str) -> Estimate:
+        """Mean accuracy of an arm's runs on the test samples, with its 95 % interval.
+
+        Over samples and runs where the record says which samples were right; else Wilson's.
+        """
+        correct = self._correct(arm)
+        if correct is not None:
+            return statistics.mean_accuracy(correct)
+        values = [value for key, value in self.header["accuracy"].items() if _is_end(key, arm)]
+        tested = self.header["tested"]
+        return statistics.proportion(round(np.mean(values) * tested), tested)
+
+    def gain(self, over: str = "scratch") -> Estimate:
+        """Accuracy of fine-tuning minus that of another arm: means over runs.
+
+        Paired by sample where the record says which samples were right; else Newcombe's interval
+        of independent proportions, which is rather too wide.
+        """
+        first, second = self._correct("finetuned"), self._correct(over)
+        if first is not None and second is not None:
+            return statistics.paired_gain(first, second)
+        tested = self.header["tested"]
+        right = [round(self.accuracy(arm).value * tested) for arm in ("finetuned", over)]
+        return statistics.difference(right[0], tested, right[1], tested)
+
+    def accuracies(self) -> "pd.DataFrame":
+        """Loss and accuracy at every checkpoint: arm, run, step, progress, loss, value."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"arm": arm, "run": int(run), "step": at["step"],
+                 "progress": at["step"] / max(log[-1]["step"], 1),
+                 "loss": at["loss"], "value": at["accuracy"]}
+                for key, log in self.header["logs"].items()
+                for _, arm, run, _ in [_KEY.fullmatch(key).groups()]
+                for at in log
+            ]
+        )  # fmt: skip
+
+    def _correct(self, arm: str) -> np.ndarray | None:
+        """Which test samples each of an arm's runs got right: bool (runs, tested)."""
+        runs = [self.correct[key] for key in sorted(self.correct) if _is_end(key, arm)]
+        return np.stack(runs) if runs else None
+
+    def _interactions(self, key: tuple[str, str, int, int | None]) -> Interactions:
+        players, arm, run, step = key
+        names = self.header["players"]
+        return Interactions.from_values(
+            torch.from_numpy(self.games[self._keys[key]]).double(),
+            labels=self.header["labels"],
+            ids=self.header["ids"],
+            players=names.get(players) if isinstance(names, dict) else None,
+            meta=self.header.get("meta", {}).get(players, {}),
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the record as ``SLUG.npz`` into a folder; returns its path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.header['slug']}.npz"
+        text = json.dumps(self.header | {"version": VERSION}).encode()
+        arrays = dict(self.games) | {
+            f"correct/{key}": np.packbits(right) for key, right in self.correct.items()
+        }
+        aside = path.with_suffix(".aside.npz")
+        np.savez_compressed(aside, about=np.frombuffer(text, np.uint8), **arrays)
+        aside.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Record":
+        """Read a record.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file; the message says how to make one.
+        RecordError
+            If it is no record, or one of another version.
+        """
+        path = Path(path)
+        again = "make it by python -m pi_lib study --grid FILE --record FOLDER"
+        if not path.is_file():
+            raise FileNotFoundError(f"no record at {path}: {again}")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(bytes(arrays["about"]))
+                values = {name: arrays[name] for name in arrays.files if name != "about"}
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise RecordError(f"{path} is no record ({error}): {again}") from error
+        if (version := header.get("version", VERSION)) != VERSION:
+            raise RecordError(f"{path} is of version {version}, not {VERSION}: {again}")
+        correct = {
+            name.removeprefix("correct/"): np.unpackbits(values.pop(name))[: header["tested"]] > 0
+            for name in [*values]
+            if name.startswith("correct/")
+        }
+        return cls(header, values, correct)
+
+
+def run(cell: Cell, store: Store | None = None, processes: int | None = None) -> Record:
+    """The record of a cell, computing what the store does not have yet.
+
+    Raises
+    ------
+    StudyFailed
+        If a run failed, after all the others were computed.
+    """
+    return run_all([cell], store, processes)[0]
+
+
+def run_all(
+    cells: Sequence[Cell], store: Store | None = None, processes: int | None = None
+) -> list[Record]:
+    """The records of several cells, computed side by side where they are not stored.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    store : Store, optional
+        Default the store under `pi_lib.study.store.home`.
+    processes : int, optional
+        As in `pi_lib.study.compute_all`.
+
+    Raises
+    ------
+    StudyFailed
+        If cells failed, after all the others were computed.
+    """
+    store = store or Store()
+    if failed := schedule.compute_all(cells, store, processes):
+        raise schedule.StudyFailed("\n".join(f"{cell.name}: {why}" for cell, why in failed))
+    return [collect(cell, store) for cell in cells]
+
+
+def collect(cell: Cell, store: Store) -> Record:
+    """The record of a cell whose steps are all stored."""
+    from pi_lib.study import data
+
+    games, correct, logs, provenance = {}, {}, {}, {}
+    names, meta, last, rates = {}, {}, {}, {}
+    sample = None
+    for arm in ARMS:
+        if not cell.runs(arm):
+            continue
+        rate, tried = schedule.chosen_rate(cell, arm, store)
+        rates[arm] = {"chosen": rate, "tried": {f"{r:g}": v for r, v in tried.items()}}
+        for number in cell.runs(arm):
+            key, trained = f"{arm}{number + 1}", Step(cell, "train", arm, number, rate)
+            about = run_record(trained.path(store))
+            logs[key], last[arm] = about["log"], about["steps"][-1]
+            correct[key] = np.array(about["correct"], dtype=bool)
+            provenance[f"train {key}"] = _provenance(trained, store)
+            for which in PLAYERS:
+                step = Step(cell, "extract", arm, number, rate, which)
+                provenance[f"extract {key}, {which} players"] = _provenance(step, store)
+                for file in step.path(store).glob("*.safetensors"):
+                    at = int(file.stem)
+                    sample = Interactions.load(file)
+                    end = "" if at == last[arm] else f"@{at}"
+                    games[f"{which}/{key}{end}"] = sample.v.numpy().astype(np.float32)
+                names[which], meta[which] = sample.players, sample.meta
+    if cell.source is not None:
+        provenance["pre-train"] = _provenance(Step(cell, "pretrain"), store)
+        pretrained = run_record(Step(cell, "pretrain").path(store))
+    header = {
+        "cell": cell.name,
+        "slug": cell.slug,
+        "title": cell.title,
+        **asdict(cell) | {"cell_changes": dict(cell.changes), "changes": cell.changed},
+        "settings": asdict(cell.settings),
+        "pretrained_on": cell.pretrained_on,
+        "pretrain_accuracy": pretrained["log"][-1]["accuracy"] if cell.source else None,
+        "identity": data.identity(cell.task),
+        "labels": sample.labels,
+        "ids": sample.ids,
+        "players": names,
+        "meta": meta,
+        "accuracy": {key: log[-1]["accuracy"] for key, log in logs.items()},
+        "tested": len(next(iter(correct.values()))),
+        "logs": logs,
+        "rates": rates,
+        "last_step": last,
+        "provenance": provenance,
+    }
+    return Record(header, games, correct)
+
+
+def _provenance(step: Step, store: Store) -> dict[str, Any]:
+    record = store.record(step.path(store))
+    kept = ("code", "seconds", "finished", "device", "commit", "versions")
+    return {key: record[key] for key in kept}
+
+
+def _is_end(key: str, arm: str) -> bool:
+    """Whether the name of a run is of an arm's run at its end."""
+    match = _KEY.fullmatch(key)
+    return match is not None and match[2] == arm and match[4] is None
+
+
+def read_all(folder: str | Path) -> dict[str, Record]:
+    """The records of a folder by the cells' names, in the order of their files.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has none; the message says how to make them.
+    """
+    files = sorted(Path(folder).glob("*.npz"))
+    if not files:
+        raise FileNotFoundError(
+            f"no records in {folder}: make them by "
+            "python -m pi_lib study --grid FILE --record FOLDER"
+        )
+    records = [Record.load(file) for file in files]
+    return {record.name: record for record in records}
