@@ -298,7 +298,7 @@ def build(
     if cell.source is None:
         return backbones.build(cell.backbone, n_classes, aim=cell.aim, head_seed=head)
     source = Step(cell, "pretrain").compute(store or Store())
-    model = _untrained(cell, len(load_source(cell).classes))
+    model = _untrained(cell, len(data.classes(cell.source)))
     model = training.Run.load_at(source, model)
     return backbones.transfer(model, n_classes, seed=head, aim=cell.aim)
 
@@ -319,7 +319,7 @@ def trained_model(
     entry = step.compute(store)
     # A probe's run holds its head; the others hold all weights, whatever they are put into.
     start = "probe" if arm == "probe" else "scratch"
-    model = build(cell, len(load(cell).classes), start, run, store)
+    model = build(cell, len(data.classes(cell.task)), start, run, store)
     return training.Run.load_at(entry, model, at)
 
 

@@ -216,6 +216,22 @@ def kind_of_folder(name: str) -> Literal["image", "text"]:
     return folder.load(name).kind
 
 
+def classes(name: str, own: str | Path | None = None) -> tuple[str, ...]:
+    """Names of a task's classes, without reading an image.
+
+    Raises
+    ------
+    ValueError, pi_lib.study.assets.MissingAsset, pi_lib.study.assets.ChecksumError
+        As `load`.
+
+    Examples
+    --------
+    >>> classes("fashion-mnist+last-classes")
+    ('Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
+    """
+    return raw(name, own).classes
+
+
 def aim(name: str) -> Literal["classification", "segmentation", "detection"]:
     """What a network is to say of a task's samples.
 
