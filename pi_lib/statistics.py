@@ -483,8 +483,3 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     if len(x) < FEWEST_CELLS:
         return Estimate.unmeasurable(f"{len(x)} cells: a correlation needs {FEWEST_CELLS}")
     return bootstrap(np.asarray(x), np.asarray(y), statistic=spearman)
-
-
-def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
-    """`proportion` from a rate."""
-    return proportion(round(accuracy * tested), tested)

@@ -34,7 +34,7 @@ from pi_lib.knowledge import (
 )
 
 HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/games").glob("*.npz"))
+GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
 REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
@@ -244,7 +244,7 @@ def test_chance_has_no_more_than_chance():
 def test_recorded_games_give_the_papers_shares(path):
     games = np.load(path)
     runs = {
-        name: Interactions.from_values(torch.from_numpy(games[name]))
+        name.removeprefix("drawn/"): Interactions.from_values(torch.from_numpy(games[name]))
         for name in games.files
         if name != "about" and "@" not in name
     }

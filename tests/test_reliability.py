@@ -25,7 +25,7 @@ from pi_lib.reliability import (
 from pi_lib.transforms import walsh_inverse, walsh_transform
 
 HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/games").glob("*.npz"))
+GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
 REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
@@ -48,11 +48,11 @@ def recorded(path):
     games = np.load(path)
     about, arms = json.loads(bytes(games["about"])), {}
     for name in games.files:
-        if name != "about" and "@" not in name:
+        if name.startswith("drawn/") and "@" not in name:
             made = Interactions.from_values(
                 torch.from_numpy(games[name]), labels=about["labels"], ids=about["ids"]
             )
-            arms.setdefault(name.rstrip("123"), []).append(made)
+            arms.setdefault(name.removeprefix("drawn/").rstrip("123"), []).append(made)
     return arms
 
 

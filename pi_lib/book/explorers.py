@@ -23,7 +23,7 @@ from pi_lib.coalitions import coalition, label
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
-from pi_lib.statistics import accuracy_estimate, bootstrap
+from pi_lib.statistics import bootstrap, proportion
 from pi_lib.transforms import and_transform, or_transform
 
 if TYPE_CHECKING:
@@ -732,7 +732,7 @@ class _TrainingView:
         return {
             "step": f"{step} of {[*run][-1]}",
             "test accuracy": "".join(
-                str(accuracy_estimate(value, tested)) for value in log["value"][:1]
+                str(proportion(round(value * tested), tested)) for value in log["value"][:1]
             ),
             "share of the fine-tuned model's strength": str(here.preserved_share()),
             "new, of its own strength": (

@@ -224,13 +224,8 @@ def _sooner(runs: Runs) -> Difference:
 
 
 def _more_directly(runs: Runs) -> Difference:
-    fine, scratch = (runs.approach(arm).directness for arm in ("finetuned", "scratch"))
-    if note := fine.note or scratch.note:
-        return Difference.unmeasurable(note)
-    gap = fine.value - scratch.value  # of other checkpoints, so the intervals are independent
-    below = np.hypot(fine.value - fine.low, scratch.high - scratch.value)
-    above = np.hypot(fine.high - fine.value, scratch.value - scratch.low)
-    return Difference(gap, float(gap - below), float(gap + above))
+    fine, scratch = (runs.approach(arm) for arm in ("finetuned", "scratch"))
+    return fine.more_direct_than(scratch)
 
 
 def _area(runs: Runs) -> Estimate:

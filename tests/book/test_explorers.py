@@ -252,7 +252,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
     assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
     assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("test accuracy") == (str(statistics.accuracy_estimate(0.5, 10)),) * 2
+    assert row("test accuracy") == (str(statistics.proportion(5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
 
