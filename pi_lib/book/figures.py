@@ -487,7 +487,7 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
         (axes[0], v, "v(T): output when T is present"),
         (axes[1], and_transform(v), "I(S): what S adds together"),
     ):
-        axis.bar(range(len(v)), numbers, color=_signs(numbers))
+        axis.bar(range(len(v)), numbers.tolist(), color=_signs(numbers))
         axis.axhline(0, color="0.3", linewidth=1)
         axis.set_title(title)
         axis.set_xticks(range(len(v)), ticks, rotation=45, ha="right", fontsize=9)
