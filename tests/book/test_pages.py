@@ -4,7 +4,9 @@ import functools
 import http.server
 import json
 import threading
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
@@ -39,6 +41,38 @@ def pages(built):
     return sorted(
         str(p.relative_to(built)) for p in built.rglob("*.html") if "_static" not in p.parts
     )
+
+
+class Page(HTMLParser):
+    """The links of a page, those that cells printed among them, and the places that it names."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.places = set(), {""}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.places |= {named[key] for key in ("id", "name") if named.get(key)}
+        self.links |= {named[key] for key in ("href", "src") if named.get(key)}
+
+
+def dead_links(folder: Path) -> list[str]:
+    """Internal links that lead to no file, or to no place in one, by the page that has them."""
+    read = functools.cache(Page)
+    dead = []
+    for page in (folder / name for name in pages(folder)):
+        for link in sorted(read(page).links):
+            to = urlsplit(link)
+            if to.scheme or to.netloc:
+                continue
+            target = (page.parent / unquote(to.path)).resolve() if to.path else page
+            there = target.is_file()
+            if there and to.fragment and target.suffix == ".html":
+                there = unquote(to.fragment) in read(target).places
+            if not there:
+                dead.append(f"{page.relative_to(folder)}: {link}")
+    return dead
 
 
 # Nothing fades in while it is looked at.
@@ -103,6 +137,23 @@ def test_every_page_is_whole(browser, server, built):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
         assert wrong == [], page
     tab.close()
+
+
+def test_every_link_leads_somewhere(built):
+    assert dead_links(built) == []
+
+
+def test_a_dead_link_is_seen(tmp_path):
+    """As the front page had it: printed by a cell, to the notebook instead of its page."""
+    (tmp_path / "index.html").write_text(
+        '<h1 id="top">A</h1> <a href="b.html#claim-1">b</a> <a href="#top">up</a>'
+        '<a href="b.html#claim-2">b</a> <div class="output"><a href="b.ipynb">b</a></div>'
+        '<a href="https://example.org/x">out</a> <img src="none.png"> <a href="#nowhere">?</a>'
+    )
+    (tmp_path / "b.html").write_text('<p id="claim-1">b</p> <a href="index.html">a</a>')
+    assert dead_links(tmp_path) == [
+        f"index.html: {link}" for link in ("#nowhere", "b.html#claim-2", "b.ipynb", "none.png")
+    ]
 
 
 def test_every_page_opens_from_disk(browser, built):
