@@ -18,28 +18,29 @@
 # - An interaction of order 1 is what a part contributes on its own; one of order 3 is what three
 #   parts contribute together beyond all that their subsets contribute.
 #
-# *Needs no other chapter. About ten minutes to read, about a minute to run.*
+# *Needs no other chapter.*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
-image = 0
-sentence = 0
-strongest = 8
+profile = "quick"  # how much is computed: smoke, quick, reduced or full
+seed = 0  # of the samples, the players and the training
+image = 0  # which of the sampled images is shown
+sentence = 0  # which of the sampled sentences
+strongest = 8  # how many interactions are drawn as bars
 
 # %%
+import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import figures
+from pi_lib.book import as_markdown, begin, figures
 from pi_lib.book.explorers import explore_game, explore_sample
 from pi_lib.coalitions import label
 from pi_lib.study import data
 
-figures.style()
+begin(profile)
 
 # %% [markdown]
 # ## A game of three words, by hand
@@ -52,15 +53,9 @@ figures.style()
 # %% mystnb={"figure": {"name": "fig-game", "caption": "The game by hand: the score of every coalition (left) and its interactions (right)."}, "image": {"alt": "Two bar charts over the eight coalitions of the words not, very and good."}}
 names = ["not", "very", "good"]
 scores = {
-    "": 0.0,
-    "not": -0.5,
-    "very": 0.0,
-    "good": 2.0,
-    "not very": -0.5,
-    "not good": -1.5,
-    "very good": 3.0,
-    "not very good": -2.5,
-}
+    "": 0.0, "not": -0.5, "very": 0.0, "good": 2.0,
+    "not very": -0.5, "not good": -1.5, "very good": 3.0, "not very good": -2.5,
+}  # fmt: skip
 figure = figures.game(scores, names)
 
 # %% [markdown]
@@ -128,7 +123,9 @@ players = study.players(images, task)
 picture = data.images(samples.inputs)
 placement = players.place(picture, samples.ids)[image]
 seen = pi.extract(model, picture, samples.labels, players, ids=samples.ids)
-true = task.classes[samples.labels[image]]
+
+# %% tags=["hide-input"]
+true = as_markdown(task.classes[samples.labels[image]])
 display(
     Markdown(
         f"This is a *{true}*. With all patches visible the log-odds of that class are "
@@ -173,11 +170,13 @@ reader = study.trained_model(texts, "probe")
 chosen = study.samples(texts, reviews)
 words = study.players(texts, reviews)
 read = pi.extract(reader, chosen.inputs, chosen.labels, words, ids=chosen.ids)
+
+# %% tags=["hide-input"]
 display(
     Markdown(
-        f"> {chosen.inputs[sentence]}\n\n"
+        f"> {as_markdown(chosen.inputs[sentence])}\n\n"
         f"The review is *{reviews.classes[chosen.labels[sentence]]}*. "
-        f"The players are the words *{', '.join(read.players[sentence])}*; the other words stay "
+        f"The players are the words *{as_markdown(', '.join(read.players[sentence]))}*; the others stay "
         f"visible. Log-odds of the true class: {read.v[sentence, -1]:+.2f} nats with them, "
         f"{read.v[sentence, 0]:+.2f} without."
     )
@@ -200,8 +199,17 @@ explore_sample(read, chosen.inputs, words)
 # the strongest $k$ interactions of each sample ($v(\emptyset)$, which is always known, counts as the
 # first), and compare the output that they add up to with the real one over all $2^n$ masked inputs.
 
-# %% mystnb={"figure": {"name": "fig-rebuild", "caption": "Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
-figure = figures.rebuild({"images, linear probe": seen, "sentences, linear probe": read})
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-rebuild", "caption": "Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained", sharey=True)
+for axis, (name, shown) in zip(axes, {"images": seen, "sentences": read}.items(), strict=True):
+    counts = torch.logspace(0, shown.n, 25, 2).int().unique()
+    error = figures.rebuild_error(shown, counts)
+    axis.plot(counts, error.T, color="0.55", linewidth=0.7)
+    axis.plot(counts, error.quantile(0.5, 0), color="C0", label="median sample")
+    axis.set(title=f"{name}, linear probe", xscale="log", ylim=(0, 1.5))
+    axis.set_xlabel(f"strongest interactions kept, of {2**shown.n:,}")
+axes[0].set_ylabel("relative error of the\nrebuilt output")
+axes[1].legend()
 
 # %% tags=["hide-input"]
 tenth = 2**seen.n // 10

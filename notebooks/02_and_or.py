@@ -20,12 +20,12 @@
 # - Part of the sparsity that is reported comes from allowing an error. What it buys is measured
 #   here.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction). Ten minutes to read, a minute to run.*
+# *Needs: [What an interaction is](01_what_is_an_interaction).*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
-noise = 0.04
+profile = "quick"  # how much is computed: smoke, quick, reduced or full
+seed = 0  # of the samples, the players and the training
+noise = 0.04  # the allowance: a share of |v(N) - v({})| by which a value may be missed
 
 # %%
 import pandas as pd
@@ -35,10 +35,10 @@ from IPython.display import Markdown, display
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import figures
+from pi_lib.book import begin, figures
 from pi_lib.coalitions import label
 
-figures.style()
+begin(profile)
 
 # %% [markdown]
 # ## Three alarms
@@ -50,17 +50,8 @@ figures.style()
 # %%
 alarms = torch.tensor([0.0] + [1.0] * 7, dtype=torch.float64)
 split = pi.and_or_split(alarms)
-(
-    pd.DataFrame(
-        {
-            "AND alone": pi.and_transform(alarms),
-            "split, AND": split.i_and,
-            "split, OR": split.i_or,
-        },
-        index=[label(s, ["a", "b", "c"]) for s in range(8)],
-    ).round(3)
-    + 0.0
-)
+terms = {"AND alone": pi.and_transform(alarms), "split, AND": split.i_and, "split, OR": split.i_or}
+pd.DataFrame(terms, index=[label(s, "abc") for s in range(8)]).round(3) + 0.0
 
 # %% [markdown]
 # ## Why there is an exact answer

@@ -11,145 +11,91 @@
 #
 # **Key points**
 #
-# - Training moves a network from its first {term}`interactions <interaction>` to its last. At each
-#   checkpoint we measure how similar they are to the last ones, by a signed weighted
-#   {term}`Jaccard similarity`.
-# - The paper claims that fine-tuning approaches its target faster and more steadily than scratch
-#   training. Here that becomes three numbers: area under the curve, when it crosses a half, and
-#   directness.
+# - The paper compares a run at each checkpoint with the *end of the same run*, and finds that
+#   fine-tuning approaches it faster and more directly. But every run comes to its own end, and a run
+#   that stands still is there from the start.
+# - Here a run is compared with the ends of *other* runs of its arm, so that nothing is won by standing
+#   still and noise does not count. "Faster" is fewer steps to half of the final value.
+# - "More directly" is the length of the straight way over the length of the way taken; without
+#   replicates of the checkpoints noise looks like detours, and the number is not measurable.
 #
-# *Needs: [What is preserved](03_what_is_preserved), whose results it reads. Five minutes to read,
-# seconds to run.*
+# *Needs: [Train it twice](02_train_it_twice). Five minutes to read.*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
+profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
+record = "recorded/paper"  # folder of the recorded cells
 
 # %%
 import pandas as pd
-from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import figures
+from pi_lib.book import begin, study_figures, tables
 from pi_lib.book.explorers import explore_training
+from pi_lib.study import findings
 
-figures.style()
-cells = study.offline_cells(profile, seed)
-results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
-
-# %% [markdown]
-# ## Similarity with the end of the run
-#
-# With $I^+ = \max(I, 0)$ and $I^- = \max(-I, 0)$,
-#
-# $$J(I_1, I_2) = \frac{\sum_S \min(I_1^+, I_2^+) + \min(I_1^-, I_2^-)}
-#                      {\sum_S \max(I_1^+, I_2^+) + \max(I_1^-, I_2^-)}.$$
-#
-# It is 1 for equal interactions and 0 for interactions that share nothing. The curve is the mean
-# over samples of $J(I_t, I_{end})$, the band its 95 % bootstrap interval; at the right edge it is 1
-# by definition.
-
-# %% mystnb={"figure": {"name": "fig-own", "caption": "Similarity of each run's interactions with those of its own end. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts for fine-tuning and scratch training, rising to one, in two panels."}}
-figure = figures.trajectories(results)
+begin(profile)
+live = {record.name: record for record in study.run_all([*study.offline_cells(profile).values()])}
+records = study.read_all(record) | live
+runs = {r.title: findings.Runs(r) for r in records.values()}
 
 # %% [markdown]
-# ### Claim: fine-tuning gets there faster
+# ## Towards the ends of other runs
 #
-# Faster means more area under the curve. Each sample has its own curve under both runs, so the test
-# is paired: the mean over samples of the difference of areas.
+# $$\frac{C(X^1_t, X^r_{end})}{\sqrt{V(X^1_t)\, C_{XX}(end)}}, \qquad r \neq 1,$$
+#
+# with $C$ and $V$ as in [Train it twice](02_train_it_twice). At the end it is not 1 but the square root of the
+# {term}`reliability`: no run agrees with another one better than runs do.
+
+# %% mystnb={"figure": {"name": "fig-approach", "caption": "Similarity of a run with the ends of other runs of its arm, at each checkpoint. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with two rising curves, fine-tuned and scratch."}}
+ways = {
+    (name, arm): r.approach(arm) for name, r in runs.items() for arm in ("finetuned", "scratch")
+}
+curves = pd.concat(way.to_frame().assign(cell=name, arm=arm) for (name, arm), way in ways.items())
+figure = study_figures.approaches(curves)
+
+# %% [markdown]
+# ## Faster? More directly?
+#
+# Steps until a run has half, and 80 %, of its own final value, and how direct the way was. (Accuracy
+# along the way stands in {numref}`fig-accuracy`.)
 
 # %% tags=["hide-input"]
-WORDS = {"above": "**confirmed**", "below": "**contradicted**", "undecided": "**undecided**"}
-lines, table = [], {}
-for name, result in results.items():
-    fine, scratch = result.trajectory("finetuned"), result.trajectory("scratch")
-    gain = pi.bootstrap(fine.areas() - scratch.areas())
-    lines.append(
-        f"- {name}: area fine-tuned {fine.area()}, scratch {scratch.area()}, difference {gain}: "
-        f"{WORDS[gain.compared_with(0)]}"
-    )
-    for phase, one in (("fine-tuned", fine), ("scratch", scratch)):
-        table[name, phase] = {
-            "area under the curve": str(one.area()),
-            "progress at which J reaches 0.5": str(one.reaches(0.5)),
-            "progress at which J reaches 0.8": str(one.reaches(0.8)),
-            "directness": str(one.directness()),
+pd.DataFrame(
+    {
+        (name, tables.ARMS[arm]): {
+            "steps to half": f"{way.steps_to(0.5):.0f}",
+            "steps to 80 %": f"{way.steps_to(0.8):.0f}",
+            "directness": str(way.directness),
         }
-display(Markdown("\n".join(lines)))
-
-# %% [markdown]
-# ### Claim: fine-tuning gets there more directly
-#
-# *Directness* is the total rise of the mean curve over its total variation: 1 if it never turns
-# back. An interval of `nan` means that some resamples of the samples leave the number undefined.
+        for (name, arm), way in ways.items()
+    }
+).T
 
 # %% tags=["hide-input"]
-pd.DataFrame(table).T
-
-# %% tags=["hide-input"]
-lines = []
-for name, result in results.items():
-    fine = result.trajectory("finetuned").directness()
-    scratch = result.trajectory("scratch").directness()
-    verdict = (
-        "confirmed" if fine.low > scratch.high
-        else "contradicted" if fine.high < scratch.low
-        else "undecided"
-    )  # fmt: skip
-    lines.append(f"- {name}: directness fine-tuned {fine}, scratch {scratch}: **{verdict}**")
-display(Markdown("\n".join(lines)))
-
-# %% [markdown]
-# ## Similarity with the fine-tuned model
-#
-# Each run's own end is a moving standard: a run that learns nothing is close to its own end from
-# the start. So we also measure both runs against one target, the fine-tuned model.
-
-# %% mystnb={"figure": {"name": "fig-target", "caption": "Similarity of both runs with the fine-tuned model. Bands: 95 % bootstrap intervals."}, "image": {"alt": "Line charts in two panels; only the fine-tuned run rises to one."}}
-figure = figures.trajectories(results, target="finetuned")
-
-# %% tags=["hide-input"]
-lines = []
-for name, result in results.items():
-    end = result.trajectory("scratch", "finetuned").similarity[-1]
-    start = result.trajectory("finetuned", "finetuned").similarity[0]
-    lines.append(
-        f"- {name}: scratch training ends at a similarity of {pi.bootstrap(end)} with the "
-        f"fine-tuned model, which itself started at {pi.bootstrap(start)}"
-    )
-display(Markdown("\n".join(lines)))
+claims = findings.findings(runs)
+tables.claims(claims[claims["claim"].isin([c.name for c in findings.CLAIMS[6:]])])
 
 # %% [markdown]
 # ## Accuracy along the way
 
-# %% mystnb={"figure": {"name": "fig-accuracy", "caption": "Accuracy on the test split along both runs, with 95 % Wilson intervals; dashed: the linear probe."}, "image": {"alt": "Line charts of accuracy against training progress, in two panels."}}
-figure = figures.accuracies(results)
+# %% mystnb={"figure": {"name": "fig-accuracy", "caption": "Accuracy on the test samples along the first run of each arm; dashed: the linear probe."}, "image": {"alt": "Line charts of accuracy against steps, a panel per cell."}}
+figure = study_figures.accuracies(records)
 
 # %% [markdown]
 # ## Through training, frame by frame
 #
-# Besides how similar two models are, we can ask in which orders. At any checkpoint, *preserved* is
-# what it shares with the finished fine-tuned model, *discarded* what it lacks of it, and *new* what
-# it has beyond it. {numref}`fig-scratch-end` shows this for the end of scratch training.
-
-# %% mystnb={"figure": {"name": "fig-scratch-end", "caption": "What scratch training ends with, held against the finished fine-tuned model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order, in two panels."}}
-figure = figures.knowledge(
-    {
-        name: pi.compare(result.finetuned.final, result.scratch.final)
-        for name, result in results.items()
-    }
-)
-
-# %% [markdown]
-# Move the slider over the checkpoints, from the first weights to the last.
+# Move the slider over the checkpoints of the cells that this book trains itself: *preserved* is what
+# a checkpoint has in common with the finished fine-tuned model, *discarded* what only the finished
+# model has, *new* what only the checkpoint has. This is the paper's measure, of single runs.
 
 # %%
-explore_training(results)
+explore_training({r.title: r for r in live.values()})
 
 # %% [markdown]
+# Next: [all claims, side by side](06_findings).
+#
 # ## Where these numbers come from
 
 # %% tags=["hide-input"]
-pd.concat({name: result.provenance() for name, result in results.items()})
+tables.provenance(records)

@@ -7,175 +7,113 @@
 # ---
 
 # %% [markdown]
-# # Findings against the paper
+# # Findings
 #
 # **Key points**
 #
-# - Each claim of the paper becomes one number and a region in which the claim holds. Where the
-#   number's 95 % interval lies inside, the claim is *confirmed*; outside, *contradicted*; across a
-#   border, *undecided*.
-# - One row per claim, one column per {term}`cell`: a backbone, what it was pre-trained on, and a
-#   downstream task.
-# - The numbers were recorded beforehand, by the command at the foot of the page, because they take
-#   hours; the page only draws them.
+# - Each claim of the paper becomes one number that is above 0 if the claim holds, and that chance
+#   takes to 0. It is *confirmed* where its 95 % interval lies above 0 and its p, corrected for the
+#   number of cells, is below 0.05; *contradicted* where it lies below; *undecided* if neither; *not
+#   measurable* where single runs agree on too little.
+# - Beside it stand the paper's own share, chance and a second run, and what the paper's number alone
+#   would have said.
 #
-# *Needs: [What is preserved](03_what_is_preserved), [What scratch learns](04_what_scratch_learns)
-# and [How directly](05_how_directly) for what is measured. Five minutes to read, seconds to run.*
+# *Needs: [Train it twice](02_train_it_twice). Five minutes to read.*
 
 # %% tags=["parameters"]
-profile = "quick"
-record = "recorded/paper.parquet"
+profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
+record = "recorded/paper"  # folder of the recorded cells
 
 # %%
-import pandas as pd
-from IPython.display import HTML, Markdown, display
-
-from pi_lib.book import figures
+from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.study import findings, grid
+from pi_lib import study
+from pi_lib.book import begin, study_figures, tables
+from pi_lib.study import findings
 
-figures.style()
-table, about = grid.recorded(record)
-claims = findings.findings(table)
-
-# %% tags=["hide-input"]
-seeds = table.groupby(findings.CELL)["seed"].nunique()
-steps = [step for cell in about["cells"] for step in cell["steps"].values()]
-unlike = "" if not about["missing"] else (
-    f" Named in the grid but not computed when it was recorded: {'; '.join(about['missing'])}."
-)  # fmt: skip
-
-
-def span(numbers):
-    """All of them in words: "3", or "2 to 3"."""
-    ends = sorted({int(numbers.min()), int(numbers.max())})
-    return " to ".join(map(str, ends))
-
-
-display(
-    Markdown(
-        f"The record holds {len(seeds)} cells with {span(seeds)} seeds each, "
-        f"{span(claims['samples'])} samples a cell over all "
-        f"seeds, at the profile {', '.join(sorted({c['profile'] for c in about['cells']}))}, "
-        f"computed on: {', '.join(sorted({s['device'] for s in steps}))}, "
-        f"between {min(s['finished'] for s in steps)} and {max(s['finished'] for s in steps)}."
-        f"{unlike}"
-    )
-)
+begin(profile)
+live = {record.name: record for record in study.run_all([*study.offline_cells(profile).values()])}
+records = study.read_all(record) | live
+runs = {r.title: findings.Runs(r) for r in records.values()}
+claims = findings.findings(runs)
 
 # %% [markdown]
-# ## The table
+# ## Every claim in every cell
+
+# %% mystnb={"figure": {"name": "fig-verdicts", "caption": "The verdict on each claim (rows) in each cell (columns)."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+figure = study_figures.verdicts(claims)
 
 # %% tags=["hide-input"]
-shown = claims.assign(
-    shown=[
-        f"<strong>{row.verdict}</strong><br>{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        for row in claims.itertuples()
-    ]
-).pivot(index="claim", columns="cell", values="shown")
-shown = shown.loc[claims["claim"].unique(), claims["cell"].unique()]
-for start in range(0, shown.shape[1], 3):
-    display(HTML(shown.iloc[:, start : start + 3].to_html(escape=False)))
-
-# %% mystnb={"figure": {"name": "fig-findings", "caption": "Every claim in every cell. Dots: all seeds together, with 95 % bootstrap intervals over samples; ticks: the range over seeds; grey: where the claim holds."}, "image": {"alt": "A panel per claim; in each a dot with an interval per cell, beside the region in which the claim holds."}}
-figure = figures.findings(claims)
-
-# %% tags=["hide-input"]
-counts = claims.groupby("claim", sort=False)["verdict"].value_counts().unstack(fill_value=0)
-lines = []
-for claim, row in counts.iterrows():
-    parts = [f"{row[v]} {v}" for v in findings.VERDICTS if row.get(v, 0)]
-    lines.append(f"- *{claim}*: {', '.join(parts)} of {int(row.sum())} cells")
-display(Markdown("In words:\n\n" + "\n".join(lines)))
+tables.counts(claims)
 
 # %% [markdown]
-# ## Accuracy beside every share
+# The column *paper's number alone* is what the same networks say if each number of the paper is held
+# against its own region, as the paper does: without chance, without a second run.
+
+# %% tags=["hide-input"]
+for name, rows in claims.groupby("claim", sort=False):
+    display(Markdown(f"**{name[:1].upper()}{name[1:]}**: {rows['number'].iloc[0]}"))
+    display(tables.claims(rows))
+
+# %% [markdown]
+# ## Where the fine-tuned knowledge comes from
 #
-# A share means little without knowing how good the models are. *Only scratch* is the part of the
-# scratch model's strength that the fine-tuned model has not; *salient error* the part of the
-# variance of $v$ over coalitions that the salient interactions of the fine-tuned model leave out.
+# Of what fine-tuned runs reproducibly know, how much does the probe explain, how much does training
+# from scratch, how much both, how much neither? (Commonality analysis of the similarities; all orders
+# of Walsh coefficients.)
+
+# %% mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch. Intervals of the shares stand in the table below."}, "image": {"alt": "A stacked bar per cell: pre-training alone, both, scratch alone, neither; beside it a dot with the gain in accuracy."}}
+found = findings.origins_table(runs)
+figure = study_figures.origins(found, {name: r.record.gain() for name, r in runs.items()})
 
 # %% tags=["hide-input"]
-numbers = findings.summary(table)
-numbers.T.map(str)
+tables.estimates(found, index="cell", columns="part")
 
 # %% [markdown]
-# ## Fine-tuned against scratch, sample by sample
-#
-# Each sample has an area under its similarity curve in both runs, so the comparison is paired:
-# Wilcoxon's signed-rank test, two-sided.
+# Each sample has a mean effect of how many of its players are visible, in every network, which is no
+# knowledge of the sample. With that effect taken out within each order:
 
 # %% tags=["hide-input"]
-tests = findings.paired_test(table).set_index("cell")
-bound = 0.05 / len(tests)
-display(tests.assign(p=tests["p"].map("{:.2g}".format)))
-below = int((tests["p"] < bound).sum())
-display(
-    Markdown(f"{below} of {len(tests)} cells have p below {bound:.2g}, 0.05 over their number.")
-)
+tables.estimates(findings.origins_table(runs, centred=True), index="cell", columns="part")
 
 # %% [markdown]
-# ## Does preserving more go with doing better?
-#
-# Over cells: the preserved share against the fine-tuned accuracy and against the gain over scratch.
-# Cells differ in task and backbone, so this is a description, not a cause.
-
-# %% mystnb={"figure": {"name": "fig-over-cells", "caption": "Preserved share against fine-tuned accuracy and gain over scratch, a mark per cell, all seeds together; whiskers: 95 % intervals."}, "image": {"alt": "Two scatter plots with one mark per cell."}}
-figure = figures.over_cells(numbers, "preserved", ["accuracy finetuned", "gain over scratch"])
+# ## Accuracy and reliability
 
 # %% tags=["hide-input"]
-lines = []
-for row in findings.correlations(table).itertuples():
-    number = (
-        ""
-        if pd.isna(row.rho)
-        else f"rank correlation {row.rho:.2f} [{row.low:.2f}, {row.high:.2f}], "
-    )
-    lines.append(f"- {row.of}: {number}{row.cells} cells: **{row.verdict}**")
-display(Markdown("\n".join(lines)))
+tables.overview(runs)
+
+# %% [markdown]
+# ## Other players
+#
+# The cells that this book trains itself were also asked with players that *cover* the whole input:
+# all patches of a coarse grid, or contiguous chunks of a sentence. Nothing is drawn.
+
+# %% tags=["hide-input"]
+covering = {
+    r.title: findings.Runs(r, "covering")
+    for r in records.values()
+    if r.count("finetuned", "covering")
+}
+tables.estimates(findings.origins_table(covering), index="cell", columns="part")
 
 # %% [markdown]
 # ## Learning rates
 #
-# Chosen per phase by accuracy on a validation split, with seed 0, and kept for the other seeds.
+# One grid of rates for both arms, and beyond it where its edge is best; chosen by accuracy on
+# validation samples with the first run.
 
 # %% tags=["hide-input"]
-tried = [
-    {
-        "cell": c["name"],
-        "phase": figures.NAMES[one["phase"]],
-        "rate: accuracy": f"{one['rate']:g}: {one['accuracy']:.2f}" + " *" * one["chosen"],
-    }
-    for c in about["cells"]
-    for one in c["learning_rates"]
-    if c["seed"] == about["cells"][0]["seed"]
-]
-columns = ["cell", "phase", "rate: accuracy"]
-pd.DataFrame(tried, columns=columns).groupby(columns[:2], sort=False).agg(", ".join).unstack()
+tables.rates(records)
 
 # %% [markdown]
-# Validation accuracies; the star marks the chosen rate.
-#
 # ## Where these numbers come from
 
 # %% tags=["hide-input"]
-seconds = pd.DataFrame(
-    {
-        "cell": c["name"],
-        "step": name.split()[0],
-        "minutes": step["seconds"] / 60,
-    }
-    for c in about["cells"]
-    for name, step in c["steps"].items()
-)
-seconds.pivot_table(
-    index="cell", columns="step", values="minutes", aggfunc="sum", sort=False
-).round(1)
+tables.provenance(records)
 
 # %% [markdown]
-# Minutes over all seeds, as measured when each step was computed. To compute them again, with a
-# folder of data as [](../data) describes it:
+# To compute the recorded cells anew, on a GPU and with a folder of data as [](../data) describes it:
 #
-#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml \
+#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --profile full \
 #         --record notebooks/recorded/paper

@@ -16,13 +16,13 @@
 # - Five lines compare two models: who the players are, interactions of each, and `compare`.
 # - Players, value and number of classes are yours to choose.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction). Five minutes to read, a minute to run.
-# The model here is torchvision's ShuffleNet, which the rest of the book does not use.*
+# *Needs: [What an interaction is](01_what_is_an_interaction). The model here is
+# torchvision's ShuffleNet, which the rest of the book does not use.*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
-players_n = 8
+profile = "quick"  # how much is computed: smoke, quick, reduced or full
+seed = 0  # of the samples, the players and the training
+players_n = 8  # players: patches of each image
 
 # %%
 import torch
@@ -32,10 +32,10 @@ from torchvision.models import shufflenet_v2_x0_5
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import figures
+from pi_lib.book import begin, figures
 from pi_lib.study import backbones, data
 
-figures.style()
+begin(profile)
 small = profile == "smoke"
 
 # %% [markdown]
@@ -45,7 +45,7 @@ small = profile == "smoke"
 # of Fashion-MNIST, and is then fine-tuned on the other half.
 
 
-# %%
+# %% tags=["hide-input"]
 def half(split, first):
     """The samples of five classes, numbered from 0."""
     mine = [i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5]

@@ -15,12 +15,12 @@
 # - Players are content words, masked whole with the tokenizer's own mask token.
 # - AND and OR effects can be told apart, with a certificate of how good the split is.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction). Five minutes to read, a minute to run.
-# The model here is a two-layer BERT, trained on this page from random weights.*
+# *Needs: [What an interaction is](01_what_is_an_interaction). The model here is
+# a two-layer BERT, trained on this page from random weights.*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
+profile = "quick"  # how much is computed: smoke, quick, reduced or full
+seed = 0  # of the samples, the players and the training
 
 # %%
 import torch
@@ -29,10 +29,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import figures
+from pi_lib.book import as_markdown, begin, figures
 from pi_lib.study import backbones, data
 
-figures.style()
+begin(profile)
 small = profile == "smoke"
 
 # %% [markdown]
@@ -45,15 +45,8 @@ small = profile == "smoke"
 data = data.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
 tokenizer = backbones.tokenizer("minilm")
 torch.manual_seed(seed)
-model = BertForSequenceClassification(
-    BertConfig(
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=256,
-        num_labels=2,
-    )
-)
+sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=256, num_labels=2))
 run = pi.train_from_scratch(
     model, data.train, data.test, epochs=1 if small else 4, learning_rate=1e-3, checkpoints=3,
     tokenizer=tokenizer, seed=seed,
@@ -74,8 +67,7 @@ found = pi.extract(run.model, samples.inputs, samples.labels, players, ids=sampl
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"> {samples.inputs[0].replace('*', ' ')}\n\n"
-        f"true class: *{data.classes[samples.labels[0]]}*"
+        f"> {as_markdown(samples.inputs[0])}\n\ntrue class: *{data.classes[samples.labels[0]]}*"
     )
 )
 found.top(6)

@@ -15,12 +15,12 @@
 #   preserved and what is new while the run goes on.
 # - The run stays as it was: with and without the callback, training gives the same bits.
 #
-# *Needs: [Your own image model](14_your_image_model) for players and samples. Three minutes to read,
-# a minute to run. The model is a small vision transformer of `transformers`.*
+# *Needs: [Your own image model](14_your_image_model) for players and samples.
+# The model is a small vision transformer of `transformers`.*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
+profile = "quick"  # how much is computed: smoke, quick, reduced or full
+seed = 0  # of the samples, the players and the training
 
 # %%
 import tempfile
@@ -30,10 +30,10 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import figures
+from pi_lib.book import begin
 from pi_lib.study import data
 
-figures.style()
+begin(profile)
 small = profile == "smoke"
 
 # %% [markdown]
@@ -41,7 +41,7 @@ small = profile == "smoke"
 #
 # Nothing here is special: a model, a data set that yields dictionaries, and arguments.
 
-# %%
+# %% tags=["hide-input"]
 data = data.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
 
 

@@ -16,12 +16,12 @@
 # - Each comparison ran side by side, on the same games or images and on the same machine.
 # - What the project set out to reach stands beside what was measured.
 #
-# *Needs no other chapter; for the terms, [What an interaction is](01_what_is_an_interaction). Five
-# minutes to read, seconds to run: it only reads what `make bench` recorded.*
+# *Needs no other chapter; for the terms, [What an interaction is](01_what_is_an_interaction). It only
+# reads what `make bench` recorded.*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
-record = "../benchmarks/recorded.json"
+record = "../benchmarks/recorded.json"  # of `make bench`, as seen from this folder
 
 # %%
 import json
@@ -31,10 +31,10 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.book import figures
+from pi_lib.book import begin, figures
 from pi_lib.progress import clock
 
-figures.style()
+begin(profile)
 recorded = json.loads(Path(record).read_text())
 targets = recorded.pop("targets")
 rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}

@@ -27,11 +27,15 @@ from pi_lib.engine import coalition_values
 from pi_lib.extraction import extract
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import (
+    HardToLearn,
     Knowledge,
     Learned,
+    Share,
     Trajectory,
     compare,
+    hard_to_learn,
     jaccard,
+    jaccard_share,
     learned_by_scratch,
     trajectory,
 )
@@ -62,6 +66,7 @@ __all__ = [
     "AndOrSplit",
     "Approach",
     "Estimate",
+    "HardToLearn",
     "Interactions",
     "Knowledge",
     "KnowledgeTracker",
@@ -71,6 +76,7 @@ __all__ = [
     "PatchPlayers",
     "Placement",
     "Run",
+    "Share",
     "Trajectory",
     "WordPlayers",
     "and_inverse",
@@ -83,7 +89,9 @@ __all__ = [
     "compare",
     "extract",
     "finetune",
+    "hard_to_learn",
     "jaccard",
+    "jaccard_share",
     "learned_by_scratch",
     "linear_probe",
     "log_odds",

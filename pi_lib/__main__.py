@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pi_lib import progress
@@ -131,14 +132,23 @@ def _store_prune(options: argparse.Namespace) -> None:
     if not waste:
         print("nothing to remove")
         return
-    for path in waste:
-        print(path.relative_to(held.root))
-    print(f"{len(waste)} paths, {sum(map(store.size, waste)) / 1e9:.2f} GB")
-    if not options.yes and input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise runner.Refused("nothing was removed")
+    _ask(waste, options.yes)
     for path in waste:
         store.remove(path)
     print("removed")
+
+
+def _ask(paths: Sequence[Path], yes: bool) -> None:
+    """Name what is to be removed, and go on only if that is wanted."""
+    for path in paths:
+        print(path)
+    print(f"{len(paths)} paths, {sum(map(store.size, paths)) / 1e9:.2f} GB")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise runner.Refused("nothing was removed: nobody is there to ask, so say --yes")
+    if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise runner.Refused("nothing was removed")
 
 
 def _about(record: dict[str, Any]) -> str:
@@ -174,8 +184,13 @@ def _twins(options: argparse.Namespace) -> None:
 
 
 def _clean(options: argparse.Namespace) -> None:
-    for path in runner.clean(everything=options.all):
-        print(f"removed {path}")
+    paths = runner.written(everything=options.all)
+    if not paths:
+        print("nothing to remove")
+        return
+    _ask(paths, yes=options.yes or not options.all)  # all but results and assets is soon made anew
+    runner.remove(paths)
+    print("removed")
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -199,46 +214,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pi_lib", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name, do, text):
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name, do, text, among=commands):
+        sub = among.add_parser(name, help=text, description=text)
         sub.set_defaults(do=do)
         return sub
 
-    run = command("run", _run, "execute the notebooks with papermill into book/executed")
-    profiles = ", ".join(runner.PROFILES)
-    run.add_argument("--profile", default="quick", help=f"one of {profiles} (default: quick)")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time")
-    run.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="only these, by name or number"
-    )
-    run.add_argument(
-        "-p",
-        dest="parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a notebook parameter (may be repeated)",
-    )
+    _add_run(command("run", _run, "execute the notebooks with papermill into book/executed"))
     command("build", _build, "render the executed notebooks and the prose as HTML, strictly")
     assets = command("assets", _assets, "fetch data and weights, checksums verified")
     assets.add_argument("--data", metavar="DIR", help="a folder of yours to look in first")
-    study = command("study", _study, "compute the cells of a grid file, going on where it stopped")
-    study.add_argument("--grid", required=True, metavar="FILE", help="YAML; see notebooks/grids")
-    study.add_argument("--profile", help="in place of the file's, such as full on a GPU")
-    study.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
-    study.add_argument(
-        "--scheduler", metavar="ADDRESS", help="compute on this Dask cluster; N steps under way"
+    _add_study(
+        command("study", _study, "compute the cells of a grid file, going on where it stopped")
     )
-    study.add_argument(
-        "--resources",
-        action="append",
-        default=[],
-        metavar="NAME=NUMBER",
-        help="what a step takes of a cluster's worker, such as GPU=1",
-    )
-    study.add_argument("--record", metavar="FOLDER", help="write a file for each computed cell")
-    study.add_argument("--minutes", type=float, help="stop after so long; what is done is kept")
-    study.add_argument("--dry-run", action="store_true", help="only say what is stored")
     of_store = commands.add_parser("store", help="list, verify, show and remove stored results")
     of_store = of_store.add_subparsers(metavar="ACTION", required=True)
     for name, do, text in (
@@ -247,8 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         ("show", _store_show, "where one entry comes from"),
         ("prune", _store_prune, "remove what no specification needs; asks first"),
     ):
-        action = of_store.add_parser(name, help=text, description=text)
-        action.set_defaults(do=do)
+        action = command(name, do, text, of_store)
         action.add_argument("--store", metavar="DIR", help="default: results in PI_LIB_HOME")
         if name == "show":
             action.add_argument("entry", metavar="ID", help="its hex digits, or the first of them")
@@ -257,9 +243,39 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("--yes", action="store_true", help="do not ask")
     command("twins", _twins, "make the .ipynb twins of the notebooks, or bring them up to date")
     clean = command("clean", _clean, "remove executed copies, twins and the built book")
-    clean.add_argument("--all", action="store_true", help="also stored results and fetched assets")
+    clean.add_argument("--all", action="store_true", help="also results and assets; asks first")
+    clean.add_argument("--yes", action="store_true", help="do not ask")
     command("list", _list, "list the notebooks, how they stand, and their parameters")
     return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    profiles = ", ".join(runner.PROFILES)
+    parser.add_argument("--profile", default="quick", help=f"one of {profiles} (default: quick)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="only these, by name or number"
+    )
+    parser.add_argument(
+        "-p", dest="parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="set a notebook parameter (may be repeated)",
+    )  # fmt: skip
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--grid", required=True, metavar="FILE", help="YAML; see notebooks/grids")
+    parser.add_argument("--profile", help="in place of the file's, such as full on a GPU")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="compute on this Dask cluster; N steps under way"
+    )
+    parser.add_argument(
+        "--resources", action="append", default=[], metavar="NAME=NUMBER",
+        help="what a step takes of a cluster's worker, such as GPU=1",
+    )  # fmt: skip
+    parser.add_argument("--record", metavar="FOLDER", help="write a file for each computed cell")
+    parser.add_argument("--minutes", type=float, help="stop after so long; what is done is kept")
+    parser.add_argument("--dry-run", action="store_true", help="only say what is stored")
 
 
 if __name__ == "__main__":

@@ -417,14 +417,14 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     preserved, n = knowledge.preserved, knowledge.n
     other = normalised(scratch, knowledge.tau)
 
-    def found(terms: Tensor) -> Tensor:
+    def strength_in(terms: Tensor) -> Tensor:
         return sum_by_order(shared(preserved, terms).abs(), knowledge.orders, n)
 
     return Learned(
-        found=found(other),
+        found=strength_in(other),
         preserved=knowledge.strength("preserved"),
         chance=chance_overlap(preserved, other, n),
-        second_runs=[found(terms) for terms in knowledge.second_runs],
+        second_runs=[strength_in(terms) for terms in knowledge.second_runs],
     )
 
 
@@ -525,7 +525,7 @@ def hard_to_learn(
     note = f"{terms.shape[1]} of {len(runs[0])} samples move" * (terms.shape[1] < len(runs[0]))
     counts, weights = _resamples(terms.shape[1], len(finetuned), len(scratch), resample_runs)
     curves = {
-        part: _found_again(
+        part: _shares_in_others(
             [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n,
             counts, *weights,
         )
@@ -563,7 +563,7 @@ def _resamples(samples: int, finetuned: int, scratch: int, resample_runs: bool |
     return counts, tuple(weights)
 
 
-def _found_again(parts, finetuned, scratch, n, counts, own, other) -> tuple[np.ndarray, ...]:
+def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple[np.ndarray, ...]:
     """Shares of a part in scratch, in second runs, by chance in scratch: (1 + N,) each.
 
     `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run; `own` and `other`

@@ -298,10 +298,9 @@ class LabelMapPlayers:
             raise ValueError("the label map holds no player: every element is background (-1)")
         for sample, labels in enumerate(owner if per_sample else owner[None]):
             if empty := sorted(set(range(self.n)) - set(labels.unique().tolist())):
-                where = f" of sample {sample}" if per_sample else ""
+                where = f" of sample {sample} of {len(owner)}" if per_sample else ""
                 raise ValueError(
                     f"players {empty} own no element of the label map{where}; number them 0..n-1"
-                    + ", the same n in every sample" * bool(per_sample)
                 )
         self.owner = torch.where(owner < 0, self.n + (background == "mask"), owner)
         self.baseline, self.per_sample = torch.as_tensor(baseline), per_sample
@@ -348,12 +347,12 @@ class LabelMapPlayers:
                 f"{len(self.owner)} label maps for {len(inputs)} samples; place them together"
             )
         if not _lies_on(shape, inputs):
-            hint = each and _lies_on(tuple(self.owner.shape[1:]), inputs)
+            hint = ""
+            if each and _lies_on(tuple(self.owner.shape[1:]), inputs):
+                hint = ". For one map per sample pass per_sample=True"
             raise ValueError(
                 f"the label map of shape {shape} does not lie on inputs of shape "
-                f"{tuple(inputs.shape[1:])}: players would be outside the input"
-                + ". For one map per sample pass per_sample=True"
-                * hint
+                f"{tuple(inputs.shape[1:])}: players would be outside the input{hint}"
             )
         if self.per_sample is None and each and _lies_on(shape[1:], inputs) and len(inputs) > 1:
             raise ValueError(

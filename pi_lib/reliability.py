@@ -294,16 +294,16 @@ def yardstick(
         products = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
         for group, some in (orders or order_groups(products.n)).items():
             moments = products.moments(some, centred)
-            found = [("reliability", arm, "", moments.reliability(arm)) for arm in arms]
-            found += [
+            estimates = [("reliability", arm, "", moments.reliability(arm)) for arm in arms]
+            estimates += [
                 ("similarity", *pair, moments.similarity(*pair)) for pair in combinations(arms, 2)
             ]
             if {"probe", "finetuned", "scratch"} <= set(arms):
                 parts = vars(moments.origins()).items()
-                found += [(part, "finetuned", "", estimate) for part, estimate in parts]
+                estimates += [(part, "finetuned", "", estimate) for part, estimate in parts]
             rows += [
                 {"basis": basis, "orders": group, "quantity": q, "first": a, "second": b} | vars(x)
-                for q, a, b, x in found
+                for q, a, b, x in estimates
             ]
     return pd.DataFrame(rows)
 
@@ -323,15 +323,16 @@ class Approach:
         Length of the straight way from start to end over the length of the way taken, both of
         what replicates of the run share: 1 is straight. Not measurable without replicates, whose
         noise looks like detours.
-    curves : (1 + N, T) float64
-        The similarities, then those of N resamples; two approaches of the same samples are
-        resampled alike.
+    curves, ratios : (1 + N, T) and (1 + N,) float64
+        Similarities and directness, then those of N resamples; two approaches of the same samples
+        are resampled alike.
     """
 
     steps: list[int]
     similarity: list[Estimate]
     directness: Estimate
     curves: np.ndarray
+    ratios: np.ndarray
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per checkpoint: step, value, low, high, note."""
@@ -350,7 +351,8 @@ class Approach:
         Examples
         --------
         >>> half = np.array([[0.0, 0.4, 0.8]])
-        >>> Approach([0, 10, 30], [], Estimate.unmeasurable(""), half).steps_to(0.5).value
+        >>> run = Approach([0, 10, 30], [], Estimate.unmeasurable(""), half, half[:, 0])
+        >>> run.steps_to(0.5).value
         10.0
         """
         return Estimate.of(*_split(self._steps_to(share)), self._note())
@@ -363,12 +365,26 @@ class Approach:
         ValueError
             If the two are of other numbers of samples, and so not paired.
         """
+        gap = other._steps_to(share) - self._paired(other)._steps_to(share)
+        return Difference.of(*_split(gap), self._note() or other._note())
+
+    def more_direct_than(self, other: "Approach") -> Difference:
+        """Directness of this run minus that of `other`, paired by sample.
+
+        Raises
+        ------
+        ValueError
+            As `sooner_than`.
+        """
+        gap = self._paired(other).ratios - other.ratios
+        return Difference.of(*_split(gap), self.directness.note or other.directness.note)
+
+    def _paired(self, other: "Approach") -> "Approach":
         if self.curves.shape[0] != other.curves.shape[0]:
             raise ValueError(
                 "one of the two has too few samples for an interval: nothing is paired"
             )
-        gap = other._steps_to(share) - self._steps_to(share)
-        return Difference.of(*_split(gap), self._note() or other._note())
+        return self
 
     def _steps_to(self, share: float) -> np.ndarray:
         return steps_to_share(self.steps, self.curves, share)
@@ -416,19 +432,21 @@ def approach(
     last = len(steps) - 1
     run, others = np.arange(len(steps)), last + 1 + np.arange(len(ends))
     ends_shared = moments.shared(np.append(last, others))
-    note = arms.note or moments.nothing_shared(ends_shared, "the ends")
+    nothing = moments.nothing_shared(ends_shared, "the ends")
     products = moments.products
     with np.errstate(divide="ignore", invalid="ignore"):
         curves = products[:, run][:, :, others].mean(-1) / np.sqrt(
             products[:, run, run] * np.where(ends_shared > 0, ends_shared, np.nan)[:, None]
         )
-    if note and note != arms.note:
+    if nothing:
         curves = np.full_like(curves, np.nan)
+    ratios, note = _directness([checkpoints, *replicates], arms, orders)
     return Approach(
         steps,
-        [Estimate.of(*_split(curve), note or _still(curve)) for curve in curves.T],
-        _directness([checkpoints, *replicates], arms, orders),
+        [Estimate.of(*_split(x), nothing or _still(x) or arms.note) for x in curves.T],
+        Estimate.of(*_split(ratios), note or arms.note),
         curves,
+        ratios,
     )
 
 
@@ -727,12 +745,12 @@ class Moments:
 
     def similarities(self, first: str, second: str) -> tuple[np.ndarray, str]:
         """Of all samples and of each resample; why they are not measurable, if so."""
-        cross, one, other = self.shared(first, second), self.shared(first), self.shared(second)
-        least = np.minimum(one, other)
+        cross, xx, yy = self.shared(first, second), self.shared(first), self.shared(second)
+        least = np.minimum(xx, yy)
         with np.errstate(divide="ignore", invalid="ignore"):
             # where nothing is reproducible the quotient has no bound
-            rho = np.where(least > 0, cross / np.sqrt(one * other), np.sign(cross) * np.inf)
-        note = self.nothing_shared(one, first) or self.nothing_shared(other, second)
+            rho = np.where(least > 0, cross / np.sqrt(xx * yy), np.sign(cross) * np.inf)
+        note = self.nothing_shared(xx, first) or self.nothing_shared(yy, second)
         return np.where(np.isnan(least), np.nan, rho), note
 
     def nothing_shared(self, shared: np.ndarray, arm: str) -> str:
@@ -766,27 +784,25 @@ class Moments:
 
 def _directness(
     runs: Sequence[Sequence[Interactions]], arms: Arms, orders: Collection[int] | None
-) -> Estimate:
-    """Straight way over way taken, of what the runs share; each in units of its own end."""
+) -> tuple[np.ndarray, str]:
+    """Straight way over way taken, of what runs share, each in units of its own end; why not."""
+    unknown = np.full(len(arms.counts), np.nan)
     if len(runs) < 2:
-        return Estimate.unmeasurable(
+        return unknown, (
             "one run: its noise cannot be told from detours; give replicates of its checkpoints"
         )
-    everyone = [run for checkpoints in runs for run in checkpoints]
-    check_comparable(*everyone)
-    ways = torch.stack(
-        [torch.stack([run.v.double() for run in checkpoints]) for checkpoints in runs]
-    )
-    ends = torch.tensor([checkpoints[-1].scale for checkpoints in runs])
-    ways = ways / ends[:, None, None, None].to(ways)  # (runs, T, B, values)
-    moves = torch.cat([ways.diff(dim=1), ways[:, -1:] - ways[:, :1]], 1)
+    check_comparable(*(run for checkpoints in runs for run in checkpoints))
+    values = torch.stack([torch.stack([run.v.double() for run in way]) for way in runs])
+    values = values / torch.tensor([way[-1].scale for way in runs])[:, None, None, None].to(values)
+    # (runs, T, B, values): from each checkpoint to the next, then from the first to the last
+    legs = torch.cat([values.diff(dim=1), values[:, -1:] - values[:, :1]], 1)
     if arms.coalitions is None:
-        inner = inner_products(moves.flatten(0, 1), arms.n, basis=arms.basis)
-        some = arms.checked(orders)
-        inner = inner.sum(1) if some is None else inner[:, some].sum(1)
+        inner = inner_products(legs.flatten(0, 1), arms.n, basis=arms.basis)
+        chosen = arms.checked(orders)
+        inner = inner.sum(1) if chosen is None else inner[:, chosen].sum(1)
     else:
-        inner = sampled_products(moves.flatten(0, 1), arms.coalitions, arms.checked(orders))
-    samples, parts = len(inner), moves.shape[1]
+        inner = sampled_products(legs.flatten(0, 1), arms.coalitions, arms.checked(orders))
+    samples, parts = len(inner), legs.shape[1]
     inner = inner.reshape(samples, len(runs), parts, len(runs), parts)
     pairs = list(combinations(range(len(runs)), 2))
     squares = np.mean([np.einsum("bii->bi", inner[:, r, :, s]) for r, s in pairs], 0)
@@ -795,9 +811,9 @@ def _directness(
     lengths = np.sign(squares) * np.sqrt(abs(squares))
     straight, taken = lengths[:, -1], lengths[:, :-1].sum(1)
     if not np.quantile(straight[1:] if len(straight) > 1 else straight, TAIL) > 0:
-        return Estimate.unmeasurable("the runs share no way from start to end")
+        return unknown, "the runs share no way from start to end"
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Estimate.of(*_split(np.where(taken > 0, straight / taken, np.nan)), arms.note)
+        return np.where(taken > 0, straight / taken, np.nan), ""
 
 
 def _split(values: np.ndarray) -> tuple[float, np.ndarray]:

@@ -197,7 +197,10 @@ def bootstrap(
             f"{[array.shape[0] if array.ndim == 1 else array.shape for array in arrays]}"
         )
     arrays = np.stack(arrays)
-    arrays = arrays[:, ~np.isnan(arrays).any(0)]
+    measured = ~np.isnan(arrays).any(0)
+    left_out = int((~measured).sum())
+    note = f"{left_out} of {len(measured)} samples have no value" if left_out else ""
+    arrays = arrays[:, measured]
     if arrays.shape[1] == 0:
         return Estimate.unmeasurable("no sample has a value")
     value = float(statistic(*arrays, axis=-1))
@@ -215,7 +218,7 @@ def bootstrap(
             vectorized=True,
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
+    return Estimate(value, float(interval.low), float(interval.high), note)
 
 
 def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -480,8 +483,3 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     if len(x) < FEWEST_CELLS:
         return Estimate.unmeasurable(f"{len(x)} cells: a correlation needs {FEWEST_CELLS}")
     return bootstrap(np.asarray(x), np.asarray(y), statistic=spearman)
-
-
-def accuracy_estimate(accuracy: float, tested: int) -> Estimate:
-    """`proportion` from a rate."""
-    return proportion(round(accuracy * tested), tested)

@@ -1,4 +1,4 @@
-"""v(x_T) for coalitions, every one or some, of a batch of samples: the engine that runs the model.
+"""What is asked of a model's output: from outputs and what is true of the samples to values.
 
 The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
 (arXiv 2410.08455, section 3), computed from logits and never through p, which saturates. What a
@@ -29,7 +29,8 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     Returns
     -------
     (...) float
-        In nats, in the precision of `logits`.
+        In nats; float64 for logits of less than 32 bits, whose rounding is as large as what
+        players do, else in the precision of `logits`.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     >>> log_odds(torch.tensor([[2., 0.]]), torch.tensor([0]))
     tensor([2.])
     """
-    labels = torch.as_tensor(labels, device=logits.device)
+    labels, logits = torch.as_tensor(labels), _wide(logits)
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"expected logits (..., C) and labels (...); got {tuple(logits.shape)} and "
@@ -55,6 +56,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
             f"labels {labels.min().item()}..{labels.max().item()} for a model with "
             f"{classes} output(s); expected 0..{max(classes, 2) - 1}"
         )
+    labels = labels.to(logits.device, non_blocking=True)  # checked where they lay: no wait
     if classes == 1:
         return torch.where(labels == 1, logits[..., 0], -logits[..., 0])
     index = labels.long()[..., None]
@@ -136,6 +138,7 @@ def box_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     """
     from torchvision.ops import box_iou
 
+    outputs = _wide(outputs)
     labels = torch.as_tensor(labels, device=outputs.device).to(outputs.dtype)
     if outputs.ndim != 3 or outputs.shape[-1] < 5 or labels.shape != (len(outputs), 5):
         raise ValueError(
@@ -186,13 +189,17 @@ def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
     >>> negative_error(torch.tensor([[1.5], [2.0]]), torch.tensor([1.0, 2.0]))
     tensor([-0.2500, -0.0000])
     """
-    targets = torch.as_tensor(targets, device=outputs.device)
+    outputs, targets = _wide(outputs), torch.as_tensor(targets, device=outputs.device)
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"expected outputs and targets of the same shape; got {tuple(outputs.shape)} and "
             f"{tuple(targets.shape)}"
         )
     return -(outputs - targets.reshape(outputs.shape)).square().reshape(len(outputs), -1).sum(1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.double() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _in_region(labels: Tensor, shape: tuple[int, int]) -> Tensor:

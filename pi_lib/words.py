@@ -370,7 +370,9 @@ class WordPlayers:
         if len(words) < self.n:
             return []
         firsts = [words[chunk[0]].positions[0] for chunk in in_chunks(len(words), self.n)]
-        bounds = [0, *firsts[1:], tokens[-1].position + 1]
+        in_words = {position for group in words for position in group.positions}
+        bounds = [0, *(_opening(tokens, parts, in_words, first) for first in firsts[1:])]
+        bounds.append(tokens[-1].position + 1)
         chunks = []
         for low, high in pairwise(bounds):
             mine = [token for token in tokens if low <= token.position < high]
@@ -506,6 +508,26 @@ def _groups(
             groups[group_of[own[0]]].positions.append(token.position)
             missing[group_of[own[0]]] -= 1
     return [group for i, group in groups.items() if group.positions and not missing[i]]
+
+
+def _opening(tokens: list[_Token], parts, in_words: set[int], first: int) -> int:
+    """Where what stands directly before a word starts, as an opening bracket or quotation mark.
+
+    `first` is the position of the word's first token, and so is the result of one of a token.
+    """
+    index = next(i for i, token in enumerate(tokens) if token.position == first)
+    opening = first
+    while index > 0:
+        before, token = tokens[index - 1], tokens[index]
+        if (before.part, before.end) != (token.part, token.start) or (
+            parts[token.part][token.start : token.start + 1].isspace()
+        ):
+            opening = token.position  # a space is before it
+            break
+        if before.position in in_words:
+            break  # no space between two words: what is between them stays with the first
+        index -= 1
+    return opening
 
 
 def _beside_tokens(made: Mapping) -> dict[str, Tensor]:

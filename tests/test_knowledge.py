@@ -34,7 +34,7 @@ from pi_lib.knowledge import (
 )
 
 HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/games").glob("*.npz"))
+GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
 REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
@@ -244,7 +244,7 @@ def test_chance_has_no_more_than_chance():
 def test_recorded_games_give_the_papers_shares(path):
     games = np.load(path)
     runs = {
-        name: Interactions.from_values(torch.from_numpy(games[name]))
+        name.removeprefix("drawn/"): Interactions.from_values(torch.from_numpy(games[name]))
         for name in games.files
         if name != "about" and "@" not in name
     }
@@ -374,7 +374,7 @@ def test_bootstrap_of_little():
     assert str(bootstrap(torch.tensor([2.0]))) == "2.00 (no interval)"
     assert np.isnan(bootstrap(torch.tensor([])).value)
     with_gap = bootstrap(np.array([1.0, np.nan, 3.0]))
-    assert with_gap.value == 2
+    assert with_gap.value == 2 and with_gap.note == "1 of 3 samples have no value"
     same = [bootstrap(np.arange(9.0)) for _ in range(2)]
     assert same[0] == same[1]
     assert bootstrap(np.arange(9.0) + 1).compared_with(0) == "above"
@@ -388,5 +388,21 @@ def test_results_that_do_not_belong_together_are_refused():
         jaccard(random(1), random(1, n=3))
     with pytest.raises(ValueError, match="extract both models on the same samples"):
         learned_by_scratch(compare(random(1), random(2)), random(1, samples=3))
+    v = random(1).v
+    made = {"value": "log_odds", "baseline": "mean", "background": "keep", "precision": "float32"}
+    first = Interactions.from_values(v, meta=made)
+    for what, other in (
+        ("labels", {"labels": [1, 2, 3, 4]}),
+        *((key, {"meta": made | {key: "other"}}) for key in made),
+    ):
+        second = Interactions.from_values(v, **({"meta": made} | other))
+        for comparison in (compare, jaccard, only_scratch, jaccard_share):
+            with pytest.raises(ValueError, match=f"differ in {what}"):
+                comparison(first, second)
+        with pytest.raises(ValueError, match=f"differ in {what}"):
+            learned_by_scratch(compare(first, first), second)
+        with pytest.raises(ValueError, match=f"differ in {what}"):
+            hard_to_learn([first], [random(2), random(3)], [second])
+    compare(first, Interactions.from_values(v, meta={"value": "log_odds"}))  # the rest is not known
     with pytest.raises(ValueError, match="ascending steps"):
         trajectory([random(1), random(2)], random(2), [7, 0])

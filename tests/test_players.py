@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_lib import LabelMapPlayers, PatchPlayers, WordPlayers
-from pi_lib.study import backbones
+from pi_lib import LabelMapPlayers, PatchPlayers, Placement, coalition_values
+from pi_lib.coalitions import membership
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -91,40 +91,141 @@ def test_label_maps_and_masks_agree():
         assert placement.owner[0, 0].tolist() == [[0, 0, 3], [1, 1, 2]]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return backbones.tokenizer("minilm")
+def test_the_draws_that_records_rest_on_stay():
+    """Drawn by commit a695a64: what is recorded of a sample stays of these players."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 16, 16, generator=g)
+    central, whole = PatchPlayers(n=5, seed=2), PatchPlayers(grid=4, n=5, region="all")
+
+    def drawn(players, images, ids=None):
+        return [" ".join(placement.names) for placement in players.place(images, ids)]
+
+    assert drawn(central, images) == ["r3c4 r4c1 r5c5 r5c6 r6c1", "r1c1 r1c6 r3c4 r5c6 r6c6"]
+    assert drawn(central, images, [0, 17]) == [
+        "r1c4 r2c3 r2c5 r3c3 r5c3",
+        "r1c2 r4c1 r4c4 r6c4 r6c6",
+    ]
+    assert drawn(whole, images.double()) == ["r0c0 r0c1 r1c0 r1c2 r2c1", "r0c1 r0c3 r2c1 r3c2 r3c3"]
+    assert drawn(whole, images, [0, 17]) == ["r1c0 r1c3 r2c0 r2c2 r3c3", "r0c0 r1c0 r1c3 r2c3 r3c1"]
 
 
-def test_words_are_masked_whole(tokenizer):
-    text = "The unbelievably drab film isn't good."
-    (placement,) = WordPlayers(tokenizer, n=4).place([text])
-    content = ["unbelievably", "drab", "film", "isn't", "good"]
-    assert len(placement.names) == 4
-    assert placement.names == [word for word in content if word in placement.names]
-    tokens = tokenizer.convert_ids_to_tokens(placement.inputs[0].tolist())
-    for player, name in enumerate(placement.names):
-        pieces = [
-            t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == player
-        ]
-        assert "".join(p.removeprefix("##") for p in pieces) == name.lower()
-    kept = [t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == 4]
-    assert kept[0] == "[CLS]" and kept[-1] == "[SEP]" and "the" in kept
-    assert placement.baseline == tokenizer.mask_token_id
+@pytest.mark.parametrize("region", ["central", "all"])
+def test_without_n_every_patch_of_the_region_is_a_player(region):
+    players = PatchPlayers(grid=5, n=None, region=region)
+    placement, other = players.place(torch.rand(2, 3, 31, 32))
+    assert players.n == len(placement.names) == {"central": 9, "all": 25}[region]
+    assert torch.equal(placement.owner, other.owner)  # no draw
+    named = PatchPlayers(grid=5, n=players.n, region=region).place(torch.rand(1, 3, 31, 32))[0]
+    assert torch.equal(placement.owner, named.owner) and placement.names == named.names
+    owned = placement.owner < players.n
+    assert owned.all() if region == "all" else 0 < owned.double().mean() < 1
 
 
-def test_special_tokens_stay_when_the_background_is_masked(tokenizer):
-    (placement,) = WordPlayers(tokenizer, n=2, background="mask").place(["the drab film was drab"])
-    owner = placement.owner[0].tolist()
-    assert owner[0] == owner[-1] == 2 and 3 in owner
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("baseline", ["mean", "zero", "blur"])
+def test_images_of_half_precision(dtype, baseline):
+    """Players as of the same sample in float32, and the baseline as exact as the type allows."""
+    half = IMAGES.to(dtype)
+    players = PatchPlayers(grid=4, n=3, baseline=baseline)
+    for ids in (None, [0, 1, 2]):
+        for got, exact in zip(
+            players.place(half, ids), players.place(half.float(), ids), strict=True
+        ):
+            assert got.inputs.dtype == got.baseline.dtype == dtype
+            assert torch.equal(got.baseline, exact.baseline.to(dtype))
+            assert ids is None or torch.equal(got.owner, exact.owner)
+    first, again = players.place(half)[0], players.place(half.clone())[0]
+    assert torch.equal(first.owner, again.owner)  # the content is the id
+
+    def model(x):
+        assert x.dtype == dtype
+        return torch.stack([x.float().mean((1, 2, 3)), torch.zeros(len(x))], 1)
+
+    assert coalition_values(model, half, [0, 0, 0], players).isfinite().all()
 
 
-def test_stop_words_and_cut_words_are_no_players(tokenizer):
-    players = WordPlayers(tokenizer, n=3)
-    assert not players.fits("it was the best of them") and players.fits("great moving drab film")
-    assert [w[0] for w in players.content_words("It is not a Good film")] == ["not", "Good", "film"]
-    short = WordPlayers(tokenizer, n=3, max_length=4)
-    assert not short.fits("great moving film")
+def test_a_blur_as_wide_as_the_image():
+    blurred = PatchPlayers(grid=2, n=4, region="all", baseline="blur").place(IMAGES)[0].baseline
+    assert blurred.std() < IMAGES[0].std() / 4
+
+
+MAPS = torch.tensor([[[0, 0, 1], [1, 1, -1]], [[1, 0, 0], [-1, -1, 0]], [[1, 1, 1], [0, 1, 1]]])
+
+
+def test_a_label_map_for_each_sample():
+    images = torch.rand(3, 3, 2, 3)
+    players = LabelMapPlayers(MAPS, 0.5, per_sample=True, background="mask", names=["a", "b"])
+    placements = players.place(images)
+    for placement, image, labels in zip(placements, images, MAPS, strict=True):
+        (alone,) = LabelMapPlayers(labels, 0.5, background="mask").place(image[None])
+        assert torch.equal(placement.owner, alone.owner) and placement.owner.shape == (1, 1, 2, 3)
+        assert torch.equal(placement.inputs[0], image) and placement.names == ["a", "b"]
+    masks = torch.stack([MAPS == 0, MAPS == 1], 1)
+    from_masks = LabelMapPlayers.from_masks(masks, per_sample=True, background="mask")
+    for one, other in zip(from_masks.place(images), placements, strict=True):
+        assert torch.equal(one.owner, other.owner)
+    sums = coalition_values(
+        lambda x: torch.stack([x.sum((1, 2, 3)), torch.zeros(len(x))], 1),
+        images,
+        [0, 0, 0],
+        LabelMapPlayers(MAPS, 0.0, per_sample=True, background="mask"),
+    )
+    by_player = torch.stack([(images.sum(1) * (MAPS == i)).sum((1, 2)) for i in (0, 1)], 1)
+    torch.testing.assert_close(sums, by_player.double() @ membership(2).double().T)
+
+
+def test_labels_that_could_be_one_map_or_several_are_refused():
+    images = torch.rand(3, 3, 2, 3)
+    with pytest.raises(ValueError, match="one map for all, or 3 maps.*per_sample=False or True"):
+        LabelMapPlayers(MAPS).place(images)  # as many maps as channels
+    with pytest.raises(ValueError, match="one map for all, or 2 maps"):
+        LabelMapPlayers(torch.tensor([[0, 1, 1], [1, 0, 0]])).place(torch.rand(2, 2, 3))
+    channels = LabelMapPlayers(MAPS, per_sample=False).place(images)
+    expected = torch.where(MAPS < 0, 2, MAPS)[None]
+    assert all(torch.equal(placement.owner, expected) for placement in channels)
+    with pytest.raises(ValueError, match="does not lie on.*pass per_sample=True"):
+        LabelMapPlayers(MAPS).place(torch.rand(3, 1, 2, 3))
+    one_image = LabelMapPlayers(MAPS[:1]).place(torch.rand(1, 1, 2, 3))[0]  # both say the same
+    assert one_image.owner.tolist() == [[[[0, 0, 1], [1, 1, 2]]]]
+
+
+def test_further_inputs_travel_unmasked_with_their_sample():
+    ages, places = torch.tensor([30.0, 40.0, 50.0]), torch.rand(3, 2, 5)
+    seen = []
+
+    def model(x, age, place):
+        seen.append((age, place))
+        assert len(age) == len(place) == len(x)
+        return torch.stack([age + 0 * x.mean((1, 2, 3)), torch.zeros(len(x))], 1)
+
+    for players in (
+        PatchPlayers(grid=4, n=2, others={"age": ages, "place": places}),
+        LabelMapPlayers(
+            torch.arange(256).view(16, 16) // 128, others={"age": ages, "place": places}
+        ),
+    ):
+        values = coalition_values(model, IMAGES, [0, 0, 0], players)
+        torch.testing.assert_close(values, ages[:, None].double().expand(3, 4))
+        (first, _, third) = players.place(IMAGES)
+        assert first.others["age"].tolist() == [30.0]
+        assert torch.equal(third.others["place"], places[2:])
+        with pytest.raises(ValueError, match=r"others\['age'\] has 3 rows for 2 samples"):
+            players.place(IMAGES[:2])
+    assert {row.tolist() == places[0].tolist() for _, batch in seen[:1] for row in batch} == {True}
+
+
+def test_names_stay_as_they_are():
+    names = ["$x_1$", "<b>&amp;", "a_b", "*"]
+    players = LabelMapPlayers(torch.arange(4), names=names)
+    assert players.place(torch.rand(1, 4))[0].names == names
+
+
+def test_a_placement_has_no_empty_player():
+    tokens, owner = torch.zeros(1, 3), torch.tensor([[0, 2, 2]])
+    with pytest.raises(ValueError, match="players .'film'. own no element"):
+        Placement(tokens, owner, torch.tensor(0.0), ["great", "film"])
+    with pytest.raises(ValueError, match=r"owners \[4\] are not of 2 players"):
+        Placement(tokens, torch.tensor([[0, 1, 4]]), torch.tensor(0.0), ["great", "film"])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +250,20 @@ def test_stop_words_and_cut_words_are_no_players(tokenizer):
             "outside the input",
         ),
         (lambda: LabelMapPlayers.from_masks(torch.ones(2, 3)), r"players \[0, 1\] overlap"),
+        (lambda: PatchPlayers(grid=3, region="all"), "n=10 players.*or n=None for all of them"),
+        (
+            lambda: PatchPlayers(others={"age": [1, 2]}),
+            r"others\['age'\] is list; expected a tensor",
+        ),
+        (lambda: LabelMapPlayers(torch.tensor([0, 1]), per_sample=True), "a map for each sample"),
+        (
+            lambda: LabelMapPlayers(torch.tensor([[0, 1], [0, 0]]), per_sample=True),
+            r"players \[1\] own no element of the label map of sample 1",
+        ),
+        (
+            lambda: LabelMapPlayers(MAPS, per_sample=True).place(torch.rand(2, 2, 3)),
+            "3 label maps for 2 samples",
+        ),
         (
             lambda: LabelMapPlayers.from_masks(torch.tensor([[1, 0], [0, 0]])),
             r"players \[1\] own no",
@@ -158,10 +273,3 @@ def test_stop_words_and_cut_words_are_no_players(tokenizer):
 def test_bad_players_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_bad_sentences_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="sample 1 has 1 content words, fewer than the n=2"):
-        WordPlayers(tokenizer, n=2).place(["good drab film", "the film"])
-    with pytest.raises(ValueError, match="list of sentences"):
-        WordPlayers(tokenizer, n=2).place("good drab film")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pi_lib import Interactions, and_transform
+from pi_lib import Interactions, LabelMapPlayers, and_transform, extract
 from pi_lib.coalitions import membership, order
 from pi_lib.reliability import (
     Arms,
@@ -25,7 +25,7 @@ from pi_lib.reliability import (
 from pi_lib.transforms import walsh_inverse, walsh_transform
 
 HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/games").glob("*.npz"))
+GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
 REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
@@ -48,11 +48,11 @@ def recorded(path):
     games = np.load(path)
     about, arms = json.loads(bytes(games["about"])), {}
     for name in games.files:
-        if name != "about" and "@" not in name:
+        if name.startswith("drawn/") and "@" not in name:
             made = Interactions.from_values(
                 torch.from_numpy(games[name]), labels=about["labels"], ids=about["ids"]
             )
-            arms.setdefault(name.rstrip("123"), []).append(made)
+            arms.setdefault(name.removeprefix("drawn/").rstrip("123"), []).append(made)
     return arms
 
 
@@ -291,6 +291,7 @@ def test_standing_still_wins_nothing():
 
 
 def test_directness_leaves_the_noise_of_runs_out():
+    ways = []
     straight = [(0.0, 0.0), (0.4, 0.0), (0.7, 0.0), (2.0, 0.0)]
     corner = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
     for at, expected in ((straight, 1.0), (corner, np.sqrt(2) / 2)):
@@ -304,9 +305,15 @@ def test_directness_leaves_the_noise_of_runs_out():
         found = approach(paths[0], ends, steps, replicates=paths[1:]).directness
         assert found.value == pytest.approx(expected, abs=0.04)
         assert found.low - 0.02 < expected < found.high + 0.02
+        ways.append(approach(paths[0], ends, steps, replicates=paths[1:]))
         alone = approach(paths[0], ends, steps).directness
         assert str(alone) == "not measurable" and "replicates" in alone.note
-    noise = [[Interactions.from_values(random([t, k], 60, 32)) for t in range(3)] for k in range(2)]
+    gap = ways[0].more_direct_than(ways[1])
+    assert gap.compared_with(0) == "above" and gap.p < 0.01
+    assert gap.value == pytest.approx(ways[0].directness.value - ways[1].directness.value)
+    noise = [
+        [Interactions.from_values(random([7 + t, k], 60, 32)) for t in range(3)] for k in range(2)
+    ]
     ends = [Interactions.from_values(random(9, 60, 32))]
     assert not approach(noise[0], ends, [0, 1, 2], replicates=noise[1:]).directness.measurable
 
@@ -401,6 +408,36 @@ def test_random_coalitions_are_refused_what_they_cannot_tell():
         reliability([runs[0], drawn[1]])
     with pytest.raises(ValueError, match="coalitions"):
         reliability([drawn[0], sampled(runs, seed=2)[1]])
+
+
+def test_extracted_on_random_coalitions():
+    """As a user does it: 12 pixels are the players of small networks of two families."""
+    players, inputs = LabelMapPlayers(torch.arange(12), baseline=0.0), random(0, 30, 12).float()
+
+    def network(family, seed):
+        generator = torch.Generator().manual_seed(family)
+        weights = torch.randn(12, 8, generator=generator)
+        weights = weights + 0.4 * torch.randn(12, 8, generator=generator.manual_seed(100 + seed))
+        out = torch.randn(8, 2, generator=generator.manual_seed(family))
+        return lambda x: torch.tanh(x @ weights) @ out
+
+    exact, drawn = (
+        [
+            [
+                extract(network(family, 10 * family + k), inputs, [0] * 30, players, **how)
+                for k in (1, 2)
+            ]
+            for family in (1, 2)
+        ]
+        for how in ({}, {"method": "sampled", "budget": 400})
+    )
+    for orders in (None, [1], [1, 2]):
+        whole, part = (reliability(x[0], orders=orders) for x in (exact, drawn))
+        assert part.low < whole.value < part.high and whole.value == pytest.approx(
+            part.value, abs=0.1
+        )
+        whole, part = (similarity(*x, orders=orders) for x in (exact, drawn))
+        assert part.low < whole.value < part.high
 
 
 def test_approach_of_random_coalitions():

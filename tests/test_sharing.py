@@ -5,10 +5,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values
+from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, engine
 
 N = 8
 PLAYERS = PatchPlayers(grid=8, n=N, region="all")
+
+
+@pytest.fixture(autouse=True)
+def sharing_pays(monkeypatch):
+    """Whatever a clock would say of models as small as these."""
+    monkeypatch.setattr(engine, "WORTH_A_TRIAL", 0)
+    monkeypatch.setattr(engine._Sharing, "pays", lambda *_: True)
 
 
 class Counted(nn.Conv2d):
@@ -77,8 +84,8 @@ def test_shared_layers_run_on_few_inputs_and_change_nothing(batch_size, backgrou
     model = made(Net)
     shared, plain, rows = both(model, images(), players, batch_size=batch_size)
     torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
-    assert rows < 2 * 2**N / 2
-    assert model.stem.rows - rows == 2 * 2**N + 2
+    assert rows < 2 * 2**N * 0.75  # the first sample tries both ways
+    assert model.stem.rows - rows == 2 * 2**N + 4 + 2 * 8  # and those of checks
 
 
 def test_in_double_precision_they_are_equal():
@@ -100,7 +107,7 @@ def test_activations_and_formats(activation, channels_last):
     model = made(lambda: Net(first, activation()))
     shared, plain, rows = both(model, images(count=1))
     torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
-    assert rows < 2**N / 2
+    assert rows < 2**N * 0.75
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,7 @@ def test_what_depends_on_every_player_is_not_shared():
     model = made(lambda: Net(activation=Excitation()))
     shared, plain, rows = both(model, images(count=1))
     torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
-    assert rows < 2**N / 2  # up to there
+    assert rows < 2**N * 0.75  # up to there
 
 
 def test_sequences_of_any_dimension():

@@ -1,11 +1,20 @@
 """The engine against a mask loop written out, on models whose answers are known."""
 
+import threading
 from functools import partial
 
 import pytest
 import torch
 
-from pi_lib import LabelMapPlayers, PatchPlayers, WordPlayers, coalition_values, extract, log_odds
+from pi_lib import (
+    LabelMapPlayers,
+    PatchPlayers,
+    WordPlayers,
+    coalition_values,
+    engine,
+    extract,
+    log_odds,
+)
 from pi_lib.coalitions import coalition, membership
 from pi_lib.study import backbones
 
@@ -118,67 +127,106 @@ def test_memory_shortage_halves_the_batch():
     players = LabelMapPlayers(torch.arange(4), baseline=0.0)
     values = coalition_values(model, torch.ones(2, 4), [0, 0], players, batch_size=16)
     torch.testing.assert_close(values[1], membership(4).double().sum(-1))
-    assert sizes.count(16) == 1 and 2 in sizes  # learned once, for every later sample
+    assert sizes.count(8) == 1 and 2 in sizes  # learned once, for every later sample
 
 
-class Interrupted(torch.nn.Module):
-    """A model that is stopped at one of its forward passes, as Ctrl-C does."""
-
-    def __init__(self, model, stop=None):
-        super().__init__()
-        self.model, self.stop, self.forwards = model, stop, 0
-
-    def forward(self, x):
-        if self.forwards == self.stop:
-            raise KeyboardInterrupt
-        self.forwards += 1
-        return self.model(x)
+CHECKS = 4 + 2  # forward passes a run that look whether answers repeat, alone and in a batch
 
 
-def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path):
+def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path, monkeypatch):
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     model, other = image_model(), image_model(seed=1)
     for network in (model, other):
         network(images)
 
     def run(stop=None, model=model, labels=(0, 1, 2), seed=0, keep=tmp_path):
-        watched = Interrupted(model, stop).eval()
+        forwards = []
+
+        def watched(output, pick):
+            if len(forwards) == stop:
+                raise KeyboardInterrupt  # as Ctrl-C does
+            forwards.append(len(output))
+            return output
+
         players = PatchPlayers(grid=4, n=4, seed=seed)
-        v = coalition_values(watched, images, labels, players, share=False, batch_size=8, keep=keep)
-        return v, watched.forwards
+        with monkeypatch.context() as patch:  # not part of the model, or it would be another
+            patch.setattr(engine, "model_output", watched)
+            v = coalition_values(
+                model, images, labels, players, share=False, batch_size=8, keep=keep
+            )
+        return v, len(forwards)
 
     expected, forwards = run(keep=None)
-    assert forwards == 3 * 2 + 2  # and two that check whether answers repeat
+    assert forwards == 3 * 2 + CHECKS
     with pytest.raises(KeyboardInterrupt):
-        run(stop=7)  # in the third sample
+        run(stop=CHECKS + 5)  # in the third sample
     found, repeated = run()
-    assert torch.equal(found, expected) and repeated == 2 + 2
+    assert torch.equal(found, expected) and repeated == CHECKS + 2
     assert run()[1] == 0
 
-    assert run(labels=(0, 1, 4))[1] == 2 + 2  # another label of the third sample
+    assert run(labels=(0, 1, 4))[1] == CHECKS + 2  # another label of the third sample
     assert torch.equal(run(model=other)[0], run(model=other, keep=None)[0])
     assert torch.equal(run(seed=9)[0], run(seed=9, keep=None)[0])
 
 
-def test_values_that_their_name_does_not_tell_apart_are_not_kept(tmp_path):
-    """Two closures of one function, or two partials, would be given each other's values."""
+def edited(source, **names):
+    """A function as a notebook has it after its cell was run: code without a file."""
+    exec(source, names)
+    return names["f"]
+
+
+def test_values_kept_on_disk_are_those_of_this_code_and_data(tmp_path):
+    """After an edit, of another closure, or of a changed attribute, nothing old is given."""
     model, images = image_model(), torch.rand(1, 3, 8, 8)
     model(images)
+
+    def run(model=model, value=log_odds, keep=tmp_path, **options):
+        players = PatchPlayers(4, 2)
+        return coalition_values(model, images, [0], players, value=value, keep=keep, **options)
 
     def times(factor):
         return lambda logits, labels: factor * log_odds(logits, labels)
 
-    def run(model=model, value=log_odds):
-        return coalition_values(model, images, [0], PatchPlayers(4, 2), value=value, keep=tmp_path)
+    helper = "def f(z, y): return helper(z, y)"
+    forward = "class f(torch.nn.Sequential):\n def forward(self, x): return {} * super().forward(x)"
+    scaled = [edited(forward.format(k), torch=torch)(model).eval() for k in (1, 2)]
+    with_attribute = edited(forward.format("self.factor"), torch=torch)(model).eval()
+    cases = [
+        {"value": edited("def f(z, y): return log_odds(z, y)", log_odds=log_odds)},
+        {"value": edited("def f(z, y): return 2 * log_odds(z, y)", log_odds=log_odds)},
+        {"value": edited(helper, helper=times(3))},
+        {"value": edited(helper, helper=times(4))},
+        {"value": times(5)},
+        {"value": partial(times(6))},
+        {"value": edited("def f(z, y, k=7): return k * z[:, 0]")},
+        {"value": edited("def f(z, y, k=8): return k * z[:, 0]")},
+        {"model": scaled[0]},
+        {"model": scaled[1]},
+        {"model": lambda x: 0.5 * model(x)},
+        {"model": lambda x: 0.25 * model(x)},
+        {"output": lambda z: 2 * z},
+        {"output": lambda z: 3 * z},
+    ]
+    for _ in range(2):
+        for case in cases:
+            torch.testing.assert_close(run(**case), run(**case, keep=None), rtol=0, atol=0)
+    for factor in (2, 3):
+        with_attribute.factor = factor
+        assert torch.equal(run(with_attribute), run(with_attribute, keep=None))
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(cases) + 2
 
-    for value in (times(2), partial(log_odds)):
-        with pytest.raises(ValueError, match="keep= tells one value from another by its name"):
-            run(value=value)
-    with pytest.raises(ValueError, match="keep= tells one model from another"):
-        run(model=lambda x: model(x))
-    assert not list(tmp_path.glob("*.safetensors"))
-    run()
-    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+def test_what_shows_no_code_is_not_kept(tmp_path):
+    lock = threading.Lock()
+
+    def value(z, y):
+        with lock:
+            return log_odds(z, y)
+
+    players = LabelMapPlayers(torch.arange(2), baseline=0.0)
+    with pytest.raises(ValueError, match="keep= tells by code and data .*lock.*leave keep out"):
+        coalition_values(constant(0.0), torch.ones(1, 2), [0], players, value=value, keep=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_module_goes_back_where_it_was():

@@ -1,1 +1,77 @@
 """What people see: `figures`, `explorers`, and the `runner` of the notebooks and the build."""
+
+import ast
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+
+def begin(profile: str) -> None:
+    """Begin a notebook: refuse a parameter or a profile that does not exist, and style figures.
+
+    Papermill itself only warns of a mistyped parameter, and computes with the default.
+
+    Parameters
+    ----------
+    profile : {"smoke", "quick", "reduced", "full"}
+        How much the notebook computes.
+
+    Raises
+    ------
+    ValueError
+        A parameter that the notebook does not have was given to papermill, or the profile is none.
+
+    Examples
+    --------
+    >>> begin("quik")
+    Traceback (most recent call last):
+    ValueError: unknown profile 'quik'; there are smoke, quick, reduced, full
+    """
+    from IPython import get_ipython
+
+    from pi_lib.book import figures
+    from pi_lib.study import PROFILES
+
+    if shell := get_ipython():
+        check_parameters(shell.user_ns.get("In", []))
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
+    figures.style()
+
+
+def check_parameters(cells: Sequence[str]) -> None:
+    """Refuse what papermill set in its own cell, and the cell of parameters before it does not.
+
+    Examples
+    --------
+    >>> check_parameters(["tau = 0.05", "# Parameters\\ntua = 0.1"])
+    Traceback (most recent call last):
+    ValueError: unknown parameter tua; this notebook has tau
+    """
+    for parameters, given in pairwise(cells):
+        names = _assigned(parameters)
+        if given.startswith("# Parameters\n") and (unknown := _assigned(given) - names):
+            raise ValueError(
+                f"unknown parameter {', '.join(sorted(unknown))}; this notebook has "
+                f"{', '.join(sorted(names))}"
+            )
+
+
+def _assigned(cell: str) -> set[str]:
+    """The names that a cell gives values to."""
+    return {
+        node.id
+        for node in ast.walk(ast.parse(cell))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def as_markdown(text: str) -> str:
+    r"""`text` as Markdown that shows every character of it as it is.
+
+    Examples
+    --------
+    >>> as_markdown("a_b costs $5 <or> *more*")
+    'a\\_b costs \\$5 \\<or\\> \\*more\\*'
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#+\-.!|~$&])", r"\\\1", text)

@@ -23,17 +23,17 @@ from pi_lib.coalitions import coalition, label
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
-from pi_lib.statistics import bootstrap
+from pi_lib.statistics import bootstrap, proportion
 from pi_lib.transforms import and_transform, or_transform
 
 if TYPE_CHECKING:
-    from pi_lib.study.results import Result
+    from pi_lib.study import Record
 
 MAX_FRAMES = 150
 MAX_BYTES = 3_000_000
 COLOURS_OF_PNG = 64  # enough for a figure, at a third of the bytes
-# How explorers look, on the page and in JupyterLab; and the label beside a slider as its accessible
-# name, since ipywidgets gives it none.
+# How explorers look, on the page and in JupyterLab; and for screen readers the label of a slider as
+# its name, which ipywidgets does not give, and the value shown, where it gives the index.
 HEAD = """<style>
 .pi-explore { max-width: 100%; overflow: visible; }
 .pi-explore img { display: block; max-width: 100%; height: auto; }
@@ -64,11 +64,15 @@ HEAD = """<style>
 </style><script>
 window.piExplorers ||= new MutationObserver(() => {
   for (const slider of document.querySelectorAll(".pi-explore .widget-slider")) {
-    const handle = slider.querySelector("[role=slider]:not([aria-label])");
-    if (handle) handle.setAttribute("aria-label", slider.querySelector("label").textContent);
+    const handle = slider.querySelector("[role=slider]");
+    const value = slider.querySelector(".widget-readout")?.textContent;
+    handle?.setAttribute("aria-label", slider.querySelector("label").textContent);
+    if (value && handle && handle.getAttribute("aria-valuetext") !== value)
+      handle.setAttribute("aria-valuetext", value);
   }
 });
-window.piExplorers.observe(document.body, {childList: true, subtree: true});
+window.piExplorers.observe(document.body,
+  {childList: true, subtree: true, attributeFilter: ["aria-valuetext"]});
 </script>"""
 TINTS = {"positive": "#F9D9C2", "negative": "#C4E1F5"}  # behind dark letters, in both modes
 
@@ -122,57 +126,16 @@ def explore(
     """
     import ipywidgets
 
-    count = math.prod(map(len, grid.values()))
-    if not grid or not count:
-        raise ValueError(f"expected at least one value for each parameter; got {grid or 'none'}")
-    if count > MAX_FRAMES:
-        sizes = " x ".join(f"{len(values)} {name}" for name, values in grid.items())
-        raise ValueError(f"{sizes} = {count} frames; a page holds at most {MAX_FRAMES}")
-
-    static = building_book()
-    grid = {name: list(values) for name, values in (grid if static else live or grid).items()}
-    first = {name: values[0] for name, values in grid.items()} | dict(start or {})
-    controls = {name: _control(name, values, first[name]) for name, values in grid.items()}
-    places = [range(len(values)) for values in grid.values()]
-    layout, style = ipywidgets.Layout(), ipywidgets.HTML().style  # one for all: half the bytes
-
-    @cache  # what several frames show is kept once
-    def html(part: str):
-        return ipywidgets.HTML(part, layout=layout, style=style)
-
-    @cache
-    def frame(*place: int) -> tuple:
-        point = {name: grid[name][i] for name, i in zip(grid, place, strict=True)}
-        return tuple(html(part) for part in _parts(fn(**point), _alt(alt, point)))
-
-    def chosen() -> tuple:
-        return frame(*(control.index for control in controls.values()))
-
+    _check_size(grid)
+    free = live is not None
+    if free and not building_book():
+        grid = live
+    frames = _Frames(fn, alt, {name: list(values) for name, values in grid.items()})
+    first = {name: values[0] for name, values in frames.grid.items()} | dict(start or {})
+    controls = [_control(name, values, first[name]) for name, values in frames.grid.items()]
     _display(HEAD)
-    if static:
-        frames = {place: frame(*place) for place in product(*places)}
-        size = sum(len(part.value) for part in set().union(*frames.values()))
-        if size > MAX_BYTES:
-            raise ValueError(
-                f"{count} frames take {size / 1e6:.1f} MB; a page holds at most "
-                f"{MAX_BYTES / 1e6:.0f} MB: draw smaller figures, or fewer of them"
-            )
-        # What a reader without scripts sees; with scripts the widget shows it.
-        _display(f"<noscript>{''.join(part.value for part in chosen())}</noscript>")
-        shown = _stack(frames, list(controls.values()), places, layout)
-        text = f"This page holds {count} frames, drawn when it was built."
-        free = " moves every value freely." if live else " draws them anew."
-        notes = [ipywidgets.HTML(f'<div class="pi-note">{text} JupyterLab{free}</div>')]
-    else:
-        shown, notes = ipywidgets.Box(_dom_classes=["pi-frame"]), []
-
-        def update(_change=None):
-            shown.children = chosen()
-
-        for control in controls.values():
-            control.observe(update, "index")
-        update()
-    box = ipywidgets.VBox([ipywidgets.Box([*controls.values()]), shown, *notes])
+    shown = _static(frames, controls, free) if building_book() else [_live(frames, controls)]
+    box = ipywidgets.VBox([ipywidgets.Box(controls), *shown])
     box.add_class("pi-explore")
     return box
 
@@ -221,19 +184,19 @@ def explore_game(
     titles = {title(s): s for s in v}
 
     def shown(**point: float) -> list:
-        now = v | {titles[name]: value for name, value in point.items()}
-        both = torch.tensor([now[s] for s in sorted(now)], dtype=torch.float64)
-        found = and_transform(both)
-        reach = max(4.0, both.abs().max().item(), found.abs().max().item())
+        moved_v = v | {titles[name]: value for name, value in point.items()}
+        game = torch.tensor([moved_v[s] for s in range(len(v))], dtype=torch.float64)
+        effects = and_transform(game)
+        reach = max(4.0, game.abs().max().item(), effects.abs().max().item())
         rows = "".join(
             f'<tr><th scope="row">{escape(label(s, names))}</th>'
             f"<td>{_signed(a, reach)}</td><td>{_signed(b, reach)}</td></tr>"
-            for s, (a, b) in enumerate(zip(both.tolist(), found.tolist(), strict=True))
+            for s, (a, b) in enumerate(zip(game.tolist(), effects.tolist(), strict=True))
         )
-        strongest = int(found[1:].abs().argmax()) + 1
+        strongest = int(effects[1:].abs().argmax()) + 1
         text = (
-            f"Strongest: I({label(strongest, names)}) = {found[strongest]:+.1f}. All {len(v)} add "
-            f"up to v({label(len(v) - 1, names)}) = {both[-1]:+.1f}."
+            f"Strongest: I({label(strongest, names)}) = {effects[strongest]:+.1f}. All {len(v)} "
+            f"add up to v({label(len(v) - 1, names)}) = {game[-1]:+.1f}."
         )
         head = "<th></th><th>v(T), T is present</th><th>I(S), what S adds</th>"
         return [_Html(f'<table class="pi-game"><tr>{head}</tr>{rows}</table>'), _readout(text)]
@@ -256,7 +219,7 @@ def explore_sample(
     players,
     *,
     samples: Sequence[int] = (0, 1, 2),
-    thresholds: Sequence[float] = (0.5, 0.2, 0.1, 0.05),
+    thresholds: Sequence[float] = (0.05, 0.1, 0.2, 0.5),
     k: int = 5,
 ):
     """One sample: its strongest interactions, and how few of them rebuild the output.
@@ -271,7 +234,7 @@ def explore_sample(
     samples : sequence of int
         Which samples can be chosen.
     thresholds : sequence of float
-        Thresholds of salience: fractions of the strongest interaction.
+        Thresholds of salience: fractions of the strongest interaction; the largest comes first.
     k : int
         How many of the salient interactions are drawn, at most.
 
@@ -292,8 +255,6 @@ def explore_sample(
     --------
     >>> box = explore_sample(None, None, None)  # a sentence: how to extract them
     """
-    from pi_lib.book import figures
-
     if interactions is None or not len(interactions):
         return _sentence(
             "No interactions yet: extract them first, "
@@ -310,61 +271,34 @@ def explore_sample(
             f"No sample {', '.join(map(str, samples)) or 'was chosen'}: there are "
             f"{len(interactions)}, numbered from 0. Choose among them with samples=[0]."
         )
-    n, drawing = interactions.n, _drawing(interactions, inputs, players)
-    shape = "pi-card" if isinstance(inputs, Tensor) and inputs.ndim == 4 else "pi-row"
-    kinds = ["AND", "OR"] if interactions.kind == "and" else ["AND and OR", "AND", "OR"]
-
-    def shown(sample: int, kind: str, up_to_order: int, threshold: float) -> list:
-        one = _written(interactions[[sample]], kind)
-        strongest = one.top(1)["value"].abs().item()
-        one = _up_to(one, up_to_order)
-        salient = int(one.salient(threshold).sum())
-        rows = [
-            _Html(
-                f'<div class="{shape}"><span>{_signed(row.value, strongest)}</span>'
-                f"{drawing(sample, row)}</div>"
-            )
-            for row in one.top(min(k, salient)).itertuples()
-        ]
-        more = f"; the {k} strongest are shown" if salient > k else ""
-        which = kind if up_to_order == n else f"{kind}, up to order {up_to_order}"
-        counts = torch.logspace(0, n, 60, 2).round().int().unique().tolist()  # v({}) is the first
-        errors = figures.rebuild_error(one, [*counts, 1 + salient])[0].tolist()
-        error, curve = errors.pop(), list(zip(counts, errors, strict=True))
-        enough = next((count - 1 for count, e in curve if e <= 0.1), None)
-        text = (
-            f"{which}: {salient} of {2**n - 1} interactions are stronger than {threshold:g} of the "
-            f"strongest{more}. All {salient} rebuild the output to a relative error of "
-            f"{error:.2f}; "
-            + (f"{enough} would do for 0.1." if enough else f"at best {min(errors):.2f} is left.")
-        )
-        return [_readout(text), *rows, _Html(_curve(curve, (1 + salient, error)))]
-
+    view = _SampleView(interactions, inputs, players, k)
+    orders = sorted({1, 2, 3, interactions.n} & set(range(1, interactions.n + 1)))
     return explore(
-        shown,
-        start={"up_to_order": n},
+        view.shown,
+        start={"up_to_order": interactions.n, "threshold": max(thresholds)},
         sample=there,
-        kind=kinds,
-        up_to_order=sorted({1, 2, 3, n} & set(range(1, n + 1))),
-        threshold=list(thresholds),
+        kind=["AND", "OR"] if interactions.kind == "and" else ["AND and OR", "AND", "OR"],
+        up_to_order=orders,
+        threshold=sorted(thresholds),
     )
 
 
-def explore_training(results: "Result | Mapping[str, Result] | None", tau: float = 0.05):
+def explore_training(records: "Record | Mapping[str, Record] | None", tau: float = 0.05):
     """Preserved, new and discarded by order at each checkpoint, fine-tuned beside scratch.
 
     Parameters
     ----------
-    results : Result or mapping of str to Result
-        From `pi_lib.study.run` or `run_all`; of several, one is chosen.
+    records : Record or mapping of str to Record
+        From `pi_lib.study.run`, `run_all` or `read_all`; of several, one is chosen. Those without
+        checkpoints are left out.
     tau : float, default 0.05
         Threshold of salience.
 
     Returns
     -------
     ipywidgets.VBox or ipywidgets.HTML
-        *Preserved* is what the checkpoint shares with the finished fine-tuned model, *discarded*
-        what it lacks of it, *new* what it has beyond it. Numbers stand with 95 % intervals.
+        *Preserved* is what the checkpoint shares with the finished fine-tuned model; *discarded* is
+        in that model only, *new* in the checkpoint only. Numbers stand with 95 % intervals.
 
     Raises
     ------
@@ -375,64 +309,24 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
     --------
     >>> box = explore_training(None)  # a sentence: how to run a cell
     """
-    from pi_lib.book import figures
-    from pi_lib.statistics import accuracy_estimate
-
-    phases = ("finetuned", "scratch")
-    named = results if isinstance(results, Mapping) else {"": results}
-    named = {name: one for name, one in named.items() if one is not None}
-    if not named or not all(getattr(one, p).interactions for one in named.values() for p in phases):
+    named = records if isinstance(records, Mapping) else {"": records}
+    named = {
+        name: record
+        for name, record in named.items()
+        if record is not None and all(map(record.has_checkpoints, _TrainingView.ARMS))
+    }
+    if not named:
         return _sentence(
             "No checkpoints with interactions yet: compute a cell first, "
-            'result = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
-            "then explore_training(result)."
+            'record = pi_lib.study.run(pi_lib.study.Cell("efficientnet-lite0", "fashion-mnist")), '
+            "then explore_training(record)."
         )
-
-    @cache
-    def compared(task: str, phase: str) -> list:
-        run, end = getattr(named[task], phase), named[task].finetuned.final
-        return [compare(end, run.interactions[step], tau) for step in run.steps]
-
-    @cache
-    def top(task: str) -> float:
-        """One scale for all checkpoints, so that what moves is the knowledge."""
-        frames = (one.by_order() for phase in phases for one in compared(task, phase))
-        return max(frame[["value", "high"]].max(axis=None) for frame in frames)
-
-    def shown(checkpoint: int, task: str = next(iter(named))) -> list:
-        import pandas as pd
-
-        panels, lines = {}, {}
-        for phase in phases:
-            run, now = getattr(named[task], phase), compared(task, phase)[checkpoint]
-            step, name = run.steps[checkpoint], figures.NAMES[phase]
-            panels[f"{name}, step {step}"] = now
-            accuracy = next((at["accuracy"] for at in run.log if at["step"] == step), None)
-            similar = jaccard(named[task].finetuned.final, run.interactions[step], tau)
-            lines[name] = {
-                "step": f"{step} of {run.steps[-1]}",
-                "test accuracy": (
-                    ""
-                    if accuracy is None
-                    else str(accuracy_estimate(accuracy, run.settings["test"]))
-                ),
-                "has of the fine-tuned model's strength": str(now.preserved_share()),
-                "new within its own strength": (
-                    str(now.new_share()) if now.finetuned.any() else "it has none"
-                ),
-                "similarity to the fine-tuned model": str(bootstrap(similar)),
-            }
-        figure = figures.knowledge(panels, one_scale=True)
-        figure.axes[0].set_ylim(0, 1.05 * top(task))
-        return [figure, pd.DataFrame(lines)]
-
-    tasks = {"task": list(named)} if len(named) > 1 else {}
-    fewest = min(len(getattr(one, phase).steps) for one in named.values() for phase in phases)
+    view = _TrainingView(named, tau)
     return explore(
-        shown,
+        view.shown,
         alt="Preserved, discarded and new knowledge by order, fine-tuned beside scratch",
-        **tasks,
-        checkpoint=range(fewest),
+        **({"task": list(named)} if len(named) > 1 else {}),
+        checkpoint=range(min(map(len, view.runs.values()))),
     )
 
 
@@ -440,10 +334,78 @@ def explore_training(results: "Result | Mapping[str, Result] | None", tau: float
 
 
 class _Html(str):
-    """A string that is HTML already."""
+    """A string that is HTML already, and holds no formula, whatever names stand in it."""
 
     def _repr_html_(self) -> str:
-        return str(self)
+        return f'<div class="tex2jax_ignore mathjax_ignore">{self}</div>'
+
+
+class _Frames:
+    """What `fn` shows at the points of a grid, as widgets, each drawn once."""
+
+    def __init__(self, fn: Callable[..., Any], alt, grid: dict[str, list]):
+        import ipywidgets
+
+        self.fn, self.alt, self.grid = fn, alt, grid
+        self.places = [range(len(values)) for values in grid.values()]
+        self.layout, style = ipywidgets.Layout(), ipywidgets.HTML().style  # for all: half the bytes
+        self._part = cache(lambda html: ipywidgets.HTML(html, layout=self.layout, style=style))
+        self.at = cache(self._at)
+
+    def _at(self, place: tuple[int, ...]) -> tuple:
+        """The widgets at a point, given by its place in each parameter's values."""
+        point = {name: self.grid[name][i] for name, i in zip(self.grid, place, strict=True)}
+        return tuple(map(self._part, _parts(self.fn(**point), _alt(self.alt, point))))
+
+    def all(self) -> dict[tuple, tuple]:
+        """Every frame, by place; refused where a page would be too heavy with them."""
+        frames = {place: self.at(place) for place in product(*self.places)}
+        size = sum(len(part.value) for part in set().union(*frames.values()))
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"{len(frames)} frames take {size / 1e6:.1f} MB; a page holds at most "
+                f"{MAX_BYTES / 1e6:.0f} MB: draw smaller figures, or fewer of them"
+            )
+        return frames
+
+
+def _check_size(grid: Mapping[str, Sequence]) -> None:
+    count = math.prod(map(len, grid.values()))
+    if not grid or not count:
+        raise ValueError(f"expected at least one value for each parameter; got {grid or 'none'}")
+    if count > MAX_FRAMES:
+        sizes = " x ".join(f"{len(values)} {name}" for name, values in grid.items())
+        raise ValueError(f"{sizes} = {count} frames; a page holds at most {MAX_FRAMES}")
+
+
+def _static(frames: _Frames, controls: list, free: bool) -> list:
+    """Every frame, chosen by the controls without Python, and a note that says so."""
+    import ipywidgets
+
+    drawn = frames.all()
+    # What a reader without scripts sees; with scripts the widget shows it.
+    chosen = drawn[tuple(control.index for control in controls)]
+    _display(f"<noscript>{''.join(part.value for part in chosen)}</noscript>")
+    note = f"This page holds {len(drawn)} frames, drawn when it was built. JupyterLab " + (
+        "moves every value freely." if free else "draws them anew."
+    )
+    stack = _stack(drawn, controls, frames.places, frames.layout)
+    return [stack, ipywidgets.HTML(f'<div class="pi-note">{note}</div>')]
+
+
+def _live(frames: _Frames, controls: list):
+    """The frame at which the controls stand, drawn when they move."""
+    import ipywidgets
+
+    shown = ipywidgets.Box(_dom_classes=["pi-frame"])
+
+    def update(_change=None):
+        shown.children = frames.at(tuple(control.index for control in controls))
+
+    for control in controls:
+        control.observe(update, "index")
+    update()
+    return shown
 
 
 def _display(html: str) -> None:
@@ -467,7 +429,7 @@ def _control(name: str, values: Sequence, first: Any):
     return kind(
         options=options,
         value=list(values).index(first),
-        description=name.replace("_", " "),
+        description=name.replace("_", " ").replace("$", "\uff04"),  # no formula to JupyterLab
         style={"description_width": "initial"},
         layout={"max_width": "100%"},
     )
@@ -489,17 +451,17 @@ def _stack(
 
 def _parts(shown: Any, alt: str) -> Iterable[str]:
     """What `fn` returned, as pieces of HTML."""
-    for one in shown if isinstance(shown, list) else [shown]:
-        if hasattr(one, "savefig"):
-            yield _image(one, alt)
-        elif isinstance(one, str) and not isinstance(one, _Html):
-            yield f"<pre>{escape(one)}</pre>"
-        elif (html := getattr(one, "_repr_html_", lambda: None)()) is not None:
+    for part in shown if isinstance(shown, list) else [shown]:
+        if hasattr(part, "savefig"):
+            yield _image(part, alt)
+        elif isinstance(part, str) and not isinstance(part, _Html):
+            yield f"<pre>{escape(part)}</pre>"
+        elif (html := getattr(part, "_repr_html_", lambda: None)()) is not None:
             yield html
         else:
             raise TypeError(
                 "expected a matplotlib figure, a string, something with _repr_html_, or a list of "
-                f"these; got {one!r}"
+                f"these; got {part!r}"
             )
 
 
@@ -561,21 +523,73 @@ def _sign(value: float) -> str:
 # ---------------------------------------------------------------- what `explore_sample` is made of
 
 
-def _written(one: Interactions, kind: str) -> Interactions:
+class _SampleView:
+    """What `explore_sample` shows of one sample."""
+
+    def __init__(self, interactions: Interactions, inputs, players, k: int):
+        self.interactions, self.k = interactions, k
+        self.drawing = _drawing(interactions, inputs, players)
+        pictures = isinstance(inputs, Tensor) and inputs.ndim == 4
+        self.shape = "pi-card" if pictures else "pi-row"
+
+    def shown(self, sample: int, kind: str, up_to_order: int, threshold: float) -> list:
+        whole = _as_kind(self.interactions[[sample]], kind)
+        chosen = _up_to(whole, up_to_order)
+        strongest = whole.top(1)["value"].abs().item()
+        salient = int(chosen.salient(threshold).sum())
+        which = kind if up_to_order == whole.n else f"{kind}, up to order {up_to_order}"
+        more = f"; the {self.k} strongest are shown" if salient > self.k else ""
+        rebuilt, curve = self.rebuilt(chosen, salient)
+        text = (
+            f"{which}: {salient} of {2**whole.n - 1} interactions are stronger than {threshold:g} "
+            f"of the strongest{more}. {rebuilt}"
+        )
+        rows = [
+            _Html(
+                f'<div class="{self.shape}"><span>{_signed(row.value, strongest)}</span>'
+                f"{self.drawing(sample, row)}</div>"
+            )
+            for row in chosen.top(min(self.k, salient)).itertuples()
+        ]
+        return [_readout(text), *rows, curve]
+
+    def rebuilt(self, chosen: Interactions, salient: int) -> tuple[str, _Html]:
+        """How well the salient interactions rebuild the output: as a sentence, and as a curve."""
+        from pi_lib.book import figures
+
+        counts = torch.logspace(0, chosen.n, 60, 2).round().int().unique().tolist()  # with v({})
+        errors = figures.rebuild_error(chosen, [*counts, 1 + salient])[0].tolist()
+        error, curve = errors.pop(), list(zip(counts, errors, strict=True))
+        enough = next((count - 1 for count, at in curve if at <= 0.1), None)
+        text = f"All {salient} rebuild the output to a relative error of {error:.2f}; " + (
+            f"{enough} suffice for an error of 0.1."
+            if enough is not None
+            else f"with more of them it stays above {min(errors):.2f}."
+        )
+        return text, _Html(_curve(curve, (1 + salient, error)))
+
+
+def _as_kind(interactions: Interactions, kind: str) -> Interactions:
     """The same output as a sum of interactions of another kind."""
+    v = interactions.v
     if kind == "AND and OR":
-        return one
-    i_and, i_or = and_transform(one.v), None
+        return interactions
+    i_and, i_or = and_transform(v), None
     if kind == "OR":
-        i_and, i_or = torch.zeros_like(one.v), or_transform(one.v)
-    return Interactions(v=one.v, i_and=i_and, i_or=i_or, players=one.players)
+        i_and, i_or = torch.zeros_like(v), or_transform(v)
+    return Interactions(v=v, i_and=i_and, i_or=i_or, players=interactions.players)
 
 
-def _up_to(one: Interactions, order: int) -> Interactions:
+def _up_to(interactions: Interactions, order: int) -> Interactions:
     """Without the interactions of higher order: what is left no longer adds up to v."""
-    kept = (one.orders <= order).split(2**one.n)
-    i_or = None if one.i_or is None else one.i_or * kept[1]
-    return Interactions(v=one.v, i_and=one.i_and * kept[0], i_or=i_or, players=one.players)
+    i_and, i_or = interactions.i_and, interactions.i_or
+    low = (interactions.orders <= order)[: i_and.shape[-1]]
+    return Interactions(
+        v=interactions.v,
+        i_and=i_and * low,
+        i_or=None if i_or is None else i_or * low,
+        players=interactions.players,
+    )
 
 
 def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> str:
@@ -588,17 +602,17 @@ def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> st
         return round(40 + 270 * math.log(count, most)), round(90 - 66 * min(error, 1.2))
 
     line = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))
-    (left, bottom), (right, one), (x, y) = at(1, 0), at(most, 1), at(*chosen)
+    (left, bottom), (right, top), (x, y) = at(1, 0), at(most, 1), at(*chosen)
     colour = figures.COLOURS["preserved"]
     return (
         '<svg class="pi-curve" viewBox="0 0 330 125" role="img" aria-label="'
         f'Relative error by interactions kept: {chosen[1]:.2f} with {chosen[0] - 1}">'
         '<g font-size="11" fill="currentColor" stroke-width="1">'
         f'<path d="M{left} 10V{bottom}H{right}" fill="none" stroke="currentColor"/>'
-        f'<path d="M{left} {one}H{right}" stroke="currentColor" stroke-dasharray="2 3"/>'
+        f'<path d="M{left} {top}H{right}" stroke="currentColor" stroke-dasharray="2 3"/>'
         f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
         f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}" stroke="currentColor"/>'
-        f'<text x="34" y="{one + 4}" text-anchor="end">1</text>'
+        f'<text x="34" y="{top + 4}" text-anchor="end">1</text>'
         f'<text x="34" y="{bottom}" text-anchor="end">0</text>'
         f'<text x="{left}" y="105">0</text>'
         f'<text x="{right}" y="105" text-anchor="end">{most - 1}</text>'
@@ -659,4 +673,70 @@ def _spans(text: str, owner: Tensor, players) -> list[tuple[int, tuple[int, int]
     for player in range(players.n):
         mine = [offsets[i] for i in torch.nonzero(owner == player)[:, 0].tolist()]
         spans.append((player, (mine[0][0], mine[-1][1])))
-    return sorted(spans, key=lambda one: one[1])
+    return sorted(spans, key=lambda span: span[1])
+
+
+# -------------------------------------------------------------- what `explore_training` is made of
+
+
+class _TrainingView:
+    """What `explore_training` shows: the first run of both arms at a checkpoint, held against the
+    end of the fine-tuned one."""
+
+    ARMS = ("finetuned", "scratch")
+
+    def __init__(self, records: "Mapping[str, Record]", tau: float):
+        self.records, self.tau = records, tau
+        self.runs = {
+            (name, arm): record.over_time(arm)
+            for name, record in records.items()
+            for arm in self.ARMS
+        }
+        self.compared = cache(self._compared)
+
+    def end(self, task: str) -> Interactions:
+        """The interactions of the fine-tuned run's end."""
+        return [*self.runs[task, "finetuned"].values()][-1]
+
+    def _compared(self, task: str, arm: str) -> list:
+        """The end of fine-tuning against every checkpoint of a run."""
+        return [compare(self.end(task), at, self.tau) for at in self.runs[task, arm].values()]
+
+    def top(self, task: str) -> float:
+        """One scale for all checkpoints, so that what moves is the knowledge."""
+        every = (at.by_order() for arm in self.ARMS for at in self.compared(task, arm))
+        return max(frame[["value", "high"]].max(axis=None) for frame in every)
+
+    def shown(self, checkpoint: int, task: str | None = None) -> list:
+        import pandas as pd
+
+        from pi_lib.book import figures
+
+        task = next(iter(self.records)) if task is None else task
+        panels, columns = {}, {}
+        for arm in self.ARMS:
+            name, step = figures.NAMES[arm], [*self.runs[task, arm]][checkpoint]
+            panels[f"{name}, step {step}"] = self.compared(task, arm)[checkpoint]
+            columns[name] = self.numbers(task, arm, checkpoint)
+        figure = figures.knowledge(panels, one_scale=True)
+        figure.axes[0].set_ylim(0, 1.05 * self.top(task))
+        return [figure, pd.DataFrame(columns)]
+
+    def numbers(self, task: str, arm: str, checkpoint: int) -> dict[str, str]:
+        """A column of the table: a run at a checkpoint."""
+        run, here = self.runs[task, arm], self.compared(task, arm)[checkpoint]
+        step, interactions = [*run.items()][checkpoint]
+        tested, log = self.records[task].header["tested"], self.records[task].accuracies()
+        log = log[(log["arm"] == arm) & (log["run"] == 1) & (log["step"] == step)]
+        similar = jaccard(self.end(task), interactions, self.tau)
+        return {
+            "step": f"{step} of {[*run][-1]}",
+            "test accuracy": "".join(
+                str(proportion(round(value * tested), tested)) for value in log["value"][:1]
+            ),
+            "share of the fine-tuned model's strength": str(here.preserved_share()),
+            "new, of its own strength": (
+                str(here.new_share()) if here.finetuned.any() else "it has none"
+            ),
+            "similarity to the fine-tuned model": str(bootstrap(similar)),
+        }

@@ -16,7 +16,7 @@ from torch import Tensor
 from pi_lib.and_or import AndOrSplit
 from pi_lib.coalitions import coalition, label, members, order
 from pi_lib.interactions import Interactions, sum_by_order
-from pi_lib.knowledge import Knowledge, Learned, Trajectory
+from pi_lib.knowledge import Knowledge
 from pi_lib.players import Placement
 from pi_lib.statistics import bootstrap
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
@@ -35,7 +35,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pi_lib.study.results import Result
     from pi_lib.training import Split
 
 # Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
@@ -112,65 +111,6 @@ def agreement(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
-def preserved_share(results: Knowledge | Mapping[str, Knowledge]) -> Figure:
-    """Share of the pre-trained strength that fine-tuning preserved, within each order."""
-    figure, panels = _panels(results)
-    for axis, one in panels:
-        _line(axis, one.preserved_share_by_order(), "order", COLOURS["preserved"], "by order")
-        overall = one.preserved_share()
-        axis.axhline(overall.value, color=COLOURS["preserved"], linestyle="--", label="overall")
-        _order_axis(axis, one.n)
-        axis.set_ylim(0, 1)
-    _label_left(figure, "preserved share of the\npre-trained strength")
-    _legend(figure)
-    return figure
-
-
-def learned(results: Learned | Mapping[str, Learned]) -> Figure:
-    """Share of the preserved knowledge that scratch training learned, within each order."""
-    figure, panels = _panels(results)
-    for axis, one in panels:
-        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range")
-        _bars(axis, one.by_order(), COLOURS["scratch"], "within the order", width=0.6)
-        axis.axhline(one.ratio().value, color=COLOURS["scratch"], linestyle="--", label="overall")
-        _order_axis(axis, one.found.shape[-1] - 1)
-        axis.set_ylim(0, 1)
-    _label_left(figure, "share of the preserved knowledge\nthat scratch training learned")
-    _legend(figure)
-    return figure
-
-
-def learned_over_time(results: "Result | Mapping[str, Result]") -> Figure:
-    """The same share, over all orders, at every checkpoint of scratch training."""
-    figure, panels = _panels(results)
-    for axis, result in panels:
-        steps, at = zip(*result.learned_over_time().items(), strict=True)
-        ratios = [one.ratio() for one in at]
-        axis.axhspan(*PAPER_LEARNED, color="0.9", label="the paper's range at the end")
-        _band(axis, np.array(steps) / steps[-1], ratios, COLOURS["scratch"], "scratch", marker="o")
-        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
-    _label_left(figure, "share of the preserved\nknowledge learned")
-    _legend(figure)
-    return figure
-
-
-def trajectories(results: "Result | Mapping[str, Result]", target: str = "own") -> Figure:
-    """Jaccard similarity with the target at every checkpoint, fine-tuned beside scratch.
-
-    `target` is "own", each run's own end, or "finetuned", the end of fine-tuning.
-    """
-    figure, panels = _panels(results)
-    for axis, result in panels:
-        for phase in ("finetuned", "scratch"):
-            one: Trajectory = result.trajectory(phase, target)
-            _line(axis, one.to_frame(), "progress", COLOURS[phase], NAMES[phase])
-        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1.02))
-    whose = "its own final model" if target == "own" else "the fine-tuned model"
-    _label_left(figure, f"Jaccard similarity with\n{whose}")
-    _legend(figure)
-    return figure
-
-
 def tracked(frame: "pd.DataFrame") -> Figure:
     """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
@@ -184,23 +124,6 @@ def tracked(frame: "pd.DataFrame") -> Figure:
         axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
         if axis.lines:
             axis.legend()
-    return figure
-
-
-def accuracies(results: "Result | Mapping[str, Result]") -> Figure:
-    """Accuracy on the test split at every checkpoint, with the linear probe as a line."""
-    figure, panels = _panels(results)
-    for axis, result in panels:
-        frame = result.accuracies()
-        for phase in ("finetuned", "scratch"):
-            rows = frame[frame["phase"] == phase]
-            _line(axis, rows, "progress", COLOURS[phase], NAMES[phase])
-        probe = result.probe.accuracy
-        axis.axhspan(probe.low, probe.high, color=COLOURS["probe"], alpha=0.25)
-        axis.axhline(probe.value, color=COLOURS["probe"], linestyle="--", label=NAMES["probe"])
-        axis.set(xlabel="fraction of the run's steps", ylim=(0, 1))
-    _label_left(figure, "accuracy on the test split")
-    _legend(figure)
     return figure
 
 
@@ -239,7 +162,7 @@ def findings(frame: "pd.DataFrame") -> Figure:
         axis.set(xlim=(left, right))
         axis.set_xlabel(fill(part["number"].iloc[0], 38), fontsize="small")
         axis.set_title(fill(claim, 38), loc="left", fontsize="small")
-    axes[0, 0].set_yticks(range(len(cells)), cells)
+    axes[0, 0].set_yticks(range(len(cells)), map(_plain, cells))
     axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
     for axis in list(axes.flat)[len(claims) :]:
         axis.set_axis_off()
@@ -290,7 +213,7 @@ def kept(table: "pd.DataFrame") -> Figure:
         axis.grid(False, axis="y")
     axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
     _legend(figure, columns=5)
-    axes[0].set_yticks(at, names)
+    axes[0].set_yticks(at, map(_plain, names))
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
@@ -322,7 +245,7 @@ def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> 
         axis.set(xlim=(left, right))
         axis.set_xlabel(number, fontsize="small")
         axis.grid(False, axis="y")
-    names = variants["choice"] + ": " + variants["variant"]
+    names = (variants["choice"] + ": " + variants["variant"]).map(_plain)
     axes[0, 0].set_yticks(at, names)
     axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
     return figure
@@ -348,24 +271,6 @@ def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
         axis.set_xlabel("order")
     _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
     _legend(figure)
-    return figure
-
-
-def recovery(frame: "pd.DataFrame") -> Figure:
-    """Planted terms found by trained and untrained networks, against how well they generalise.
-
-    `frame` has columns ``trained, untrained`` (shares found) and ``fit`` (R2 held out).
-    """
-    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for column, colour, marker in (
-        ("trained", COLOURS["finetuned"], "o"), ("untrained", COLOURS["discarded"], "x"),
-    ):  # fmt: skip
-        axis.plot(frame["fit"], frame[column], marker, color=colour, label=column)
-    axis.set(
-        xlabel="variance explained on held-out inputs (R²) after training",
-        ylabel="planted terms found", ylim=(-0.05, 1.05),
-    )  # fmt: skip
-    axis.legend()
     return figure
 
 
@@ -414,7 +319,7 @@ def over_cells(
             ]
             axis.errorbar(
                 row[x].value, row[y].value, xerr=reach[0], yerr=reach[1],
-                fmt=MARKERS[k % len(MARKERS)], markersize=8, lw=1, label=name,
+                fmt=MARKERS[k % len(MARKERS)], markersize=8, lw=1, label=_plain(name),
             )  # fmt: skip
         axis.set(xlabel=xlabel or f"{x} share", ylabel=y)
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -459,31 +364,12 @@ def strongest(interactions: Interactions, sample: int = 0, k: int = 10) -> Figur
     """The k strongest interactions of one sample as signed bars."""
     frame = interactions.top(k, sample).iloc[::-1]
     figure, axis = plt.subplots(figsize=(7, 0.36 * len(frame) + 1), layout="constrained")
-    names = frame["players"] + frame["kind"].map({"and": "", "or": " (or)"})
+    names = frame["players"].map(_plain) + frame["kind"].map({"and": "", "or": " (or)"})
     axis.barh(range(len(frame)), frame["value"], color=_signs(frame["value"]))
     axis.set_yticks(range(len(frame)), names)
     axis.axvline(0, color="0.3", linewidth=1)
     axis.set_xlabel("interaction, nats of log-odds of the true class")
     axis.grid(False, axis="y")
-    return figure
-
-
-def rebuild(interactions: Interactions | Mapping[str, Interactions]) -> Figure:
-    """How well the k strongest interactions of each sample rebuild v over all coalitions.
-
-    Error: root mean square over coalitions, relative to that of v about its mean.
-    """
-    figure, panels = _panels(interactions)
-    for axis, one in panels:
-        counts = np.unique(np.geomspace(1, 2**one.n, 25).astype(int))
-        error = rebuild_error(one, counts).numpy()
-        axis.plot(counts, error.T, color="0.55", linewidth=0.7)
-        axis.plot(counts, np.median(error, 0), color=COLOURS["preserved"], label="median sample")
-        axis.set(
-            xscale="log", xlabel=f"strongest interactions kept, of {2**one.n:,}", ylim=(0, 1.5)
-        )
-    _label_left(figure, "relative error of the\nrebuilt output")
-    _legend(figure)
     return figure
 
 
@@ -527,7 +413,7 @@ def scenes(boxes: "Split", maps: "Split", classes: Sequence[str], k: int = 4) ->
             cover = np.zeros((*mask.shape, 4))
             cover[mask] = (*to_rgb(colour), 0.75)
             below.imshow(cover)
-            names.append(classes[int(number)])
+            names.append(_plain(classes[int(number)]))
         above.set_title(",\n".join(names), fontsize="small")
     for axis in axes.flat:
         axis.set_axis_off()
@@ -543,7 +429,7 @@ def players_on_image(placement: Placement) -> Figure:
         axis.text(
             left + width / 2,
             top + height / 2,
-            name,
+            _plain(name),
             color="white",
             ha="center",
             va="center",
@@ -596,7 +482,7 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     for key, value in values.items():
         v[index[key]] = value
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
-    ticks = [label(s, names) for s in range(len(v))]
+    ticks = [_plain(label(s, names)) for s in range(len(v))]
     for axis, numbers, title in (
         (axes[0], v, "v(T): output when T is present"),
         (axes[1], and_transform(v), "I(S): what S adds together"),
@@ -682,7 +568,7 @@ def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = 
         sharey=one_scale,
     )  # fmt: skip
     for axis, name in zip(axes[0], named, strict=True):
-        axis.set_title(name)
+        axis.set_title(_plain(name))
     return figure, list(zip(axes[0], named.values(), strict=True))
 
 
@@ -724,6 +610,11 @@ def _legend(figure: Figure, columns: int = 3) -> None:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(named.values(), named, loc="outside lower center", ncols=min(columns, len(named)))
+
+
+def _plain(name: str) -> str:
+    """A name of a player, a class or data, in which matplotlib sees no formula."""
+    return str(name).replace("$", r"\$")
 
 
 def _signs(values) -> list[str]:

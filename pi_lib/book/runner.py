@@ -8,6 +8,7 @@ and executed copies into HTML. A copy records what it was made from, so nothing 
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,12 @@ from threading import Thread
 from typing import Any
 
 from pi_lib import progress
-from pi_lib.study import store
+from pi_lib.study import PROFILES, assets, store
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILES = ("smoke", "quick", "reduced", "full")
+WORDS_A_MINUTE = 200  # of reading, formulas and figures among them
+LONGEST_SOCKET = 103  # bytes that the path of a unix socket may have everywhere
+DIGEST = "[0-9a-f]{16}"  # the name of an entry of the store
 _children: set[subprocess.Popen] = set()  # that execute notebooks now
 RUNNER = {
     "__main__",
@@ -55,30 +58,10 @@ class Job:
     parameters: dict[str, Any]
     key: str
 
-    @property
-    def published(self) -> Path:
-        """The executed copy."""
-        return Path(self.target)
-
-    @property
-    def logs(self) -> Path:
-        """Folder of the log, the progress lines and the copy in the making."""
-        return Path(self.target).parent / "logs"
-
-    @property
-    def log(self) -> Path:
-        """Everything that the notebook and its kernel wrote."""
-        return self.logs / f"{self.name}.log"
-
-    @property
-    def lines(self) -> Path:
-        """The progress lines."""
-        return self.logs / f"{self.name}.progress"
-
-    @property
-    def copy(self) -> Path:
-        """The executed copy while it is being made; kept if the notebook fails."""
-        return self.logs / f"{self.name}.ipynb"
+    def beside(self, end: str) -> Path:
+        """What is written on the way: the "log" of all that notebook and kernel say, the lines of
+        "progress", and the copy in the making, "ipynb", which stays if the notebook fails."""
+        return Path(self.target).parent / "logs" / f"{self.name}.{end}"
 
 
 # ---------------------------------------------------------------- the notebooks
@@ -86,18 +69,18 @@ class Job:
 
 def notebooks(root: Path = ROOT) -> dict[str, Path]:
     """The book's notebooks in reading order: name -> source file."""
-    found = {path.stem: path for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))}
-    if not found:
+    sources = {path.stem: path for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))}
+    if not sources:
         raise Refused(f"no notebook NN_name.py in {root / 'notebooks'}: run this in a checkout")
-    return found
+    return sources
 
 
 def parameters(source: Path) -> dict[str, str]:
     """Parameters of a notebook and their defaults, as written in its cell tagged `parameters`."""
     import papermill
 
-    found = papermill.inspect_notebook(_read(source))
-    return {name: parameter["default"] for name, parameter in found.items()}
+    inferred = papermill.inspect_notebook(_read(source))
+    return {name: parameter["default"] for name, parameter in inferred.items()}
 
 
 def state(name: str, root: Path = ROOT, executed: Path | None = None) -> str:
@@ -117,7 +100,6 @@ def run(
     jobs: int = 1,
     root: Path = ROOT,
     executed: Path | None = None,
-    executor: Executor | None = None,
 ) -> list[str]:
     """Execute notebooks with papermill and publish their executed copies.
 
@@ -125,7 +107,7 @@ def run(
     ----------
     names : iterable of str, optional
         Which notebooks, by name or number; default all.
-    profile : {"smoke", "quick", "full"}
+    profile : {"smoke", "quick", "reduced", "full"}
         How much is computed; every notebook takes it as a parameter.
     values : mapping, optional
         Further parameters, by name. Each notebook that is run must have them.
@@ -135,8 +117,6 @@ def run(
         The checkout.
     executed : path, optional
         Where the executed copies go; default ``root/book/executed``.
-    executor : concurrent.futures.Executor, optional
-        What runs them, in place of a local pool of `jobs`; it must see the same files.
 
     Returns
     -------
@@ -153,12 +133,12 @@ def run(
     plan = _plan(names, profile, dict(values or {}), jobs, root, _executed(root, executed))
     due = []
     for job in plan:
-        if (record := _record(job.published)) and record["key"] == job.key:
+        if (record := _record(Path(job.target))) and record["key"] == job.key:
             progress.show(f"{job.name}: up to date ({record['profile']}, {record['date']})")
         else:
             due.append(job)
 
-    pool = executor or ThreadPoolExecutor(jobs)  # threads only wait: each starts a process
+    pool = ThreadPoolExecutor(jobs)  # threads only wait: each starts a process
     futures = {pool.submit(_in_own_process, job): job for job in due}
     failures = []
     try:
@@ -170,11 +150,11 @@ def run(
             else:
                 progress.show(f"{job.name}: done in {progress.clock(future.result())}")
     except BaseException:
-        _end(_children)
+        for child in [*_children]:
+            child.stdin.close()  # it ends with its standard input, and its kernel with it
         raise
     finally:
-        if executor is None:
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
     if failures:
         raise Failed("\n\n".join(failures))
     return [job.name for job in due]
@@ -226,16 +206,70 @@ def build(root: Path = ROOT, executed: Path | None = None) -> Path:
     return page
 
 
-def clean(root: Path = ROOT, everything: bool = False) -> list[Path]:
-    """Remove what `run`, `build` and `twins` made; `everything`: stored results and assets too."""
-    made = [root / "_build", root / "book" / "executed"]
-    made += sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# ---------------------------------------------------------------- what may be removed again
+
+
+def written(root: Path = ROOT, everything: bool = False) -> list[Path]:
+    """What `run`, `build` and `twins` wrote, and nothing else that lies beside it.
+
+    A twin that was edited is its reader's: `twins` takes the edit over first.
+
+    Parameters
+    ----------
+    root : path
+        The checkout.
+    everything : bool
+        Also the results in the store and the assets that were fetched.
+    """
+    known, folder = notebooks(root), _executed(root, None)
+    paths = [root / "_build" / name for name in ("html", "jupyter_execute", ".doctrees")]
+    paths += [path for path in (folder / "logs").glob("*") if path.stem in known]
+    paths += [copy for name in known if _record(copy := folder / f"{name}.ipynb") is not None]
+    paths += [folder / "record.md"]
+    paths += [twin for source in known.values() if (twin := _twin(source)) is not None]
     if everything:
-        made += [store.home() / "results", store.home() / "data"]
-    removed = [path for path in made if path.exists()]
-    for path in removed:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return removed
+        paths += [*_stored(), *_fetched()]
+    return [path for path in paths if path.exists()]
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files and folders, and the folder that held them if it is empty then."""
+    for path in paths:
+        store.remove(path)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+def _twin(source: Path) -> Path | None:
+    """A notebook's twin, if its cells are those of its source."""
+    twin = source.with_suffix(".ipynb")
+    if twin.exists() and _cells(twin) == _cells(source):
+        return twin
+    return None
+
+
+def _cells(source: Path) -> list[tuple]:
+    cells = _read(source).cells
+    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in cells]
+
+
+def _stored() -> list[Path]:
+    """Everything in the store that has the form of an entry, and is not being written."""
+    held = store.Store()
+    entries = [path for path in held.entries() if (path / "record.json").is_file()]
+    left = [path for path in held.waste() if not re.fullmatch(DIGEST, path.name)]
+    form = re.compile(rf"{DIGEST}(-\d+)?|\.{DIGEST}\.(partial|lock)")
+    return [path for path in entries + left if form.fullmatch(path.name)]
+
+
+def _fetched() -> list[Path]:
+    """The files that the table of assets names, unless the reader keeps them as their own."""
+    folder = store.home() / "data"
+    own = assets.own_folder()
+    if own is not None and folder.exists() and own.samefile(folder):
+        return []
+    files = [folder / name / file for name, asset in assets.ASSETS.items() for file in asset.files]
+    return files + [path for name in assets.ASSETS for path in folder.glob(f".{name}.*")]
 
 
 # ---------------------------------------------------------------- what `run` is made of
@@ -268,7 +302,6 @@ def _key(source: Path, values: Mapping[str, Any]) -> str:
 
     A parameter that names a file, as seen from the notebook, counts with what the file holds.
     """
-    cells = [[c.cell_type, c.source, c.metadata.get("tags", [])] for c in _read(source).cells]
     modules = store.MODULES - RUNNER
     versions = store.environment()["versions"]
     named = {name: default.strip("\"'") for name, default in parameters(source).items()}
@@ -278,7 +311,9 @@ def _key(source: Path, values: Mapping[str, Any]) -> str:
         for name, file in files.items()
         if file.is_file()
     }
-    return store.digest([cells, dict(values), read, store.source_digest(modules), versions])
+    return store.digest(
+        [_cells(source), dict(values), read, store.source_digest(modules), versions]
+    )
 
 
 def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
@@ -318,20 +353,21 @@ def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
 
 def _in_own_process(job: Job) -> float:
     """Execute one notebook in a new interpreter; returns seconds, raises `Failed`."""
-    job.logs.mkdir(parents=True, exist_ok=True)
-    job.copy.unlink(missing_ok=True)
-    job.lines.write_text("")
+    log, lines, copy = map(job.beside, ("log", "progress", "ipynb"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    copy.unlink(missing_ok=True)
+    lines.write_text("")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",  # as a study's steps: the same numbers whatever runs beside it
         "OMP_WAIT_POLICY": "PASSIVE",  # on a busy machine, threads that spin starve those that work
-        progress.VARIABLE: str(job.lines.resolve()),
+        progress.VARIABLE: str(lines.resolve()),
     }
     start = time.monotonic()
     command = [sys.executable, "-m", "pi_lib.book.runner", json.dumps(asdict(job))]
     with (
-        job.log.open("w") as log,
+        log.open("w", encoding="utf-8") as said,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
+            command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, env=environment
         ) as child,
     ):
         _children.add(child)
@@ -339,20 +375,9 @@ def _in_own_process(job: Job) -> float:
         _children.discard(child)
     if child.returncode:
         raise Failed(_failure(job))
-    job.copy.unlink()
-    job.lines.unlink()
+    copy.unlink()
+    lines.unlink()
     return time.monotonic() - start
-
-
-def _end(children: set[subprocess.Popen]) -> None:
-    """End processes that execute notebooks; their kernels end with them."""
-    for child in [*children]:
-        child.terminate()
-    for child in [*children]:
-        try:
-            child.wait(5)
-        except subprocess.TimeoutExpired:
-            child.kill()
 
 
 def _end_with_parent() -> None:
@@ -379,21 +404,21 @@ def _execute(job: Job) -> None:
 
     def on_cell_start(cell, cell_index):
         if cell.cell_type == "code" and not _injected(cell):
-            with job.lines.open("a", encoding="utf-8") as file:
+            with job.beside("progress").open("a", encoding="utf-8") as file:
                 file.write(f"cell {next(started)}/{total}\n")
 
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pi_lib") as sockets:
+    with tempfile.TemporaryDirectory(prefix="pi_lib") as folder:
         notebook = papermill.execute_notebook(
             notebook,
-            job.copy.resolve(),
+            job.beside("ipynb").resolve(),
             parameters=job.parameters,
             kernel_name="python3",
             cwd=Path(job.source).parent,
             progress_bar=False,
             log_output=True,
-            # TCP ports can be taken between choice and use; a folder of its own cannot.
-            config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/k"}),
+            # TCP ports can be taken between choice and use; sockets of its own cannot.
+            config=Config(KernelManager={"transport": "ipc", "ip": _sockets(folder)}),
             on_cell_start=on_cell_start,
         )
     notebook.metadata.pop("papermill", None)  # holds this machine's paths
@@ -401,7 +426,7 @@ def _execute(job: Job) -> None:
         cell.metadata.pop("papermill", None)
         if _injected(cell):  # shown no more than the cell whose values it replaces
             cell.metadata.tags.append("remove-cell" if unseen else "hide-input")
-    notebook.metadata["pi_lib"] = {
+    record = {
         "profile": job.parameters["profile"],
         "parameters": job.parameters,
         "seconds": round(time.monotonic() - start, 1),
@@ -409,35 +434,59 @@ def _execute(job: Job) -> None:
         "key": job.key,
         **store.environment(),
     }
-    notebook.cells.append(nbformat.v4.new_markdown_cell(_foot(job, notebook.metadata["pi_lib"])))
-    aside = job.published.with_suffix(".aside")
+    notebook.metadata["pi_lib"] = record
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    if prose:
+        prose[0].source += f"\n\n*{_times(prose, record)}*"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(_foot(job, record)))
+    aside = Path(job.target).with_suffix(".aside")
     nbformat.write(notebook, aside)
-    os.replace(aside, job.published)
+    os.replace(aside, Path(job.target))
+
+
+def _sockets(folder: str) -> str:
+    """How the names of a kernel's sockets begin: in `folder`, if its path is short enough."""
+    begin = f"{folder}/k"
+    if len(os.fsencode(begin)) + len("-5") <= LONGEST_SOCKET:
+        return begin
+    if sys.platform != "linux":
+        raise Refused(
+            f"{folder} is too long a path for a kernel's sockets, of at most {LONGEST_SOCKET} "
+            "bytes: name a shorter folder for temporary files in the variable TMPDIR"
+        )
+    return f"@{Path(folder).name}"  # Linux takes names that are no files
+
+
+def _times(prose: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+    """How long a page takes to read, and how long it took to run."""
+    minutes = round(sum(len(cell["source"].split()) for cell in prose) / WORDS_A_MINUTE)
+    return (
+        f"About {max(1, minutes)} min to read. Running it took {progress.clock(record['seconds'])} "
+        f"min at the profile {record['profile']}."
+    )
 
 
 def _foot(job: Job, record: Mapping[str, Any]) -> str:
-    """How the page was made, and the line that makes it again, at the end of every page."""
+    """How the page was made, and the lines that make it again, at the end of every page."""
     valid = parameters(Path(job.source))
     values = {name: default.strip("\"'") for name, default in valid.items()} | job.parameters
     chosen = "".join(
         f" \\\n    -p {name} {shlex.quote(str(value))}" for name, value in values.items()
     )
     commit = f", at commit {record['commit'][:7]}" if record["commit"] else ""
-    return "\n".join(
-        [
-            "---",
-            "",
-            f"*Executed {record['date']} in {progress.clock(record['seconds'])} minutes at the"
-            f" profile {record['profile']}, on {record['device']} ({record['machine']}){commit};"
-            " versions: [How this copy was made](record.md). The arrow at the top of the page"
-            " downloads the notebook. To run it again with other parameters, in a checkout after"
-            " `python -m pi_lib twins`:*",
-            "",
-            "```bash",
-            f"papermill notebooks/{job.name}.ipynb out.ipynb --cwd notebooks{chosen}",
-            "```",
-        ]
-    )
+    return f"""---
+
+*Executed {record["date"]} in {progress.clock(record["seconds"])} minutes at the profile
+{record["profile"]}, on {record["device"]} ({record["machine"]}){commit}; versions:
+[How this copy was made](record.md). The arrow at the top of the page downloads the notebook.
+To run it again with other parameters, in a checkout:*
+
+```bash
+source .venv/bin/activate
+python -m pi_lib twins                          # the notebooks as .ipynb
+papermill --help-notebook notebooks/{job.name}.ipynb
+papermill notebooks/{job.name}.ipynb out.ipynb --cwd notebooks{chosen}
+```"""
 
 
 def _injected(cell: Mapping[str, Any]) -> bool:
@@ -447,25 +496,27 @@ def _injected(cell: Mapping[str, Any]) -> bool:
 
 def _failure(job: Job) -> str:
     """Why a notebook failed: the cell, its first lines, the error, and where to read more."""
-    cells = json.loads(job.copy.read_text())["cells"] if job.copy.exists() else []
+    log, lines, copy = map(job.beside, ("log", "progress", "ipynb"))
+    more = f"  log: {log}\n  notebook as far as it came: {copy}"
+    cells = json.loads(copy.read_text(encoding="utf-8"))["cells"] if copy.exists() else []
     code = [cell for cell in cells if cell["cell_type"] == "code" and not _injected(cell)]
-    begun = [line for line in job.lines.read_text().splitlines() if line.startswith("cell ")]
-    more = f"  log: {job.log}\n  notebook as far as it came: {job.copy}"
+    begun = [line for line in lines.read_text().splitlines() if line.startswith("cell ")]
     if not begun or not code:
-        return f"{job.name} failed before its first cell\n{more}"
-    number = int(begun[-1].split()[1].split("/")[0])
-    cell = code[number - 1]
+        said = log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"]
+        return f"{job.name} failed before its first cell\n  {said[-1]}\n{more}"
+    cell = code[len(begun) - 1]
     source = "".join(cell["source"]).splitlines()
     shown = "\n".join(f"    {line}" for line in source[:3] + ["..."] * (len(source) > 3))
     errors = [o for o in cell["outputs"] if o["output_type"] == "error"]
     error = f"{errors[0]['ename']}: {errors[0]['evalue']}" if errors else "its kernel died"
-    return f"{job.name} failed in code cell {number} of {len(code)}\n{shown}\n  {error}\n{more}"
+    where = f"code cell {len(begun)} of {len(code)}"
+    return f"{job.name} failed in {where}\n{shown}\n  {error}\n{more}"
 
 
 def _watched(futures: Mapping[Future, Job]) -> Iterable[Future]:
     """The futures as they finish, with a line that shows meanwhile how far each notebook is."""
     pending, start, shown, said = set(futures), time.monotonic(), "", 0.0
-    pause = 1.0 if progress.updates(sys.stderr) else 15.0
+    live = sys.stderr.isatty()
     while pending:
         done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
         yield from done
@@ -475,47 +526,41 @@ def _watched(futures: Mapping[Future, Job]) -> Iterable[Future]:
             for place, (future, job) in enumerate(futures.items(), 1)
             if future in pending and future.running()
         )
-        if text and now - said >= pause and (text != shown or progress.updates(sys.stderr)):
-            width = shutil.get_terminal_size().columns - 10 if sys.stderr.isatty() else None
+        if text and now - said >= (1 if live else 15) and (text != shown or live):
+            width = shutil.get_terminal_size().columns - 10 if live else None
             progress.show(f"{text[:width]}  {progress.clock(now - start)}", last=False)
             shown, said = text, now
 
 
 def _position(job: Job) -> str:
     """How far a running notebook is: its cell, and the library's own last line within it."""
-    lines = job.lines.read_text().splitlines() if job.lines.exists() else []
-    cells = [i for i, line in enumerate(lines) if line.startswith("cell ")]
-    if not cells:
-        return f"{job.name} starting"
-    within = lines[-1] if cells[-1] < len(lines) - 1 else ""
-    return " · ".join(filter(None, [job.name, lines[cells[-1]], within]))
+    lines = job.beside("progress")
+    last = lines.read_text().rpartition("cell ")[-1].split("\n") if lines.exists() else [""]
+    within = [line for line in last[1:] if line][-1:]
+    return " · ".join([job.name, f"cell {last[0]}" if last[0] else "starting", *within])
 
 
 def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
     """The page that says how each notebook was run."""
-    rows = [
+    rows = "\n".join(
         f"| {name.replace('_', ' ')} | {r['profile']} | {progress.clock(r['seconds'])} "
         f"| {r['date']} | {r['device']} | {r['machine']} |"
         for name, r in records.items()
-    ]
-    versions = sorted({f"{k} {v}" for r in records.values() for k, v in r["versions"].items()})
-    return "\n".join(
-        [
-            "# How this copy was made",
-            "",
-            "Every notebook of this book was executed by papermill; no result in it was typed in.",
-            "",
-            "| notebook | profile | minutes | date | device | machine |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"Versions: {', '.join(versions)}.",
-            "",
-            "A notebook that reads results stored by an earlier run takes less time than it did"
-            " when they were computed; each stored result carries its own record beside it.",
-            "",
-        ]
     )
+    versions = sorted({f"{k} {v}" for r in records.values() for k, v in r["versions"].items()})
+    return f"""# How this copy was made
+
+Every notebook of this book was executed by papermill; no result in it was typed in.
+
+| notebook | profile | minutes | date | device | machine |
+|---|---|---|---|---|---|
+{rows}
+
+Versions: {", ".join(versions)}.
+
+A notebook that reads results stored by an earlier run takes less time than it did when they were
+computed; each stored result carries its own record beside it.
+"""
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ class Settings:
     samples : int
         On which interactions are extracted.
     n, grid : int
-        Players that are drawn; patches a side that they are drawn from.
+        Players that are drawn, 0 for none; patches a side that they are drawn from.
     covering : int
-        Players that cover the input: a square number.
+        Players that cover the input: a square number, or 0 for none.
     n_source, source_epochs : int
         Samples and epochs of pre-training, where it is done here.
     rate : float, optional
@@ -159,6 +159,7 @@ _CHANGED = {
     "frozen": "{:.0%} of the layers frozen",
 }
 _FRACTIONS = ("rate", "frozen")  # the settings that are no whole numbers
+_MAY_BE_0 = ("n_val", "long_runs", "n", "covering")
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class Cell:
                 yield f"no setting {name!r} to change; there are {', '.join(sorted(known))}"
                 continue
             kinds = (int, float) if name in _FRACTIONS else int
-            least = 0 if name in ("n_val", "long_runs") else 1 if kinds is int else 1e-12
+            least = 0 if name in _MAY_BE_0 else 1 if kinds is int else 1e-12
             if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
                 number = f"an integer, at least {least}" if kinds is int else "a number above 0"
                 yield f"{name}={value!r}; expected {number}"
@@ -241,6 +242,8 @@ class Cell:
                 yield f"covering={value!r}; expected a square number, such as 9"
 
     def _wrong_together(self):
+        if not self.players:
+            yield "n=0 and covering=0 leave no players to ask with"
         backbone = backbones.BACKBONES[self.backbone]
         for name in ("task", "source"):
             given = getattr(self, name)
@@ -351,6 +354,12 @@ class Cell:
         if settings.size and backbone.any_size:
             return settings
         return replace(settings, size=backbone.size)
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Those of `PLAYERS` that the cell is asked with."""
+        counts = zip(PLAYERS, (self.settings.n, self.settings.covering), strict=True)
+        return tuple(which for which, count in counts if count)
 
     def runs(self, arm: str) -> range:
         """The runs of one of `ARMS`; a probe is an optimum, the same every time, and has one."""

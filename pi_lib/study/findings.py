@@ -41,7 +41,8 @@ class Runs:
     Parameters
     ----------
     record : Record
-    players : "drawn" or "covering"
+    players : "drawn" or "covering", optional
+        Default the first of them that the record has.
     tau : float, default 0.05
         Threshold of salience in the paper's own shares.
 
@@ -51,12 +52,12 @@ class Runs:
         If an arm has too few runs, as `pi_lib.reliability`.
     """
 
-    def __init__(self, record: Record, players: str = "drawn", tau: float = 0.05):
-        self.record, self.players, self.tau = record, players, tau
+    def __init__(self, record: Record, players: str | None = None, tau: float = 0.05):
+        self.record, self.players, self.tau = record, players or record.players, tau
         self.arms = {
-            arm: record.runs(arm, players)
+            arm: record.runs(arm, self.players)
             for arm in ("probe", "finetuned", "scratch", "long")
-            if record.count(arm, players)
+            if record.count(arm, self.players)
         }
         self.n = self.arms["probe"][0].n
         self._moments: dict[tuple, Moments] = {}
@@ -64,9 +65,8 @@ class Runs:
     @cached_property
     def _products(self) -> Arms:
         probe, *twins = self.arms["probe"]
-        arms = (
-            self.arms if twins else self.arms | {"probe": probe}
-        )  # an optimum comes back as it is
+        # a probe that is an optimum comes back as it is
+        arms = self.arms if twins else self.arms | {"probe": probe}
         return Arms(arms, "walsh", several=list(arms))
 
     def moments(self, orders: Sequence[int] | None = None, *, centred: bool = False) -> Moments:
@@ -224,13 +224,8 @@ def _sooner(runs: Runs) -> Difference:
 
 
 def _more_directly(runs: Runs) -> Difference:
-    fine, scratch = (runs.approach(arm).directness for arm in ("finetuned", "scratch"))
-    if note := fine.note or scratch.note:
-        return Difference.unmeasurable(note)
-    gap = fine.value - scratch.value  # of other checkpoints, so the intervals are independent
-    below = np.hypot(fine.value - fine.low, scratch.high - scratch.value)
-    above = np.hypot(fine.high - fine.value, scratch.value - scratch.low)
-    return Difference(gap, float(gap - below), float(gap + above))
+    fine, scratch = (runs.approach(arm) for arm in ("finetuned", "scratch"))
+    return fine.more_direct_than(scratch)
 
 
 def _area(runs: Runs) -> Estimate:

@@ -69,11 +69,18 @@ class Record:
             keys[players or "drawn", arm, int(run), step and int(step)] = key
         return keys
 
-    def count(self, arm: str, players: str = "drawn") -> int:
+    @property
+    def players(self) -> str:
+        """The set of players that numbers rest on where none is named: the first that is there."""
+        there = {key[0] for key in self._keys}
+        return next((which for which in PLAYERS if which in there), PLAYERS[0])
+
+    def count(self, arm: str, players: str | None = None) -> int:
         """How many runs of an arm there are."""
+        players = players or self.players
         return sum(key[:2] == (players, arm) and key[3] is None for key in self._keys)
 
-    def runs(self, arm: str, players: str = "drawn") -> list[Interactions]:
+    def runs(self, arm: str, players: str | None = None) -> list[Interactions]:
         """The ends of an arm's runs, all on the same samples and players.
 
         Raises
@@ -81,6 +88,7 @@ class Record:
         ValueError
             If the record has no such arm with these players.
         """
+        players = players or self.players
         wanted = sorted(key for key in self._keys if key[:2] == (players, arm) and key[3] is None)
         if not wanted:
             there = sorted({f"{arm} ({players})" for players, arm, *_ in self._keys})
@@ -92,12 +100,16 @@ class Record:
         """The cell as people write it."""
         return self.header.get("title", self.name)
 
-    def has_checkpoints(self, arm: str, run: int = 1, players: str = "drawn") -> bool:
+    def has_checkpoints(self, arm: str, run: int = 1, players: str | None = None) -> bool:
         """Whether a run has games before its end."""
+        players = players or self.players
         return sum(key[:3] == (players, arm, run) for key in self._keys) > 1
 
-    def over_time(self, arm: str, run: int = 1, players: str = "drawn") -> dict[int, Interactions]:
+    def over_time(
+        self, arm: str, run: int = 1, players: str | None = None
+    ) -> dict[int, Interactions]:
         """A run's games at its checkpoints, by step of training; the last is its end."""
+        players = players or self.players
         keys = {key[3]: key for key in self._keys if key[:3] == (players, arm, run)}
         if len(keys) < 2:
             raise ValueError(f"{self.name}: no checkpoints of {arm}, run {run} ({players})")
@@ -261,7 +273,7 @@ def collect(cell: Cell, store: Store) -> Record:
             logs[key], last[arm] = about["log"], about["steps"][-1]
             correct[key] = np.array(about["correct"], dtype=bool)
             provenance[f"train {key}"] = _provenance(trained, store)
-            for which in PLAYERS:
+            for which in cell.players:
                 step = Step(cell, "extract", arm, number, rate, which)
                 provenance[f"extract {key}, {which} players"] = _provenance(step, store)
                 for file in step.path(store).glob("*.safetensors"):

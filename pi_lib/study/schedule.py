@@ -20,7 +20,7 @@ from typing import Any
 from pi_lib import training
 from pi_lib.progress import track
 from pi_lib.study import backbones, steps, workers
-from pi_lib.study.cell import ARMS, PLAYERS, RATES, Cell
+from pi_lib.study.cell import ARMS, RATES, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
 
@@ -193,7 +193,7 @@ def _rounds(job: Job, store: Store) -> Iterator[list[Step]]:
     trained = Step(cell, "train", arm, run, chosen_rate(cell, arm, store)[0])
     yield [trained]
     run_record(trained.path(store))  # one that diverged has no games
-    yield [replace(trained, name="extract", players=which) for which in PLAYERS]
+    yield [replace(trained, name="extract", players=which) for which in cell.players]
 
 
 def _missing(rounds: Iterator[list[Step]], store: Store) -> list[Step] | None:

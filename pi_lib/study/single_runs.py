@@ -1,9 +1,8 @@
-"""The paper's claims held against recorded results: each confirmed, contradicted or undecided.
+"""Records of version 1: tables of statistics of single runs, and claims held against them.
 
-All of it reads the table that `pi_lib.study.grid.record` writes. A claim is a number and the region
-in which it holds; it is confirmed in a cell if the number's 95 % interval lies inside the region,
-contradicted if it lies outside, else undecided. Intervals come from resampling the samples of all
-seeds together; beside them stands the range over seeds.
+They hold one run an arm and seed, on samples of its own, and no games: there is no second run in
+them, and no chance level. The chapters beyond the paper still draw them, and say so; no new ones
+are made. `pi_lib.study.record` is what replaces them.
 """
 
 import json
@@ -15,7 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pi_lib.knowledge import Trajectory, rise_over_variation
-from pi_lib.statistics import Estimate, bootstrap, difference, rank_correlation, ratio_of_sums
+from pi_lib.statistics import (
+    Estimate,
+    bootstrap,
+    difference,
+    proportion,
+    rank_correlation,
+    ratio_of_sums,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,10 +109,8 @@ def correct(table: "pd.DataFrame", phase: str) -> tuple[int, int]:
 
 def accuracy(table: "pd.DataFrame", phase: str) -> Estimate:
     """Accuracy at the end of a phase over all seeds, with its 95 % Wilson interval."""
-    from pi_lib.statistics import accuracy_estimate
-
     right, tested = correct(table, phase)
-    return accuracy_estimate(right / tested, tested)
+    return proportion(right, tested)
 
 
 def gain(table: "pd.DataFrame", over: str = "scratch") -> Estimate:

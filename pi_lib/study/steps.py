@@ -42,7 +42,18 @@ _TRAINING = (
 STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
-    "extract": (*_TRAINING, "coalitions", "engine", "players", "sharing", "values", "words"),
+    "extract": (
+        *_TRAINING,
+        "callables",
+        "checks",
+        "coalitions",
+        "engine",
+        "outputs",
+        "players",
+        "sharing",
+        "values",
+        "words",
+    ),
 }
 
 
@@ -82,7 +93,7 @@ class Step:
     def all_checkpoints(self) -> bool:
         """Whether games are extracted at every checkpoint, not at the end alone."""
         trained = self.arm in ("finetuned", "scratch")
-        return self.players == "drawn" and self.run == 0 and trained
+        return self.players == "drawn" and self.run < 2 and trained
 
     @cached_property
     def key(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -236,30 +247,32 @@ def players(cell: Cell, task: data.Task, which: str = "drawn") -> PatchPlayers |
 
 
 def samples(cell: Cell, task: data.Task) -> training.Split:
-    """The first test samples that have enough players of both sets: where games are extracted.
+    """The first test samples that have enough players of every set: where games are extracted.
 
     Raises
     ------
     ValueError
         If the test split has too few of them.
     """
-    both = [players(cell, task, which) for which in ("drawn", "covering")]
+    asked = [players(cell, task, which) for which in cell.players]
     wanted = cell.settings.samples
 
     def fits(i: int) -> bool:
         if task.kind == "text":
-            return all(drawn.fits(task.test.inputs[i]) for drawn in both)
+            return all(drawn.fits(task.test.inputs[i]) for drawn in asked)
         if task.test.targets is None:
             return True
         sample = task.test.take([i])
-        (placement,) = both[0].place(training.images(sample.inputs), sample.ids)
-        return has_player(AIMS[task.aim].value, placement, true_values(sample)[0])
+        placements = [drawn.place(training.images(sample.inputs), sample.ids)[0] for drawn in asked]
+        value, true = AIMS[task.aim].value, true_values(sample)[0]
+        return all(has_player(value, placement, true) for placement in placements)
 
     chosen = list(islice(filter(fits, range(len(task.test))), wanted))
     if len(chosen) < wanted:
         raise ValueError(
-            f"{task.name}: {len(chosen)} of {len(task.test)} test samples have n={both[0].n} "
-            f"players; {wanted} are asked for. Choose fewer players or samples"
+            f"{task.name}: {len(chosen)} of {len(task.test)} test samples have "
+            f"{max(drawn.n for drawn in asked)} players; {wanted} are asked for. Choose fewer "
+            "players or samples"
         )
     return task.test.take(chosen)
 

@@ -139,7 +139,8 @@ def test_a_sample_is_rebuilt_from_what_is_kept(seen, kind):
     box = explore_sample(interactions, images, players, thresholds=(0.5, 0.2), k=3)
     control = controls(box)
     control["kind"].index = ["AND", "OR"].index(kind)
-    control["threshold"].index = 1
+    assert control["threshold"].index == 1  # thresholds rise to the right; the largest comes first
+    control["threshold"].index = 0
     control["sample"].index = 1
     v = interactions.v[1]
     there, back = {
@@ -182,12 +183,19 @@ def test_a_sentence_marks_the_words_of_a_group():
     assert "&lt;" in text and "<really>" not in text
 
 
-def test_other_inputs_are_shown_by_name():
-    players = pi.LabelMapPlayers(torch.tensor([0, 1, 1]), names=["age", "dose"])
+def test_names_are_shown_as_they_are_written():
+    """What HTML, MathJax or JupyterLab would read as something else."""
+    names = ["<b>age</b>", "$x_1$", "a_b & $$c$$"]
+    players = pi.LabelMapPlayers(torch.tensor([0, 1, 2]), names=names)
     model = lambda x: torch.stack([x.prod(-1), torch.zeros(len(x))], -1)  # noqa: E731
     inputs = torch.full((1, 3), 2.0)
     box = explore_sample(pi.extract(model, inputs, [0], players), inputs, players)
-    assert "all of {age, dose}" in shown(box)
+    whole = "all of {&lt;b&gt;age&lt;/b&gt;, $x_1$, a_b &amp; $$c$$}"
+    (part,) = [part.value for part in box.children[1].children if whole in part.value]
+    assert part.startswith('<div class="tex2jax_ignore mathjax_ignore">')  # no formula in it
+    game = explore_game({"": 0, "$a": 1, "$b": 1, "$a $b": 3}, ["$a", "$b"], {"$a $b": [0, 1]})
+    assert "{$a, $b}" in shown(game)
+    assert not any("$" in name for name in controls(game))  # JupyterLab typesets labels
 
 
 def test_other_inputs_than_those_extracted_are_refused(seen):
@@ -196,13 +204,24 @@ def test_other_inputs_than_those_extracted_are_refused(seen):
         explore_sample(interactions, images, pi.PatchPlayers(grid=8, n=4, seed=1))
 
 
-def result(finetuned, scratch):
-    def phase(*found):
-        log = [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(found))]
-        return study.Phase("any", log, {"test": 10}, dict(enumerate(found)), {}, {})
-
-    cell = study.Cell(profile="smoke")
-    return study.Result(cell, phase(), phase(*finetuned), phase(*scratch), {})
+def record(finetuned, scratch):
+    """A record of a run of each arm, with these interactions at its checkpoints."""
+    arms = {"finetuned": finetuned, "scratch": scratch}
+    last = {arm: len(found) - 1 for arm, found in arms.items()}
+    games = {
+        f"drawn/{arm}1" + ("" if step == last[arm] else f"@{step}"): at.v.numpy()
+        for arm, found in arms.items()
+        for step, at in enumerate(found)
+    }
+    logs = {
+        f"{arm}1": [{"step": step, "accuracy": 0.5, "loss": 1.0} for step in range(len(found))]
+        for arm, found in arms.items()
+    }
+    header = {
+        "cell": "a", "labels": [0, 1], "ids": [7, 8], "tested": 10, "logs": logs, "last_step": last,
+        "players": {"drawn": None},
+    }  # fmt: skip
+    return study.Record(header, games)
 
 
 def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
@@ -216,7 +235,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
         return figure
 
     monkeypatch.setattr(figures, "knowledge", recorded)
-    box = explore_training({"a": result([other, one], [other, other, one]), "b": None})
+    box = explore_training({"a": record([other, one], [other, other, one]), "b": None})
     assert list(controls(box)) == ["checkpoint"]  # one task is no choice
     assert len(controls(box)["checkpoint"].options) == 2  # both runs have them
     first = shown(box)
@@ -230,10 +249,10 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
         return cells
 
     # The end is itself; the opposite shares nothing, and all its own is new.
-    assert row("has of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("new within") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
+    assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
     assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("test accuracy") == (str(statistics.accuracy_estimate(0.5, 10)),) * 2
+    assert row("test accuracy") == (str(statistics.proportion(5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
 
@@ -242,7 +261,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
     [
         (lambda seen: explore_training(None), "study.run"),
         (lambda seen: explore_training({}), "study.run"),
-        (lambda seen: explore_training({"a": result([], [])}), "No checkpoints"),
+        (lambda seen: explore_training({"a": record([], [])}), "No checkpoints"),
         (lambda seen: explore_sample(None, None, None), "pi_lib.extract"),
         (lambda seen: explore_sample(seen[0][:0], *seen[1:]), "pi_lib.extract"),
         (lambda seen: explore_sample(*seen, samples=[5]), "No sample 5: there are 2"),

@@ -15,7 +15,8 @@ from test_pages import move
 CELL = """
 import torch
 import pi_lib as pi
-from pi_lib import study, widgets
+from pi_lib import study
+from pi_lib.book import explorers
 
 torch.manual_seed(0)
 images, players = torch.rand(2, 3, 32, 32), pi.PatchPlayers(grid=4, n=4)
@@ -24,16 +25,18 @@ model = lambda x: (x.flatten(1) @ weight.T).sin()
 seen = pi.extract(model, images, [0, 1], players)
 other = pi.extract(lambda x: model(x).cos(), images, [0, 1], players)
 
-def phase(*found):
-    log = [{"step": s, "accuracy": s / 2, "loss": 1.0} for s in range(len(found))]
-    return study.Phase("any", log, {"test": 10}, dict(enumerate(found)), {}, {})
-
-result = study.Result(study.Cell(profile="smoke"), phase(seen), phase(other, seen),
-                      phase(seen, other), {})
+logs = [{"step": step, "accuracy": step / 2, "loss": 1.0} for step in range(2)]
+record = study.Record(
+    {"cell": "a", "labels": [0, 1], "ids": [0, 1], "tested": 10, "players": {"drawn": None},
+     "last_step": {"finetuned": 1, "scratch": 1}, "logs": {"finetuned1": logs, "scratch1": logs}},
+    {"drawn/finetuned1@0": other.v.numpy(), "drawn/finetuned1": seen.v.numpy(),
+     "drawn/scratch1@0": seen.v.numpy(), "drawn/scratch1": other.v.numpy()},
+)
 for explorer in (
-    explorers.explore_game({"": 0, "a": 1, "b": 1, "a b": 4}, ["a", "b"], {"a b": [0, 1]}),
+    explorers.explore_game({"": 0, "$a": 1, "$<b>": 1, "$a $<b>": 4}, ["$a", "$<b>"],
+                           {"$a $<b>": [0, 1]}),
     explorers.explore_sample(seen, images, players),
-    explorers.explore_training(result),
+    explorers.explore_training(record),
     explorers.explore_training(None),
 ):
     display(explorer)
@@ -108,13 +111,14 @@ def test_explorers_move_by_keyboard(browser, lab):
     game, sample, training, nothing = (explorers.nth(k) for k in range(4))
 
     assert game.get_by_role("slider").count() == 4  # every value moves, not the page's levels only
-    assert "I({a, b}) = +2.0" in game.inner_text()
-    assert "I({a, b}) = +1.5" in move(tab, game, "v({a, b})", "ArrowLeft").inner_text()
+    assert "I({$a, $<b>}) = +2.0" in game.inner_text()  # no formula, and no element of HTML
+    moved = move(tab, game, "v({\uff04a, \uff04<b>})", "ArrowLeft")
+    assert "I({$a, $<b>}) = +1.5" in moved.inner_text()
+    assert game.locator("mjx-container").count() == 0
 
     fewer = int(sample.locator(".pi-readout").inner_text().split()[1])
-    assert (
-        int(move(tab, sample, "threshold").locator(".pi-readout").inner_text().split()[1]) > fewer
-    )
+    more = move(tab, sample, "threshold", "ArrowLeft").locator(".pi-readout").inner_text()
+    assert int(more.split()[1]) > fewer
     assert move(tab, sample, "sample").locator("img").count() >= 1
 
     assert "0 of 1" in training.inner_text()

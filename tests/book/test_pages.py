@@ -151,7 +151,9 @@ def test_explorers_move_by_keyboard(browser, server):
     assert found == pytest.approx(and_transform(torch.tensor(v)).tolist())
 
     for explorer, mark in ((image, "img[alt^='{']"), (sentence, "mark")):
-        fewer = move(tab, explorer, "threshold").locator(".pi-readout").inner_text()
+        fewer = move(tab, explorer, "threshold", "ArrowLeft").locator(".pi-readout").inner_text()
+        said = explorer.get_by_role("slider", name="threshold").get_attribute("aria-valuetext")
+        assert said == "0.2"  # the value, where the widget itself gives the index
         shown = move(tab, explorer, "up to order", "ArrowLeft")
         assert "up to order" in shown.locator(".pi-readout").inner_text() != fewer
         assert shown.locator(mark).count() >= 1

@@ -1,7 +1,6 @@
 """The command line and the runner, on small notebooks made for the test."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 
 from pi_lib.__main__ import main
 from pi_lib.book import runner
+from pi_lib.study import store
 
 GOOD = """# ---
 # jupyter:
@@ -93,6 +93,10 @@ def test_the_copy_is_clean_and_says_how_it_was_made(checkout):
     foot = notebook.cells[-1].source  # says how to run it again, with the values that it had
     assert "papermill notebooks/01_good.ipynb" in foot and "-p count 2" in foot
     assert "-p profile smoke" in foot and record["date"] in foot
+    assert "```bash\nsource .venv/bin/activate\n" in foot  # papermill is in there
+    assert "papermill --help-notebook notebooks/01_good.ipynb" in foot
+    # the times, measured, where a reader begins
+    assert "About 1 min to read. Running it took 0:0" in notebook.cells[0].source
 
 
 def test_a_failure_names_cell_error_and_log_and_keeps_the_others(checkout):
@@ -135,15 +139,12 @@ def test_what_is_unknown_is_refused_before_any_work(arguments, message, capsys, 
     assert message in capsys.readouterr().err
 
 
-def test_help_and_list_name_what_there_is(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    for command in ("run", "build", "assets", "twins", "clean", "list"):
-        assert command in text
+def test_list_names_notebooks_parameters_and_how_they_stand(capsys):
     assert main(["list"]) == 0
-    assert "03_what_is_preserved" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for name, source in runner.notebooks().items():
+        assert f"{name}  (" in said
+        assert set(runner.parameters(source)) <= set(said.split())
 
 
 def test_building_without_executed_copies_is_refused(checkout):
@@ -151,11 +152,118 @@ def test_building_without_executed_copies_is_refused(checkout):
         runner.build(checkout)
 
 
-def test_twins_run_in_plain_papermill(checkout):
+def papermill(checkout, *parameters):
     (twin,) = runner.twins(checkout)
     assert twin == checkout / "notebooks" / "01_good.ipynb"
-    out = checkout / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", str(twin), str(out), "-p", "count", "7"]
-    subprocess.run(command, check=True, capture_output=True, env=dict(os.environ))
-    cells = json.loads(out.read_text())["cells"]
+    command = [sys.executable, "-m", "papermill", str(twin), str(checkout / "out.ipynb")]
+    return subprocess.run([*command, *parameters], capture_output=True, text=True)
+
+
+def test_twins_run_in_plain_papermill(checkout):
+    assert papermill(checkout, "-p", "count", "7").returncode == 0
+    cells = json.loads((checkout / "out.ipynb").read_text())["cells"]
     assert any("count 8" in "".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+
+
+def test_what_is_mistyped_is_refused_in_plain_papermill(checkout):
+    source = checkout / "notebooks" / "01_good.py"
+    source.write_text(
+        GOOD.replace("print(", "from pi_lib import book; book.begin(profile)\nprint(")
+    )
+    run = papermill(checkout, "-p", "cuont", "7")
+    assert run.returncode
+    assert "ValueError: unknown parameter cuont; this notebook has count, profile" in run.stderr
+
+
+def test_a_long_folder_for_temporary_files(checkout, monkeypatch):
+    """A socket has no path of more than 107 bytes; Linux takes a name that is no file."""
+    folder = checkout / ("x" * 120)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    assert runner.run(profile="smoke", root=checkout) == ["01_good"]
+    assert not list(folder.iterdir())
+    assert runner._sockets("/short") == "/short/k"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(runner.Refused, match="name a shorter folder .* TMPDIR"):
+        runner._sockets(str(folder))
+
+
+# ---------------------------------------------------------------- clean
+
+
+@pytest.fixture
+def home(checkout, monkeypatch):
+    """A home that holds what the project wrote beside what it did not: (checkout, ours, theirs)."""
+    monkeypatch.setenv("PI_LIB_HOME", str(checkout / "home"))
+    monkeypatch.delenv("PI_LIB_DATA", raising=False)
+    monkeypatch.setattr(runner, "ROOT", checkout)
+    written = runner.written
+    monkeypatch.setattr(runner, "written", lambda everything: written(checkout, everything))
+    entry = store.Store().get("train", {"a": 1}, ["progress"], lambda f: (f / "x").write_text("1"))
+    with pytest.raises(KeyboardInterrupt):
+        store.Store().get("train", {"a": 2}, ["progress"], interrupted)
+    minilm = checkout / "home" / "data" / "minilm" / "config.json"
+    theirs = [
+        "home/data/thesis.txt", "home/data/minilm/notes.txt", "home/results/table.csv",
+        "home/results/train/summary.txt", "home/results/2025/0123456789abcdef/photo.jpg",
+        "home/results/2025/holiday/record.json", "home/notes.txt", "_build/mine.txt",
+        "notebooks/02_mine.ipynb", "notebooks/01_good.py",
+    ]  # fmt: skip
+    for path in (minilm, *(checkout / path for path in theirs)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text("mine")
+    ours = [entry, next(entry.parent.glob(".*.partial")), minilm]
+    return checkout, ours, [checkout / path for path in theirs]
+
+
+def interrupted(folder):
+    raise KeyboardInterrupt
+
+
+def executed(checkout, name, **metadata):
+    """A copy as `run` writes it, or one that it did not write."""
+    path = checkout / "book" / "executed" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(metadata=metadata), path)
+    return path
+
+
+def test_clean_all_removes_only_what_the_project_wrote(home, capsys):
+    checkout, ours, theirs = home
+    twins, copy = runner.twins(checkout), executed(checkout, "01_good", pi_lib={"key": ""})
+    (checkout / "notebooks" / "02_own.py").write_text(GOOD)
+    theirs = [*theirs, executed(checkout, "02_own")]
+    assert main(["clean"]) == 0  # what is soon made again is removed without a question
+    assert not copy.exists() and not twins[0].exists()
+    assert all(path.exists() for path in (*ours, *theirs))
+    capsys.readouterr()
+    assert main(["clean", "--all", "--yes"]) == 0
+    named = capsys.readouterr().out.splitlines()
+    assert all(str(path) in named for path in ours)
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in theirs)
+    assert main(["clean", "--all", "--yes"]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
+
+
+def test_clean_all_asks(home, capsys, monkeypatch):
+    checkout, ours, _ = home
+    assert main(["clean", "--all"]) == 2  # pytest's standard input is no terminal
+    said = capsys.readouterr()
+    assert all(str(path) in said.out for path in ours) and "say --yes" in said.err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert main(["clean", "--all"]) == 2 and all(path.exists() for path in ours)
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    assert main(["clean", "--all"]) == 0 and not any(path.exists() for path in ours)
+
+
+def test_clean_leaves_the_readers_own(home, monkeypatch):
+    """A twin that was edited; and assets in the folder that the reader named as theirs."""
+    checkout, ours, _ = home
+    (twin,) = runner.twins(checkout)
+    twin.write_text(twin.read_text().replace("A title", "A thought of mine"))
+    monkeypatch.setenv("PI_LIB_DATA", str(checkout / "home" / "data"))
+    assert main(["clean", "--all", "--yes"]) == 0
+    assert twin.exists() and ours[2].exists() and not ours[0].exists()

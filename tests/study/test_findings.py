@@ -1,125 +1,130 @@
-"""Verdicts on made-up tables in which the truth is planted."""
+"""Verdicts on records in which the truth is planted, and on those of the book."""
+
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
 
-from pi_lib.book import figures
-from pi_lib.statistics import Estimate, difference
+from pi_lib import study
+from pi_lib.book import tables
+from pi_lib.statistics import Estimate
 from pi_lib.study import findings
+from pi_lib.transforms import walsh_inverse
+
+N, SAMPLES = 4, 30
+RECORDS = Path(__file__).parents[2] / "notebooks" / "recorded" / "paper"
 
 
-def made(preserved=0.2, slope=0.0, learned=0.2, speed=0.1, task="flowers", seeds=3, samples=8):
-    """A cell: share preserved at order 1 and its change per order, and the other quantities."""
-    rng = np.random.default_rng([seeds, samples, len(task)])
-    rows = []
+def planted(kept=0.3, learned=0.2, noise=0.3, high=None, runs=3, seed=0) -> study.Record:
+    """Fine-tuned runs that know `kept` of their variance from the probe, `learned` from scratch.
 
-    def row(seed, quantity, above, below, **more):
-        rows.append(
-            {"seed": seed, "quantity": quantity, "numerator": above, "denominator": below} | more
-        )
+    `high` is what is kept of the orders above 1, by default as much.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.array([bin(s).count("1") for s in range(2**N)])
 
-    for seed in range(seeds):
-        for sample in range(samples):
-            for order in (1, 2, 3):
-                strength = 1 + 0.1 * rng.random()
-                kept = strength * np.clip(preserved + slope * order + 0.01 * rng.random(), 0, 1)
-                at = {"order": order, "sample": sample}
-                row(seed, "preserved", kept, strength, **at)
-                row(seed, "new", 1 + order / 10, 1 + order / 10 + kept, **at)
-                row(seed, "learned by scratch", learned * kept, kept, **at)
-                row(seed, "only scratch", 0.5, 1, **at)
-            for phase, extra in (("finetuned", speed), ("scratch", 0)):
-                row(seed, "salient error", 0.01, 1, phase=phase, sample=sample)
-                for step, j in ((0, 0.1), (5, 0.5 + extra + 0.02 * rng.random()), (10, 1.0)):
-                    row(seed, "similarity to own end", j, 1, phase=phase, sample=sample, step=step)
-        for phase, correct in (("probe", 60), ("finetuned", 90), ("scratch", 50)):
-            row(seed, "accuracy", correct, 100, phase=phase, sample=-1, progress=1)
-    table = pd.DataFrame(rows).fillna({"phase": "", "order": 0, "step": -1, "progress": -1})
-    return table.assign(backbone="net", source="published", task=task, changes="")
+    def known():
+        return rng.normal(size=(SAMPLES, 2**N)) * (order > 0)
+
+    def mixed(signal, share):
+        return np.sqrt(share) * signal + np.sqrt(1 - share) * known()
+
+    probe, scratch = known(), known()
+    share = np.where(order <= 1, kept, kept if high is None else high)
+    fine = np.sqrt(share) * probe + np.sqrt(learned) * scratch
+    fine += np.sqrt(np.clip(1 - share - learned, 0, 1)) * known()
+    arms = {"probe": (probe, 1), "finetuned": (fine, runs), "scratch": (scratch, runs)}
+    games = {
+        f"drawn/{arm}{run + 1}": game(signal + (noise * known() if arm != "probe" else 0))
+        for arm, (signal, count) in arms.items()
+        for run in range(count)
+    }
+    header = {
+        "cell": "planted", "labels": [0] * SAMPLES, "ids": list(range(SAMPLES)), "tested": 100,
+        "accuracy": {key.removeprefix("drawn/"): 0.5 for key in games}, "players": {},
+    }  # fmt: skip
+    return study.Record(header, games)
 
 
-def verdicts(table):
-    found = findings.findings(table)
-    return dict(zip(found["claim"], found["verdict"], strict=True))
+def game(coefficients):
+    """Values with these Walsh coefficients."""
+    return walsh_inverse(torch.from_numpy(coefficients)).numpy()
+
+
+def verdicts(record):
+    frame = findings.findings({"planted": findings.Runs(record)})
+    return dict(zip(frame["claim"], frame["verdict"], strict=True))
+
+
+CLAIMS = [claim.name for claim in findings.CLAIMS]
 
 
 def test_what_is_planted_is_found():
-    claims = [claim.name for claim in findings.CLAIMS]
-    small, complex_out, much_new, new_complex, hard, faster, direct = claims
-    agrees = verdicts(made(preserved=0.5, slope=-0.1, learned=0.2, speed=0.1))
-    assert [agrees[c] for c in (small, complex_out, much_new, hard, faster)] == ["confirmed"] * 5
-    against = verdicts(made(preserved=0.6, slope=0.1, learned=0.9, speed=-0.2))
-    assert [against[c] for c in (small, complex_out, hard, faster)] == ["contradicted"] * 4
-    assert agrees[direct] == "undecided"  # both monotone: no difference
+    small, complex_out, new, new_complex, *_, faster, direct = CLAIMS
+    agrees = verdicts(planted(kept=0.5, high=0.02, learned=0.1))
+    assert [agrees[c] for c in (small, complex_out, new, new_complex)] == ["confirmed"] * 4
+    against = verdicts(planted(kept=0.9, learned=0.05))
+    assert [against[c] for c in (small, new)] == ["contradicted"] * 2
+    reverse = verdicts(planted(kept=0.02, high=0.6, learned=0.1))
+    assert [reverse[c] for c in (complex_out, new_complex)] == ["contradicted"] * 2
+    assert agrees[faster] == agrees[direct] == "not measurable"  # there are no checkpoints
 
 
-def test_numbers_by_hand():
-    table = made()
-    rows = table[table["quantity"] == "preserved"]
-    expected = rows["numerator"].sum() / rows["denominator"].sum()
-    assert findings.share(table, "preserved").value == pytest.approx(expected)
-    assert findings.share(table, "learned by scratch").value == pytest.approx(0.2)
-    assert findings.accuracy(table, "finetuned").value == pytest.approx(0.9)
-    gain = findings.gain(table)
-    assert gain.value == pytest.approx(0.4)
-    assert gain == difference(270, 300, 150, 300)
-    found = findings.findings(table).iloc[0]
-    assert found["seeds"] == 3 and found["samples"] == 24 and found["least"] <= found["value"]
-    with pytest.raises(ValueError, match="no rows of 'speed'"):
-        findings.share(table, "speed")
+def test_origins_are_those_that_were_planted():
+    parts = findings.Runs(planted(kept=0.3, learned=0.2)).origins()
+    assert parts.pretraining.value == pytest.approx(0.3, abs=0.08)
+    assert parts.scratch.value == pytest.approx(0.2, abs=0.08)
+    assert parts.neither.value == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_verdict_is_where_the_whole_interval_lies():
-    claim = findings.CLAIMS[0]
-    assert claim.verdict(Estimate(0.6, 0.51, 0.7)) == "contradicted"
-    assert claim.verdict(Estimate(np.nan, np.nan, np.nan)) == "undecided"
+def test_noise_is_not_measurable():
+    """Runs that share nothing: no verdict rests on them, whatever the paper's number says."""
+    record = planted(noise=30)
+    frame = findings.findings({"planted": findings.Runs(record)}).set_index("claim")
+    assert frame.loc[CLAIMS[0], "verdict"] == "not measurable"
+    assert frame.loc[CLAIMS[0], "paper"] == "confirmed"  # chance confirms it
+    assert "cannot be told from 0" in frame.loc[CLAIMS[0], "note"]
+    assert not findings.Runs(record).origins().measurable
 
 
-def test_paired_test_needs_a_difference():
-    assert findings.paired_test(made(speed=0.2))["p"].item() < 1e-4
-    assert findings.paired_test(made(speed=0.0))["p"].item() > 0.01
+def test_a_share_stands_beside_chance_and_a_second_run():
+    frame = findings.findings({"planted": findings.Runs(planted())}).set_index("claim")
+    row = frame.loc["only a small part is preserved"]
+    assert row["chance"].value < row["observed"].value < row["second_run"].value
+    shown = tables.claims(frame.reset_index())
+    assert shown["chance"].iloc[0] == str(row["chance"])
 
 
-def test_too_few_cells_for_a_correlation_are_undecided():
-    few = pd.concat([made(task=f"t{i}") for i in range(4)], ignore_index=True)
-    assert (findings.correlations(few)["verdict"] == "undecided").all()
-    assert findings.correlations(few)["rho"].isna().all()
-    many = pd.concat(
-        [made(preserved=0.1 * i, task=f"t{i}") for i in range(1, 8)], ignore_index=True
-    )
-    many.loc[many["quantity"].eq("accuracy") & many["phase"].eq("finetuned"), "numerator"] = (
-        many["task"].str[1:].astype(int) * 10
-    )
-    found = findings.correlations(many).iloc[0]
-    assert found["rho"] == pytest.approx(1) and found["verdict"] == "positive"
+def test_verdicts_are_corrected_for_the_number_of_cells():
+    barely = Estimate(0.1, 0.01, 0.2)
+    assert findings.verdict(barely, p=0.04) == "confirmed"
+    assert findings.verdict(barely, p=0.06) == "undecided"
+    assert findings.verdict(Estimate(-0.1, -0.2, -0.01), p=0.001) == "contradicted"
+    assert findings.verdict(Estimate(0.1, np.nan, np.nan)) == "not measurable"
+    runs = {str(k): findings.Runs(planted(kept=0.42, noise=1.5, seed=k)) for k in range(4)}
+    alone = [findings.findings({name: one}).iloc[0]["p"] for name, one in runs.items()]
+    together = findings.findings(runs).groupby("claim", sort=False)["p"].apply(list).iloc[0]
+    assert np.all(np.array(together) >= np.array(alone)) and max(together) > max(alone) * 0.99
 
 
-def test_the_size_at_which_a_gain_falls_under_a_margin():
-    sizes = [10, 100, 1000, 10000]
-
-    def at(*gains, spread=0.0):
-        return findings.crossing(sizes, [Estimate(g, g - spread, g + spread) for g in gains], 0.02)
-
-    assert at(0.5, 0.3, 0.1, 0.05).value == np.inf  # not within what was tried
-    assert at(0.01, 0.0, -0.1, 0.0).value == 10
-    assert at(0.5, 0.01, 0.03, 0.01).value == pytest.approx(10**3.5)  # the last time that counts
-    assert at(0.03, 0.01, 0.0, 0.0) == Estimate(*[pytest.approx(10**1.5)] * 3)
-    wide = at(0.5, 0.1, 0.03, 0.01, spread=0.02)
-    assert 100 < wide.low < wide.value < wide.high == np.inf
-    with pytest.raises(ValueError, match="ascending"):
-        findings.crossing([100, 10], [Estimate(0, 0, 0)] * 2, 0.02)
+def test_one_run_where_two_are_needed_is_named():
+    with pytest.raises(ValueError, match="finetuned: got 1 run"):
+        findings.Runs(planted(runs=1)).moments()
 
 
-def test_figures_of_the_chapter():
-    table = pd.concat([made(task=f"t{i}") for i in range(2)], ignore_index=True)
-    figure = figures.findings(findings.findings(table))
-    shown = [axis.get_title("left").replace("\n", " ") for axis in figure.axes]
-    assert [name for name in shown if name] == [claim.name for claim in findings.CLAIMS]
-    figure = figures.over_cells(findings.summary(table), "preserved", ["gain over scratch"])
-    assert figure.axes[0].get_xlabel() == "preserved share"
-    assert len(figure.axes[0].containers) == 2  # a mark with whiskers for each cell
-    sizes = findings.summary(table).set_axis([10, 100])
-    accuracy, gain, shares = figures.over_sizes(sizes, margin=0.05).axes
-    assert accuracy.get_xscale() == "log" and len(shares.lines) == 3
-    assert gain.lines[0].get_ydata().tolist() == [e.value for e in sizes["gain over scratch"]]
+def test_the_books_records_say_what_the_pages_say():
+    """Every number of the recorded cells; a claim has all its columns in every cell."""
+    records = study.read_all(RECORDS)
+    runs = {record.title: findings.Runs(record) for record in records.values()}
+    frame = findings.findings(runs)
+    assert len(frame) == len(CLAIMS) * len(records) and set(frame["verdict"]) <= {
+        *findings.VERDICTS
+    }
+    origins = findings.origins_table(runs)
+    total = origins.groupby("cell")["value"].sum()
+    assert total.dropna().to_numpy() == pytest.approx(1)
+    assert tables.counts(frame)[list(findings.VERDICTS)].to_numpy().sum() == len(frame)
+    for record in records.values():
+        assert record.gain().low <= record.gain().value <= record.gain().high
+        assert "→" in record.title

@@ -1,0 +1,217 @@
+"""What a callable is made of: the networks inside it, and a digest of its code and data.
+
+Both walk through closures, partials, bound methods, defaults, the globals that code reads, and
+the attributes of objects. Code of installed packages stands for itself by name and version.
+"""
+
+import builtins
+import dis
+import functools
+import hashlib
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+INSTALLED = tuple({sysconfig.get_path(x) for x in ("stdlib", "platstdlib", "purelib", "platlib")})
+MOST_OBJECTS = 10_000  # looked through for networks
+_BEHAVIOUR = {"_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
+_BOOKKEEPING = set(vars(nn.Module())) - _BEHAVIOUR
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice, Path)
+_PLAIN += (torch.dtype, torch.device, torch.Size, np.generic)
+
+
+def networks_in(model: Any) -> list[nn.Module]:
+    """The torch modules that a callable uses, as far as they can be seen; itself, if it is one.
+
+    Examples
+    --------
+    >>> net = nn.Linear(2, 2)
+    >>> networks_in(lambda x: net(x)) == networks_in(functools.partial(net)) == [net]
+    True
+    """
+    found, waiting, seen = [], [model], {}
+    while waiting and len(seen) < MOST_OBJECTS:
+        x = waiting.pop(0)
+        if id(x) in seen:
+            continue
+        seen[id(x)] = x
+        if isinstance(x, nn.Module):
+            found.append(x)
+        elif not isinstance(x, Tensor | type | types.ModuleType | np.ndarray):
+            try:
+                waiting += parts(x)[1]
+            except Unidentified:
+                pass
+    return found
+
+
+def digest(*callables: Any) -> str:
+    """64 hex digits that change with the code and data of callables: functions, modules, objects.
+
+    Raises
+    ------
+    Unidentified
+        If something in them shows neither code nor data.
+
+    Examples
+    --------
+    >>> def times(factor):
+    ...     return lambda x: factor * x
+    >>> digest(times(2)) == digest(times(2)), digest(times(2)) == digest(times(3))
+    (True, False)
+    """
+    sha, seen = hashlib.sha256(), {}
+
+    def add(x):
+        if isinstance(x, Tensor):
+            x = x.detach().cpu().contiguous()
+            sha.update(f"{x.dtype} {tuple(x.shape)} ".encode())
+            sha.update(x.flatten().view(torch.uint8).numpy())
+            return
+        if not isinstance(x, _PLAIN):
+            if id(x) in seen:
+                sha.update(f"again {seen[id(x)][0]};".encode())
+                return
+            seen[id(x)] = len(seen), x  # held, so that its id is not used again
+        text, inside = parts(x)
+        sha.update(f"{type(x).__name__} {text} {len(inside)};".encode())
+        for part in inside:
+            add(part)
+
+    add(callables)
+    return sha.hexdigest()
+
+
+class Unidentified(ValueError):
+    """An object that shows neither code nor data."""
+
+
+def parts(x: Any) -> tuple[str, list]:
+    """What an object is by itself, as text, and the objects on which its behaviour depends."""
+    if isinstance(x, _PLAIN):
+        return repr(x), []
+    if isinstance(x, list | tuple):
+        return "", list(x)
+    if isinstance(x, set | frozenset):
+        return "", sorted(x, key=repr)
+    if isinstance(x, dict | types.MappingProxyType):
+        return "", [y for item in x.items() for y in item]
+    if isinstance(x, np.ndarray) and x.dtype != object:
+        return f"{x.dtype} {x.shape} {hashlib.sha256(x.tobytes()).hexdigest()}", []
+    if isinstance(x, functools.partial):
+        return "", [x.func, x.args, x.keywords]
+    if isinstance(x, types.MethodType):
+        return "", [x.__func__, x.__self__]
+    if isinstance(x, staticmethod | classmethod):
+        return "", [x.__func__]
+    if isinstance(x, property):
+        return "", [x.fget]
+    if isinstance(x, types.FunctionType):
+        return _function(x)
+    if isinstance(x, types.CodeType):
+        return f"{x.co_code.hex()} {x.co_names}", list(x.co_consts)
+    if isinstance(x, types.ModuleType):
+        return _python_module(x), []
+    if isinstance(x, type):
+        return _class(x)
+    if isinstance(x, nn.Module):
+        return _network(x)
+    return _object(x)
+
+
+def _function(x: types.FunctionType) -> tuple[str, list]:
+    cells = [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
+    inside = [*cells, x.__defaults__, x.__kwdefaults__]
+    if _is_installed(x):
+        return _installed(x), inside
+    names = sorted({name for name in _globals_read(x.__code__) if name in x.__globals__})
+    consts = [c for c in x.__code__.co_consts if c is None or c != x.__doc__]
+    text = f"{x.__code__.co_code.hex()} {x.__code__.co_names}"
+    return text, [consts, *inside, names, *(x.__globals__[name] for name in names)]
+
+
+def _is_installed(x: types.FunctionType) -> bool:
+    return x.__code__.co_filename.startswith(INSTALLED)
+
+
+def _filled(cell) -> bool:
+    try:
+        return cell.cell_contents is cell.cell_contents
+    except ValueError:  # of a name that is not bound yet
+        return False
+
+
+def _globals_read(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _globals_read(const)
+
+
+def _class(x: type) -> tuple[str, list]:
+    file = getattr(sys.modules.get(x.__module__), "__file__", None) or ""
+    ours = x.__module__ == "__main__" or not file.startswith(INSTALLED)
+    if not ours or getattr(builtins, x.__name__, None) is x:
+        forward = vars(x).get("forward")  # put there by the user, maybe
+        patched = isinstance(forward, types.FunctionType) and not _is_installed(forward)
+        return _installed(x), [forward] if patched else []
+    names = sorted(set(vars(x)) - {"__dict__", "__weakref__", "__doc__", "__module__"})
+    own = [y for name in names for y in (name, vars(x)[name]) if not _is_slot(y)]
+    return x.__qualname__, [x.__bases__, *own]
+
+
+def _is_slot(x: Any) -> bool:
+    return isinstance(x, types.MemberDescriptorType | types.GetSetDescriptorType)
+
+
+def _python_module(x: types.ModuleType) -> str:
+    file = getattr(x, "__file__", None)
+    if not file or file.startswith(INSTALLED):
+        return _installed(x)
+    return f"{x.__name__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+
+
+def _network(x: nn.Module) -> tuple[str, list]:
+    if isinstance(x, torch.jit.ScriptModule):
+        return str(getattr(x, "inlined_graph", x)), [dict(x.state_dict())]
+    if hasattr(x, "_orig_mod"):  # compiled
+        return "", [x._orig_mod]
+    own = {name: y for name, y in vars(x).items() if name not in _BOOKKEEPING}
+    hooks = {name: list(own.pop(name).values()) for name in _BEHAVIOUR if name.endswith("hooks")}
+    return "", [type(x), own, hooks]
+
+
+def _object(x: Any) -> tuple[str, list]:
+    if callable(x) and hasattr(x, "__qualname__"):  # built in
+        return _installed(x), []
+    slots = [name for base in type(x).__mro__ for name in getattr(base, "__slots__", ())]
+    if hasattr(x, "__dict__") or slots:
+        own = {name: getattr(x, name) for name in slots if hasattr(x, name)}
+        return "", [type(x), own | getattr(x, "__dict__", {})]
+    if " at 0x" in repr(x):
+        raise Unidentified(f"{x!r}, which shows neither code nor data")
+    return repr(x), [type(x)]
+
+
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", ""))
+
+
+def _installed(x: Any) -> str:
+    module = getattr(x, "__module__", None) or getattr(x, "__name__", "")
+    name = getattr(x, "__qualname__", "")
+    return f"{module}.{name} {_version(module.partition('.')[0])}"
