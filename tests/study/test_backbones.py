@@ -106,9 +106,10 @@ def test_arms_share_the_head_and_differ_in_the_encoder(name, offline):
 
 
 def test_one_batch_norm_rule_for_every_arm(lite0):
-    for model in (lite0, *(backbones.build(n, 2, pretrained=False) for n in PARAMETERS)):
+    normed = ("efficientnet-lite0", "resnet20", "vgg16-32", "resnet50-32", "resnet50")
+    for model in (lite0, *(backbones.build(n, 2, pretrained=False) for n in normed)):
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        assert all(norm.momentum == 0.1 for norm in norms)
+        assert norms and all(norm.momentum == 0.1 for norm in norms)
 
 
 @pytest.mark.parametrize(
@@ -413,10 +414,10 @@ from pi_lib import study
 from pi_lib.study.store import Store
 
 if __name__ == "__main__":
-    few = {"n_train": 16, "n_test": 8, "samples": 1, "n": 2, "grid": 4, "n_source": 16}
+    few = {"n_train": 16, "n_test": 8, "samples": 1, "n": 2, "covering": 1, "n_source": 16}
     cell = study.Cell("tiny-net", "squares", "smoke", source="digits", changes=few)
     assert study.compute_all([cell], Store(STORE), processes=1) == []
-    print(len(study.run(cell, Store(STORE)).table()))
+    print(study.run(cell, Store(STORE)).count("finetuned"))
 """.replace("STORE", repr(str(tmp_path / "results")))
     )
     here = Path(__file__).parents[1]
@@ -425,7 +426,7 @@ if __name__ == "__main__":
     command = [sys.executable, str(tmp_path / "study_of_mine.py")]
     done = subprocess.run(command, env=os.environ | about, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) > 0
+    assert int(done.stdout.split()[-1]) == 2  # runs
 
 
 def test_a_plugin_that_is_missing_is_named(monkeypatch):

@@ -144,7 +144,8 @@ def _members(archive: Path, pattern: str, read: Callable[[bytes, str], object]) 
                     content = members.extractfile(member).read()
                     read_members[path] = read(content, f"{archive}, {path}")
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{archive} cannot be read as a tar archive: {error}") from error
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{archive} cannot be read as a tar archive: {why}") from error
     return dict(sorted(read_members.items()))
 
 
