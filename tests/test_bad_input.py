@@ -206,7 +206,7 @@ TABLE = {
     # ---- the study
     "an unknown profile": (lambda: study.Cell(profile="long"), ValueError, "long.*smoke, quick"),
     "a setting there is not": (
-        lambda: study.Cell(changes={"colour": 1}), ValueError, "'colour'.*n_train, n_test",
+        lambda: study.Cell(changes={"colour": 1}), ValueError, "'colour'.*batch_size, checkpoints",
     ),
     "half a sample": (
         lambda: study.Cell(changes={"n_train": 0.5}), ValueError, "n_train=0.5.*an integer, at least 1",

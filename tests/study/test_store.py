@@ -47,8 +47,8 @@ def test_another_spec_step_or_code_is_another_entry(tmp_path):
     }
     assert len(entries) == 4
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert source_digest(["coalitions", "store"]) == source_digest(["store", "coalitions"])
-    assert source_digest(["coalitions"]) != source_digest(["store"])
+    assert source_digest(["coalitions", "study.store"]) == source_digest(["study.store", "coalitions"])
+    assert source_digest(["coalitions"]) != source_digest(["study.store"])
 
 
 def test_a_failure_leaves_nothing(tmp_path):
@@ -309,7 +309,7 @@ def test_killed_at_any_moment_the_end_is_the_same(tmp_path, kills):
 
 def test_the_command_lists_verifies_shows_and_prunes(tmp_path, capsys, monkeypatch):
     store = Store(tmp_path)
-    spec = {"backbone": "minilm", "task": "sst2", "phase": "probe", "seed": 3}
+    spec = {"backbone": "minilm", "task": "sst2", "arm": "scratch", "run": 2}
     kept = store.get("train", spec, ["coalitions"], writer([]))
     damaged = store.get("train", {"k": 1}, ["coalitions"], writer([]))
     old = store.get("train", {"k": 2}, ["coalitions"], writer([]))
@@ -326,7 +326,7 @@ def test_the_command_lists_verifies_shows_and_prunes(tmp_path, capsys, monkeypat
         return status, said.out + said.err
 
     status, text = run("list")
-    assert status == 0 and "minilm sst2 probe, seed 3" in text and "3 entries" in text
+    assert status == 0 and "minilm sst2 scratch, run 3" in text and "3 entries" in text
     assert "DAMAGED (not as written: out.txt)" in text and "by other code" in text
     status, text = run("verify")
     assert status == 1 and "2 of 3 entries are as written" in text and damaged.name in text
