@@ -38,6 +38,7 @@ STEPS = {  # and the modules whose code decides a step's result
     "train": _TRAINING,
     "extract": (
         *_TRAINING,
+        "batches",
         "callables",
         "checks",
         "coalitions",
