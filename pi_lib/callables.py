@@ -53,6 +53,22 @@ def networks_in(model: Any) -> list[nn.Module]:
     return found
 
 
+def is_eager(model: Any) -> bool:
+    """Whether a model is a module whose parts Python calls one by one: not compiled, not traced.
+
+    Examples
+    --------
+    >>> is_eager(nn.Linear(1, 1)), is_eager(torch.jit.script(nn.Linear(1, 1)))
+    (True, False)
+    """
+    return isinstance(model, nn.Module) and not any(
+        isinstance(x, torch.jit.ScriptModule)
+        or hasattr(x, "_orig_mod")  # compiled, as in the next line
+        or x._compiled_call_impl is not None
+        for x in model.modules()
+    )
+
+
 def digest(*callables: Any) -> str:
     """64 hex digits that change with the code and data of callables: functions, modules, objects.
 

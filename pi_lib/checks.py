@@ -4,11 +4,15 @@ Tolerances are shares of the spread of v, for models in any unit; what rounding 
 """
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from pi_lib.batches import Batches, Masked
+from pi_lib.callables import is_eager
 
 # Of the spread of v, by the coarsest precision in the model: more than rounding explains.
 SHARE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
@@ -149,10 +153,148 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(same, 0.0, (a - b).abs().nan_to_num(torch.inf))
 
 
-def float64_copy(model) -> nn.Module | None:
-    """A copy of a module in float64; None for what is no module, or too large."""
-    if not isinstance(model, nn.Module):
+def check_model(
+    batches: Batches,
+    masked: Masked,
+    other: Masked,
+    networks: Iterable[nn.Module],
+    autocast: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Refuse a model whose answers are random, or depend on what else is in the batch.
+
+    Parameters
+    ----------
+    batches : Batches
+        Learns here whether its size is `fixed`, and its `dtype`.
+    masked, other : Masked
+        A sample, of which four coalitions are run alone and in a batch; and one of the same form,
+        masked inputs of which are in that batch too.
+    networks : iterable of nn.Module
+        What the model is made of.
+    autocast : torch dtype, optional
+        Of the forward passes.
+
+    Returns
+    -------
+    some : (k, n) bool
+        Coalitions, k = 4, or fewer where batches are smaller than 8.
+    values : (2, k) float64, on the CPU
+        Their values alone, and in a batch.
+
+    Raises
+    ------
+    ValueError
+        Naming what differs, and what to do.
+    """
+    draw = torch.Generator().manual_seed(0)
+    some, others = torch.rand(2, 4, masked.n, generator=draw) < 0.5
+    some[0], some[1] = False, True
+    some, others = some.to(batches.device), others.to(batches.device)
+    alone = _alone(batches, masked, some).cpu()
+    first, second = (_among(batches, masked, other, some, others).cpu() for _ in range(2))
+    weights = (x for network in networks for x in network.parameters())
+    dtypes = (masked.input.dtype, masked.baseline.dtype, batches.output_dtype, autocast)
+    batches.dtype = coarsest(weights, *dtypes)
+    allowed = tolerance(torch.cat([alone, first]), batches.dtype)
+    if (apart := difference(first, second)).max() > allowed:
+        row = apart.argmax()
+        raise ValueError(
+            f"the model gave {first[row].item():.6g} and {second[row].item():.6g} for the same "
+            "input: switch off what is random in it (dropout, sampling) before extracting"
+        )
+    alone, some = alone[: len(first)], some[: len(first)]
+    if (apart := difference(alone, first)).max() > allowed:
+        row = apart.argmax()
+        players, known = some[row].nonzero()[:, 0].tolist(), depends_on_batch(networks)
+        raise ValueError(
+            f"the model's answer depends on what else is in its batch: of sample {masked.sample}, "
+            f"players {players} kept, the value is {alone[row].item():.6g} alone and "
+            f"{first[row].item():.6g} beside others{f' ({known})' if known else ''}. Call .eval() "
+            "on every part, replace what takes statistics or scales from the batch, or give "
+            "batch_size=1, by which every input is answered alone"
+        )
+    return some, torch.stack([alone, first])
+
+
+def measure(
+    batches: Batches,
+    masked: Masked,
+    some: Tensor,
+    values: Tensor,
+    autocast: torch.dtype | None = None,
+) -> dict[str, float | str | bool]:
+    """How much values (2, k) of some coalitions (k, n) of a sample are off, as a `report` has it.
+
+    Arguments as `check_model` has and returns them. Warns of what autocast does.
+    """
+    exact, varies = _in_float64(batches, masked, some), spread(values)
+    if exact is not None:
+        error = difference(values, exact.cpu()).max().item()
+    else:
+        rounding = torch.finfo(batches.dtype).eps / 2 * values[values.isfinite()].abs()
+        error = max([*difference(*values).tolist(), *rounding.tolist()])
+    if autocast is not None:
+        warnings.warn(
+            f"autocast={autocast}: values are off by up to {error:.2g} where they vary by "
+            f"{varies:.2g} (sample {masked.sample}, {len(some)} coalitions), and a dividend of "
+            "order m sums 2**m of them. That is for a first look only",
+            stacklevel=2,
+        )
+    return {
+        "error": error,
+        "error_against": "rounding" if exact is None else "float64",
+        "spread": varies,
+        "precision": str(batches.dtype).removeprefix("torch."),
+        "shared": False,
+    }
+
+
+def _alone(batches: Batches, masked: Masked, some: Tensor) -> Tensor:
+    """Values of coalitions, each in a batch of its own; learns whether the size is fixed."""
+
+    def run() -> Tensor:
+        return torch.cat([batches.values([(masked, row[None])]) for row in some])
+
+    try:
+        return run()
+    except torch.OutOfMemoryError as error:
+        return batches.halve(masked, error, rows=1)  # which raises
+    except Exception:
+        if batches.size == 1:
+            raise
+        batches.fixed = True
+        try:
+            return run()
+        except torch.OutOfMemoryError as error:
+            return batches.halve(masked, error)  # which raises
+        except Exception:  # it is not the size
+            batches.fixed = False
+        raise
+
+
+def _among(batches: Batches, masked: Masked, other: Masked, some: Tensor, others: Tensor) -> Tensor:
+    """Values of coalitions beside others, of another sample too, in one batch."""
+    while True:
+        room = min(batches.size, 2 * len(some))
+        if room == 1:
+            return _alone(batches, masked, some)
+        mine, half = room // 2, (room - room // 2) // 2
+        pieces = [(other, others[:half]), (masked, others[half : room - mine])]
+        pieces = [*(piece for piece in pieces if len(piece[1])), (masked, some[:mine])]
+        try:
+            return batches.values(pieces)[room - mine :]
+        except torch.OutOfMemoryError as error:
+            batches.halve(masked, error, rows=room)
+
+
+def _in_float64(batches: Batches, masked: Masked, some: Tensor) -> Tensor | None:
+    """Values by a copy of the model in float64; None where there can be none."""
+    model = batches.model
+    if not is_eager(model) or sum(x.numel() for x in model.parameters()) > MOST_IN_FLOAT64:
         return None
-    if sum(x.numel() for x in model.parameters()) > MOST_IN_FLOAT64:
+    try:
+        with torch.autocast(batches.device.type, enabled=False):
+            values = batches.values([(masked, some)], copy.deepcopy(model).double())
+    except Exception:  # parts that cannot be copied, or work in one precision only
         return None
-    return copy.deepcopy(model).double()
+    return values if values.isfinite().all() else None

@@ -8,8 +8,12 @@ theirs, position by position. Nothing is approximated.
 What a position sees is found by poison: where the input of one player is not a number, neither
 is anything that depends on it. The same shows whether the model sees the input through the layer
 alone.
+
+What is exact may still cost more than it saves, as on a GPU: the first sample of a run tries both
+ways, and the cheaper one is that of the run.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +21,128 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pi_lib import checks
+from pi_lib.batches import Batches, Masked
 from pi_lib.coalitions import membership
+
+WORTH_A_TRIAL = 0.05  # seconds that a sample takes: below, there is nothing to win that counts
+
+
+class Sharing:
+    """Which samples of a run share layers: those of a model that it makes faster, on this device.
+
+    Parameters
+    ----------
+    batches : Batches
+        Of a model that is a module, eager and in eval mode.
+    report : dict
+        As `coalition_values` fills it: here "shared", and "error" where sharing adds to it.
+    """
+
+    def __init__(self, batches: Batches, report: dict):
+        self.batches, self.report, self.wanted = batches, report, True
+        self.bottlenecks: dict[nn.Module, bool] = {}  # as `SharedLayers` has them
+        self.seconds: dict[str, float] | None = None  # a coalition, on the first sample
+        self.prepared = False  # a sample with the bottlenecks known, and that was timed
+
+    def choose(self, masked: Masked, coalitions: Tensor) -> tuple[list[Tensor], Callable | None]:
+        """Values got on the way, of the first coalitions; and what gives those of the others.
+
+        That is None where plain batches do.
+        """
+        rows = min(self.batches.size, len(coalitions) // 8)  # run in order to share: a small part
+        fits = rows >= masked.n and masked.input.is_floating_point() and not self.batches.fixed
+        if not self.wanted or not fits:
+            return [], None
+        if self.seconds is None:
+            values, shared = self._try_both(masked, coalitions, rows)
+        else:
+            values, shared = [], self._prepare(masked, coalitions, rows)
+        self.report["shared"] = shared is not None
+        return values, shared
+
+    def _try_both(self, masked: Masked, coalitions: Tensor, rows: int):
+        """Two batches plain, two shared."""
+        some = coalitions.split(min(self.batches.size, max(len(coalitions) // 4, 1)))
+        plain, values = self._timed(lambda asked: self.batches.values([(masked, asked)]), some[:2])
+        shared = None
+        if plain * len(coalitions) >= WORTH_A_TRIAL:
+            shared = self._shared(masked, coalitions, rows)
+        if shared is not None:
+            seconds, more = self._timed(shared, some[2:4])
+            values += more
+            self.seconds = {"plain": plain, "shared": seconds}
+        self.wanted = shared is not None and self.pays(len(coalitions))
+        return values, shared if self.wanted else None
+
+    def _prepare(self, masked: Masked, coalitions: Tensor, rows: int):
+        """As `_shared`; the second sample's time for it, bottlenecks known, counts too."""
+        if self.prepared:
+            return self._shared(masked, coalitions, rows)
+        start = now(self.batches.device)
+        shared = self._shared(masked, coalitions, rows)
+        self.prepared = True
+        self.wanted = self.pays(len(coalitions), now(self.batches.device) - start)
+        return shared if self.wanted else None
+
+    def pays(self, coalitions: int, preparation: float = 0.0) -> bool:
+        """Whether so many coalitions take less time with shared layers than without."""
+        saved = (self.seconds["plain"] - self.seconds["shared"]) * coalitions
+        return saved > preparation
+
+    def _timed(self, way: Callable[[Tensor], Tensor], some) -> tuple[float, list[Tensor]]:
+        """The least seconds a coalition over some batches, and their values."""
+        seconds, values = [], []
+        for coalitions in some:
+            start = now(self.batches.device)
+            values.append(way(coalitions))
+            seconds.append((now(self.batches.device) - start) / len(coalitions))
+        return min(seconds), values
+
+    def _shared(self, masked: Masked, coalitions: Tensor, rows: int):
+        """From coalitions to values through shared layers; None where that changes values."""
+        batches, model = self.batches, self.batches.model
+        some = torch.randint(len(coalitions), (4,), generator=torch.Generator().manual_seed(0))
+        some[0], some[1] = 0, len(coalitions) - 1
+        before = _versions(model)
+        expected = batches.values([(masked, coalitions[some])])
+        if _versions(model) != before:
+            return None  # a model that writes to its buffers would keep the poison
+
+        def forward(inputs: Tensor):
+            return batches.output(inputs, masked.named(len(inputs)))
+
+        def shared(asked: Tensor) -> Tensor:
+            return batches.of_output(layers(asked), masked.labels(len(asked)))
+
+        try:
+            layers = SharedLayers(
+                model, forward, masked.inputs, masked.owner, masked.n, rows, self.bottlenecks
+            )
+            if not layers.layers:
+                return None
+            apart = checks.difference(shared(coalitions[some]), expected).max().item()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a model may refuse poison
+            return None
+        if apart > checks.tolerance(expected, batches.dtype):
+            return None
+        if "error" in self.report:
+            self.report["error"] = max(self.report["error"], apart)
+        return shared
+
+
+def now(device: torch.device) -> float:
+    """Seconds on the clock, when the device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """Changes when something is written to the model's buffers."""
+    return [(id(x), 0 if x.is_inference() else x._version) for x in model.buffers()]
 
 
 class SharedLayers:

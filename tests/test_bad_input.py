@@ -129,6 +129,34 @@ TABLE = {
         lambda: pi.extract(model, IMAGES, [0, 1], pi.PatchPlayers(grid=8, n=30)),
         ValueError, "2,147,483,648 forward passes.*GiB.*method=\"sparse\"",
     ),
+    "a part in training mode": (
+        lambda: pi.extract(torch.nn.Sequential(Training().eval()).train(False).append(Training()), IMAGES, [0, 1], PATCHES),
+        ValueError, "part '1' of type Training.*model.eval",
+    ),
+    "scaled by the batch's largest": (
+        lambda: pi.extract(lambda x: model(x / x.sum()), IMAGES, [0, 1], PATCHES),
+        ValueError, "depends on what else is in its batch.*batch_size=1",
+    ),
+    "an output of boxes": (
+        lambda: pi.extract(lambda x: {"boxes": x, "scores": x}, IMAGES, [0, 1], PATCHES),
+        TypeError, "a dict of 'boxes', 'scores'; expected.*output=",
+    ),
+    "an output that is not there": (
+        lambda: pi.extract(lambda x: {"logits": model(x)}, IMAGES, [0, 1], PATCHES, output="aux"),
+        ValueError, "output='aux'.*a dict of 'logits'",
+    ),
+    "a value of every class": (
+        lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, value=lambda z, y: z),
+        ValueError, r"value= gave shape \(1, 2\).*one number for each",
+    ),
+    "one row for all": (
+        lambda: pi.extract(lambda x: model(x).mean(0), IMAGES, [0, 1], PATCHES),
+        ValueError, r"output of shape \(2,\); expected a row for each.*batch_size=",
+    ),
+    "a device that is not there": (
+        lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, device="cuda:99"),
+        ValueError, "device='cuda:99' cannot be used here.*'cpu'",
+    ),
     "a batch of nothing": (
         lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, batch_size=0), ValueError, "batch_size=0",
     ),

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, engine
+from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, sharing
+from pi_lib.batches import Batches
 
 N = 8
 PLAYERS = PatchPlayers(grid=8, n=N, region="all")
@@ -14,8 +15,8 @@ PLAYERS = PatchPlayers(grid=8, n=N, region="all")
 @pytest.fixture(autouse=True)
 def sharing_pays(monkeypatch):
     """Whatever a clock would say of models as small as these."""
-    monkeypatch.setattr(engine, "WORTH_A_TRIAL", 0)
-    monkeypatch.setattr(engine._Sharing, "pays", lambda *_: True)
+    monkeypatch.setattr(sharing, "WORTH_A_TRIAL", 0)
+    monkeypatch.setattr(sharing.Sharing, "pays", lambda *_: True)
 
 
 class Counted(nn.Conv2d):
@@ -206,3 +207,72 @@ def test_memory_shortage_while_sharing():
     shared, plain, rows = both(model, images(), batch_size=64)
     torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
     assert rows < 2 * 2**N / 2
+
+
+class Clock:
+    """Counts seconds as a device would: so many for a row, by whether its stem was run."""
+
+    def __init__(self, monkeypatch, plain, shared, preparations=()):
+        self.time, self.plain, self.shared, self.ways = 0.0, plain, shared, []
+        coming = iter(preparations)  # of one sample after the other; then none
+        monkeypatch.undo()  # of `sharing_pays`
+        monkeypatch.setattr(sharing, "now", lambda device: self.time)
+        layers, values = sharing.SharedLayers, Batches.values
+
+        def prepare(*arguments):
+            self.time += next(coming, 0.0)
+            with monkeypatch.context() as patch:  # its own small runs are part of that
+                patch.setattr(self, "spend", lambda *_: None)
+                return layers(*arguments)
+
+        def run(batches, pieces, model=None):
+            rows = sum(len(coalitions) for _, coalitions in pieces)
+            self.spend("plain", rows, self.plain)
+            return values(batches, pieces, model)
+
+        def resume(shared, coalitions):
+            self.spend("shared", len(coalitions), self.shared)
+            return call(shared, coalitions)
+
+        call = layers.__call__
+        monkeypatch.setattr(layers, "__call__", resume)
+        monkeypatch.setattr(sharing, "SharedLayers", prepare)
+        monkeypatch.setattr(Batches, "values", run)
+
+    def spend(self, way, rows, seconds):
+        self.ways.append((way, rows))
+        self.time += rows * seconds
+
+    def batches(self, size=32):
+        """Batches as large as those of the run, each by its first letter."""
+        return "".join(way[0] for way, rows in self.ways if rows == size)
+
+
+@pytest.mark.parametrize(
+    ("plain", "shared", "preparations", "expected"),
+    [
+        (2.0, 1.0, (), "ppssssss" + "ssssssss" * 2),  # faster: from the trial on
+        (1.0, 2.0, (), "ppss" + "pppp" + "pppppppp" * 2),  # slower: never after the trial
+        (2.0, 1.0, (0, 999.0), "ppssssss" + "pppppppp" * 2),  # saves less than it takes to prepare
+        (2.0, 1.0, (999.0, 0), "ppssssss" + "ssssssss" * 2),  # of the second: bottlenecks are known
+        (1e-4, 1e-5, (), "pp" + "pppppp" + "pppppppp" * 2),  # nothing to win: no trial
+    ],
+)
+def test_the_cheaper_way_is_taken(plain, shared, preparations, expected, monkeypatch):
+    model, report = made(Net), {}
+    clock = Clock(monkeypatch, plain, shared, preparations)
+    v = coalition_values(model, images(count=3), [0] * 3, PLAYERS, batch_size=32, report=report)
+    assert clock.batches() == expected
+    assert report["shared"] == ("s" in expected[8:])
+    spent = clock.time
+    plainly = coalition_values(model, images(count=3), [0] * 3, PLAYERS, batch_size=32, share=False)
+    torch.testing.assert_close(v, plainly, rtol=0, atol=1e-5)
+    trial = 64 * shared + sum(preparations) + 2 * 8 * (plain + shared)
+    assert spent <= clock.time - spent + trial
+
+
+def test_a_large_batch_is_tried_in_parts(monkeypatch):
+    model = made(Net)
+    clock = Clock(monkeypatch, 2.0, 1.0)
+    coalition_values(model, images(count=2), [0] * 2, PLAYERS, batch_size=256)
+    assert clock.batches(64) == "ppss" and clock.batches(256) == "s"

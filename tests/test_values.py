@@ -1,108 +1,9 @@
-"""The engine against a mask loop written out, on models whose answers are known."""
-
-import threading
-from functools import partial
+"""Values of outputs, against their definitions written out in float64."""
 
 import pytest
 import torch
 
-from pi_lib import (
-    LabelMapPlayers,
-    PatchPlayers,
-    WordPlayers,
-    coalition_values,
-    engine,
-    extract,
-    log_odds,
-)
-from pi_lib.coalitions import coalition, membership
-from pi_lib.study import backbones
-
-
-def image_model(seed=0):
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, stride=2),
-        torch.nn.Tanh(),
-        torch.nn.Flatten(),
-        torch.nn.LazyLinear(5),
-    ).eval()
-
-
-def by_loop(model, image, label, placement):
-    """One coalition, one element at a time."""
-    n = len(placement.names)
-    values = []
-    for t in range(2**n):
-        masked = image.clone()
-        for row in range(image.shape[-2]):
-            for column in range(image.shape[-1]):
-                owner = placement.owner[0, 0, row, column].item()
-                if owner > n or (owner < n and not t >> owner & 1):
-                    masked[:, row, column] = placement.baseline[0, :, row, column]
-        logits = model(masked[None])[0].double()
-        others = torch.cat([logits[:label], logits[label + 1 :]])
-        values.append(logits[label] - others.exp().sum().log())
-    return torch.stack(values)
-
-
-@pytest.mark.parametrize("background", ["keep", "mask"])
-def test_equal_to_a_mask_loop(background):
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(2, 3, 10, 10, generator=generator)
-    players = PatchPlayers(grid=5, n=4, background=background)
-    model = image_model()
-    with torch.no_grad():
-        model(images)
-        values = coalition_values(model, images, [1, 4], players)
-        for k, (placement, label) in enumerate(zip(players.place(images), [1, 4], strict=True)):
-            expected = by_loop(model, images[k], label, placement)
-            torch.testing.assert_close(values[k], expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
-def test_the_batch_size_does_not_matter(batch_size):
-    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    players, model = PatchPlayers(grid=4, n=4), image_model()
-    model(images)
-    expected = coalition_values(model, images, [0, 1], players)
-    found = coalition_values(model, images, [0, 1], players, batch_size=batch_size)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-
-
-def test_a_planted_and_is_found():
-    """Log-odds 3 if players 0 and 2 are both there, and 1 more with player 1."""
-
-    def model(x):
-        score = 3 * x[:, 0] * x[:, 2] + x[:, 1]
-        return torch.stack([score, torch.zeros_like(score)], -1)
-
-    players = LabelMapPlayers(torch.arange(3), baseline=0.0)
-    found = extract(model, torch.ones(1, 3), [0], players).i_and[0]
-    expected = torch.zeros(8, dtype=torch.float64)
-    expected[coalition([0, 2])], expected[coalition([1])] = 3, 1
-    torch.testing.assert_close(found, expected)
-
-
-def test_masked_words_reach_the_model():
-    tokenizer = backbones.tokenizer("minilm")
-    seen = []
-
-    class Counter(torch.nn.Module):
-        def forward(self, input_ids, attention_mask):
-            seen.append(input_ids)
-            assert attention_mask.shape == input_ids.shape
-            hidden = (input_ids == tokenizer.mask_token_id).sum(-1).float()
-            logits = torch.stack([-hidden, torch.zeros_like(hidden)], -1)
-            return type("Output", (), {"logits": logits})
-
-    players = WordPlayers(tokenizer, n=3)
-    values = coalition_values(Counter().eval(), ["great unbelievable film"], [0], players)
-    (placement,) = players.place(["great unbelievable film"])
-    sizes = torch.bincount(placement.owner.flatten(), minlength=3)[:3].double()
-    expected = -((~membership(3)).double() @ sizes)
-    torch.testing.assert_close(values[0], expected)
-    assert torch.equal(seen[-1][-1], placement.inputs[0])
+from pi_lib import box_log_odds, log_odds, negative_error, region_log_odds
 
 
 def test_log_odds():
@@ -115,161 +16,26 @@ def test_log_odds():
     assert one_logit.tolist() == [2, -2]
 
 
-def test_memory_shortage_halves_the_batch():
-    sizes = []
-
-    def model(x):
-        sizes.append(len(x))
-        if len(x) > 3:
-            raise torch.OutOfMemoryError("too much")
-        return torch.stack([x.sum(-1), torch.zeros(len(x))], -1)
-
-    players = LabelMapPlayers(torch.arange(4), baseline=0.0)
-    values = coalition_values(model, torch.ones(2, 4), [0, 0], players, batch_size=16)
-    torch.testing.assert_close(values[1], membership(4).double().sum(-1))
-    assert sizes.count(8) == 1 and 2 in sizes  # learned once, for every later sample
-
-
-CHECKS = 4 + 2  # forward passes a run that look whether answers repeat, alone and in a batch
-
-
-def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path, monkeypatch):
-    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    model, other = image_model(), image_model(seed=1)
-    for network in (model, other):
-        network(images)
-
-    def run(stop=None, model=model, labels=(0, 1, 2), seed=0, keep=tmp_path):
-        forwards = []
-
-        def watched(output, pick):
-            if len(forwards) == stop:
-                raise KeyboardInterrupt  # as Ctrl-C does
-            forwards.append(len(output))
-            return output
-
-        players = PatchPlayers(grid=4, n=4, seed=seed)
-        with monkeypatch.context() as patch:  # not part of the model, or it would be another
-            patch.setattr(engine, "model_output", watched)
-            v = coalition_values(
-                model, images, labels, players, share=False, batch_size=8, keep=keep
-            )
-        return v, len(forwards)
-
-    expected, forwards = run(keep=None)
-    assert forwards == 3 * 2 + CHECKS
-    with pytest.raises(KeyboardInterrupt):
-        run(stop=CHECKS + 5)  # in the third sample
-    found, repeated = run()
-    assert torch.equal(found, expected) and repeated == CHECKS + 2
-    assert run()[1] == 0
-
-    assert run(labels=(0, 1, 4))[1] == CHECKS + 2  # another label of the third sample
-    assert torch.equal(run(model=other)[0], run(model=other, keep=None)[0])
-    assert torch.equal(run(seed=9)[0], run(seed=9, keep=None)[0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_is_rounded_once(dtype):
+    """The logits are what they are; nothing is rounded again on the way to a value."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (10 * torch.randn(50, 5, generator=generator)).to(dtype)
+    labels = torch.randint(5, (50,), generator=generator)
+    assert torch.equal(log_odds(logits, labels), log_odds(logits.double(), labels))
+    maps, regions = logits.view(10, 5, 5), labels.view(10, 5)
+    assert torch.equal(region_log_odds(maps, regions), region_log_odds(maps.double(), regions))
+    targets = torch.randn(50, 5, generator=generator)
+    assert torch.equal(negative_error(logits, targets), negative_error(logits.double(), targets))
+    boxes = torch.cat([torch.tensor([0.0, 0, 4, 4]).expand(50, 4), logits.float()], 1)[:, None]
+    true = torch.tensor([[3.0, 1, 1, 5, 5]]).expand(50, 5)
+    low = boxes.to(dtype)
+    assert torch.equal(box_log_odds(low, true), box_log_odds(low.double(), true))
 
 
-def edited(source, **names):
-    """A function as a notebook has it after its cell was run: code without a file."""
-    exec(source, names)
-    return names["f"]
-
-
-def test_values_kept_on_disk_are_those_of_this_code_and_data(tmp_path):
-    """After an edit, of another closure, or of a changed attribute, nothing old is given."""
-    model, images = image_model(), torch.rand(1, 3, 8, 8)
-    model(images)
-
-    def run(model=model, value=log_odds, keep=tmp_path, **options):
-        players = PatchPlayers(4, 2)
-        return coalition_values(model, images, [0], players, value=value, keep=keep, **options)
-
-    def times(factor):
-        return lambda logits, labels: factor * log_odds(logits, labels)
-
-    helper = "def f(z, y): return helper(z, y)"
-    forward = "class f(torch.nn.Sequential):\n def forward(self, x): return {} * super().forward(x)"
-    scaled = [edited(forward.format(k), torch=torch)(model).eval() for k in (1, 2)]
-    with_attribute = edited(forward.format("self.factor"), torch=torch)(model).eval()
-    cases = [
-        {"value": edited("def f(z, y): return log_odds(z, y)", log_odds=log_odds)},
-        {"value": edited("def f(z, y): return 2 * log_odds(z, y)", log_odds=log_odds)},
-        {"value": edited(helper, helper=times(3))},
-        {"value": edited(helper, helper=times(4))},
-        {"value": times(5)},
-        {"value": partial(times(6))},
-        {"value": edited("def f(z, y, k=7): return k * z[:, 0]")},
-        {"value": edited("def f(z, y, k=8): return k * z[:, 0]")},
-        {"model": scaled[0]},
-        {"model": scaled[1]},
-        {"model": lambda x: 0.5 * model(x)},
-        {"model": lambda x: 0.25 * model(x)},
-        {"output": lambda z: 2 * z},
-        {"output": lambda z: 3 * z},
-    ]
-    for _ in range(2):
-        for case in cases:
-            torch.testing.assert_close(run(**case), run(**case, keep=None), rtol=0, atol=0)
-    for factor in (2, 3):
-        with_attribute.factor = factor
-        assert torch.equal(run(with_attribute), run(with_attribute, keep=None))
-    assert len(list(tmp_path.glob("*.safetensors"))) == len(cases) + 2
-
-
-def test_what_shows_no_code_is_not_kept(tmp_path):
-    lock = threading.Lock()
-
-    def value(z, y):
-        with lock:
-            return log_odds(z, y)
-
-    players = LabelMapPlayers(torch.arange(2), baseline=0.0)
-    with pytest.raises(ValueError, match="keep= tells by code and data .*lock.*leave keep out"):
-        coalition_values(constant(0.0), torch.ones(1, 2), [0], players, value=value, keep=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_module_goes_back_where_it_was():
-    model = image_model()
-    images = torch.rand(1, 3, 8, 8)
-    model(images)
-    coalition_values(model, images, [0], PatchPlayers(4, 2), device="cpu")
-    assert next(model.parameters()).device.type == "cpu"
-
-
-class Noisy(torch.nn.Module):
-    def forward(self, x):
-        return torch.rand(len(x), 2)
-
-
-def constant(value, classes=2):
-    return lambda x: torch.full((len(x), classes), value)
-
-
-@pytest.mark.parametrize(
-    ("model", "labels", "n", "message"),
-    [
-        (torch.nn.Linear(3, 2).train(), [0], 3, "training mode"),
-        (Noisy().eval(), [0], 3, "for the same input"),
-        (constant(0.0), [2], 3, r"labels 2\.\.2 for a model with 2 output"),
-        (constant(0.0), [-1], 3, "labels -1"),
-        (constant(0.0), [0, 1], 3, "2 labels for 1 samples"),
-        (constant(torch.nan), [0], 3, "sample 0|for the same input"),
-        (constant(0.0, 1), [2], 3, r"with 1 output\(s\); expected 0\.\.1"),
-        (constant(0.0), [0], 17, "131,072 forward passes"),
-    ],
-)
-def test_bad_calls_are_refused(model, labels, n, message):
-    players = LabelMapPlayers(torch.arange(n), baseline=0.0)
-    with pytest.raises(ValueError, match=message):
-        coalition_values(model, torch.ones(1, n), labels, players)
-
-
-def test_values_that_are_not_finite_are_named():
-    def model(x):
-        score = torch.where(x[:, 1] == 0, torch.inf, x.sum(-1))
-        return torch.stack([score, torch.zeros_like(score)], -1)
-
-    players = LabelMapPlayers(torch.arange(2), baseline=0.0)
-    with pytest.raises(ValueError, match=r"sample 0, coalition 0 \(players \[\] kept\) is inf"):
-        coalition_values(model, torch.ones(1, 2), [0], players)
+def test_labels_are_checked_before_they_go_to_the_device():
+    """A tensor on "meta" has no values: reading one there, as `.item()` does, raises."""
+    logits = torch.empty(3, 4, device="meta")
+    assert log_odds(logits, torch.tensor([0, 1, 3])).shape == (3,)
+    with pytest.raises(ValueError, match=r"labels 0\.\.4 for a model with 4"):
+        log_odds(logits, torch.tensor([0, 1, 4]))

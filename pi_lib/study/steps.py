@@ -44,6 +44,7 @@ STEPS = {
     "train": _TRAINING,
     "extract": (
         *_TRAINING,
+        "batches",
         "callables",
         "checks",
         "coalitions",

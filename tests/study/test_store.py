@@ -47,7 +47,9 @@ def test_another_spec_step_or_code_is_another_entry(tmp_path):
     }
     assert len(entries) == 4
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert source_digest(["coalitions", "study.store"]) == source_digest(["study.store", "coalitions"])
+    assert source_digest(["coalitions", "study.store"]) == source_digest(
+        ["study.store", "coalitions"]
+    )
     assert source_digest(["coalitions"]) != source_digest(["study.store"])
 
 
