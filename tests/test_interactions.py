@@ -60,7 +60,11 @@ def test_a_sampled_result_says_what_takes_it():
 def test_from_values(tmp_path):
     v = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 8)))
     one = Interactions.from_values(
-        v.float(), torch.tensor([3, 1]), np.array([8, 2**64 - 1], dtype=np.uint64), [list("abc")] * 2, {"k": 1}
+        v.float(),
+        torch.tensor([3, 1]),
+        np.array([8, 2**64 - 1], dtype=np.uint64),
+        [list("abc")] * 2,
+        {"k": 1},
     )
     one = Interactions.load(one.save(tmp_path / "one"))
     assert (one.method, one.kind, one.n, one.labels, one.ids) == (
