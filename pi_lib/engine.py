@@ -113,8 +113,8 @@ def coalition_values(
         raise ValueError(
             f"{players.n} players mean {forwards:,} forward passes and {8 * forwards / 2**30:.3g} "
             f"GiB of values for {len(inputs)} samples; enumeration stops at n={MOST_PLAYERS}. "
-            "Use fewer, larger players (a coarser grid, n=10 to 12), or, up to 64 players, "
-            'extract(..., method="sparse")'
+            "Use fewer, larger players (a coarser grid, n=10 to 12), or extract(...) with "
+            'method="search" (up to 64 players) or "sampled" (any number)'
         )
     values = torch.empty(len(inputs), 2**players.n, dtype=torch.float64)
     with _opened(

@@ -1,8 +1,5 @@
 """From model to result: `extract`."""
 
-import functools
-import inspect
-import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -12,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pi_lib import values
+from pi_lib.callables import Unidentified, digest
 from pi_lib.engine import coalition_values, fingerprint, games
 from pi_lib.interactions import Interactions, label_numbers
 from pi_lib.players import sample_ids
@@ -70,15 +68,22 @@ def extract(
         For methods "search" and "sampled": draws the coalitions, together with each sample's id,
         so that all models are asked about the same ones.
     **engine
-        `value`, `device`, `batch_size`, `autocast`, `share`, `keep` of `coalition_values`.
+        `value`, `output`, `device`, `batch_size`, `autocast`, `share`, `keep` of
+        `coalition_values`.
 
     Returns
     -------
     Interactions
         Of method "search" it is an estimate: look at its `r2`. Its `meta` holds `kind`, `method`,
         `n`, `players` (their class), `baseline`, `background` and `masking` of players that have
-        them, `value` (its name, and a digest of its code if it is not of `pi_lib`), and the
+        them, `value` (its name, and a digest of its code if it is not of `pi_lib`), `output`,
+        `precision` and `error` (of v, in its unit) as `coalition_values` reports them, and the
         options of the method.
+
+    Warns
+    -----
+    UserWarning
+        If the error of v, amplified by the orders, reaches the threshold of salience.
 
     Raises
     ------
@@ -105,7 +110,8 @@ def extract(
         "noise": noise, "tol": tol, "budget": budget, "max_order": max_order, "seed": seed
     }  # fmt: skip
     options = _checked(kind, method, players.n, options)
-    placements = players.place(inputs, ids)
+    placements, report = players.place(inputs, ids), {}
+    engine["report"] = report
     if method == "exact":
         v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
         fields = _exact(v, kind, options)
@@ -122,14 +128,18 @@ def extract(
                 fields = search(pairs, players.n, options["budget"], options["max_order"])
     details = fields.pop("details", {})
     meta = {"kind": kind, "method": method, "n": players.n} | _settings(players, labels, engine)
-    return Interactions(
+    meta |= {key: report[key] for key in ("precision", "error") if key in report}
+    result = Interactions(
         **fields,
         n=players.n,
         players=[placement.names for placement in placements],
         labels=label_numbers(labels),
-        ids=list(ids) if ids is not None else [],
+        ids=[int(i) for i in ids] if ids is not None else [],
         meta=meta | options | details,
     )
+    if method == "exact":
+        warn_of_error(result)
+    return result
 
 
 def _checked(kind: str, method: str, n: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +204,11 @@ def _sampled(pairs, n: int, budget: int) -> dict[str, Any]:
 
 def _settings(players, labels, engine: dict[str, Any]) -> dict[str, Any]:
     """What decides v beside model, samples and coalitions, as JSON values."""
-    settings = {"value": value_name(engine.get("value", values.log_odds))}
+    output = engine.get("output")
+    settings = {
+        "value": value_name(engine.get("value", values.log_odds)),
+        "output": value_name(output) if callable(output) else repr(output or "logits"),
+    }
     if torch.as_tensor(labels).ndim != 1:  # a box or map each, which `label_numbers` leaves out
         settings["labels"] = fingerprint(torch.as_tensor(labels))
     settings["players"] = type(players).__name__
@@ -213,8 +227,6 @@ def _settings(players, labels, engine: dict[str, Any]) -> dict[str, Any]:
 def value_name(value: Callable) -> str:
     """A value function's name; with a digest of its code, if it is not one of `pi_lib`.
 
-    The digest covers what the function calls from its closure and its defaults, not its globals.
-
     Examples
     --------
     >>> value_name(values.log_odds)
@@ -225,33 +237,36 @@ def value_name(value: Callable) -> str:
     name = getattr(value, "__qualname__", type(value).__qualname__)
     if getattr(values, name, None) is value:
         return name
-    return f"{name} {fingerprint(_code(value))}"
+    try:
+        return f"{name} {digest(value)[:16]}"
+    except Unidentified:  # neither code nor data to be seen: the name is all there is
+        return name
 
 
-def _code(part, depth: int = 0) -> Any:
-    """What decides the answers of a function, as `fingerprint` takes it: no address in memory."""
-    plain = str | bytes | int | float | complex | None | Tensor | torch.nn.Module
-    if isinstance(part, plain):
-        return part
-    if depth > 8:  # a closure that holds itself
-        return type(part).__qualname__
-    if isinstance(part, functools.partial):
-        inside = [part.func, part.args, part.keywords]
-    elif isinstance(part, types.MethodType):
-        inside = [part.__func__, part.__self__]
-    elif isinstance(part, types.FunctionType):
-        cells = [cell.cell_contents for cell in part.__closure__ or ()]
-        inside = [part.__code__, cells, part.__defaults__, part.__kwdefaults__]
-    elif isinstance(part, types.CodeType):
-        inside = [part.co_code.hex(), part.co_consts, part.co_names]
-    elif isinstance(part, list | tuple):
-        inside = part
-    elif isinstance(part, dict):
-        inside = [x for item in part.items() for x in item]
-    elif isinstance(part, set | frozenset):
-        inside = sorted(map(repr, part))
-    else:  # an object: its class's call, and its plain attributes
-        own = {name: x for name, x in getattr(part, "__dict__", {}).items() if isinstance(x, plain)}
-        name = getattr(part, "__qualname__", type(part).__qualname__)
-        inside = [name, inspect.getattr_static(part, "__call__", None), own]
-    return [_code(x, depth + 1) for x in inside]
+def warn_of_error(result: Interactions, tau: float = 0.05) -> None:
+    """Warn if the error of v, as interactions amplify it, reaches the threshold of salience.
+
+    A dividend of order m sums ``2**m`` values with alternating signs: an error of each of them
+    becomes ``2**(m/2)`` times as much.
+
+    Parameters
+    ----------
+    result : Interactions
+        With the error of v, in its unit, as ``meta["error"]``; without it there is no warning.
+    tau : float, default 0.05
+        Threshold of `Interactions.salient`.
+    """
+    error = result.meta.get("error", 0.0)
+    strongest = result.terms.abs().masked_fill(result.orders == 0, 0).amax(-1)
+    amplified = error * 2 ** (torch.arange(1, result.n + 1) / 2)
+    reached = amplified >= tau * strongest[strongest > 0, None]
+    if error > 0 and reached.any():
+        lowest = reached.any(0).nonzero()[0].item() + 1
+        warnings.warn(
+            f"values are off by up to {error:.2g}, and a dividend of order m by 2**(m/2) times "
+            f"that: from order {lowest} on this reaches the threshold of salience, {tau} of the "
+            f"strongest interaction, in {reached.any(1).sum()} of {len(result)} samples. What is "
+            "salient there may be rounding: extract in float64 (model.double() and float64 "
+            "inputs), or trust lower orders only",
+            stacklevel=3,
+        )

@@ -156,9 +156,13 @@ class Interactions:
         v = checked(v)
         if v.ndim != 2:
             raise ValueError(f"expected v of shape (samples, 2**n); got {tuple(v.shape)}")
-        labels, ids, players = (list(x) if x is not None else [] for x in (labels, ids, players))
         return cls(
-            v=v, i_and=and_transform(v), labels=labels, ids=ids, players=players, meta=meta or {}
+            v=v,
+            i_and=and_transform(v),
+            players=[list(names) for names in ([] if players is None else players)],
+            labels=[] if labels is None else label_numbers(labels),
+            ids=[int(i) for i in ([] if ids is None else ids)],
+            meta=meta or {},
         )
 
     def __len__(self) -> int:
@@ -389,6 +393,7 @@ class Interactions:
 _SETTINGS = {
     "labels": "labels",  # a digest, where they are no class numbers
     "value": "value",
+    "output": "output",
     "players": "class of players",
     "baseline": "baseline",
     "background": "background",
@@ -405,8 +410,9 @@ def check_comparable(*results: Interactions) -> None:
     Raises
     ------
     ValueError
-        If results differ in method, n, kind, ids, players, labels, value, baseline, background,
-        masking, precision, or, where they are sampled, in coalitions: all that differs is named.
+        If results differ in method, n, kind, ids, players, labels, value, output, baseline,
+        background, masking, precision, or, where they are sampled, in coalitions: all that differs
+        is named.
         If one is of method "search".
     TypeError
         If one is no `Interactions`.
@@ -431,8 +437,8 @@ def check_comparable(*results: Interactions) -> None:
                 "lacks may only have been missed. Extract with method='exact' or 'sampled'"
             )
     differing: dict[str, str] = {}
-    first = results[0]
     for other in results[1:]:
+        first = results[0]
         names = ["method", "n", "kind", "ids", "labels"]
         names += ["players"] * (first.n == other.n)  # else they differ anyway
         pairs = [(name, getattr(first, name), getattr(other, name)) for name in names]

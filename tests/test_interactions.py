@@ -1,8 +1,11 @@
 """The result object: selection, storage, and what shapiq makes of it."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pi_lib import Interactions, LabelMapPlayers, and_transform, extract
 from pi_lib.coalitions import coalition, order
@@ -54,13 +57,25 @@ def test_a_sampled_result_says_what_takes_it():
     assert one.kind is None and "sampled" in repr(one)
 
 
-def test_from_values():
+def test_from_values(tmp_path):
     v = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 8)))
     one = Interactions.from_values(
-        v.float(), labels=torch.tensor([3, 1]), ids=(8, 9), players=[list("abc")] * 2, meta={"k": 1}
+        v.float(),
+        torch.tensor([3, 1]),
+        np.array([8, 2**64 - 1], dtype=np.uint64),
+        [list("abc")] * 2,
+        {"k": 1},
     )
-    assert (one.method, one.kind, one.n, one.labels, one.ids) == ("exact", "and", 3, [3, 1], [8, 9])
-    assert torch.equal(one.i_and, and_transform(v.float())) and one.v.dtype == torch.float64
+    one = Interactions.load(one.save(tmp_path / "one"))
+    assert (one.method, one.kind, one.n, one.labels, one.ids) == (
+        "exact",
+        "and",
+        3,
+        [3, 1],
+        [8, 2**64 - 1],
+    )
+    torch.testing.assert_close(one.i_and, and_transform(v), rtol=0, atol=1e-5)
+    assert Interactions.from_values(v.float()).v.dtype == torch.float64
     assert one.players[1] == list("abc") and one.meta == {"k": 1}
     with pytest.raises(ValueError, match=r"shape \(samples, 2\*\*n\); got \(8,\)"):
         Interactions.from_values(v[0])
@@ -114,9 +129,16 @@ def test_sampled_results_are_compared_on_the_same_coalitions():
         check_comparable(some(), {})
 
 
-def test_a_foreign_file_is_refused(tmp_path):
-    from safetensors.torch import save_file
+def test_files_of_version_0_1_load(tmp_path):
+    header = {"players": [["a"]], "labels": [1], "ids": [7], "meta": {"kind": "and"}}
+    arrays = {"v": torch.tensor([[0.0, 1]]), "i_and": torch.tensor([[0.0, 1]])}
+    save_file(arrays, tmp_path / "old", metadata={"pi_lib": json.dumps(header)})
+    one = Interactions.load(tmp_path / "old")
+    assert (one.method, one.n, one.players, one.labels, one.ids) == ("exact", 1, [["a"]], [1], [7])
+    assert one.top()["value"].tolist() == [1]
 
+
+def test_a_foreign_file_is_refused(tmp_path):
     save_file({"v": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="not written by pi_lib"):
         Interactions.load(tmp_path / "other.safetensors")

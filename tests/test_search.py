@@ -175,6 +175,9 @@ def test_a_network_of_20_patches():
         model, images, [3], PatchPlayers(grid=8, n=20), method="search", budget=2000, ids=[1]
     )
     assert one.r2.item() > 0.8
+    said = {"method": "search", "players": "PatchPlayers", "baseline": "mean", "budget": 2000}
+    said |= {"value": "log_odds", "background": "keep", "precision": "float32", "max_order": 5}
+    assert said.items() <= one.meta.items() and one.meta["forwards"] <= 2000
     assert one.top(1)["players"][0].startswith("{r")
 
 
