@@ -18,8 +18,8 @@ MODULES = {
 # The method in the order in which it happens: a module knows those above it.
 ORDER = (
     "coalitions transforms and_or players words seeds progress values outputs callables batches "
-    "checks sharing engine interactions search extraction statistics knowledge reliability objectives "
-    "probe training transfer tracker"
+    "checks sharing engine interactions search extraction statistics knowledge reliability "
+    "objectives probe training transfer tracker"
 ).split()
 # What a step imports and yet does not decide its numbers, and why.
 NOT_DECISIVE = {
