@@ -151,7 +151,7 @@ figure = figures.strongest(seen, image, k=strongest)
 # %% [markdown]
 # Choose another image, AND or OR, the highest order and the threshold. *AND* writes the output as
 # effects of patches that are all visible, *OR* as effects of patches of which any is visible
-# ([AND and OR](02_and_or) tells more). The curve says how well the strongest interactions alone
+# ([AND and OR](08_and_or) tells more). The curve says how well the strongest interactions alone
 # rebuild the outputs of all masked copies of the image; the dot is where your choice stands.
 
 # %%

@@ -243,4 +243,4 @@ display(
 # encoder shares with the probe, not what fine-tuning chose to keep. What follows for practice: read a
 # preserved share against its nulls, on the same samples and players, before drawing conclusions. Whether
 # it tells better than Shapley values or the similarity of features which network transfers is asked
-# in [](09_how_far_apart).
+# in [](11_how_far_apart).

@@ -99,7 +99,7 @@ say(
     f"task, less in {fell['below']}, undecided in {fell['undecided']}; {beyond}. Training samples at which the gain falls "
     f"under {margin:g}: {crossed}.",
     "Small networks and training sets of at most a few thousand samples; the crossing moves with "
-    "the task. See [How much data](08_how_much_data.html).",
+    "the task. See [How much data](10_how_much_data.html).",
 )
 
 # %% [markdown]
@@ -247,7 +247,7 @@ say(
     LEANS[rho.compared_with(0)],
     f"Gain over scratch and distance of the source have rank correlation {rho} over {len(sources)} sources, gain and accuracy of a probe {tells}; the best "
     f"is {ordered[0]} ({sources[ordered[0]]}), the last {ordered[-1]} ({sources[ordered[-1]]}).",
-    "One small network and one task; sources differ in difficulty too. See [How far apart](09_how_far_apart.html).",
+    "One small network and one task; sources differ in difficulty too. See [How far apart](11_how_far_apart.html).",
 )
 
 # %% [markdown]
@@ -279,7 +279,7 @@ say(
     )
     + ".",
     "Few passes over few pictures, at which contrastive pre-training has not come far. See "
-    "[Which pre-training](10_which_pretraining.html).",
+    "[Which pre-training](12_which_pretraining.html).",
 )
 
 # %% [markdown]
@@ -299,14 +299,14 @@ say(
     f"Learning rate and preserved share have rank correlation {kept} over {len(settings)} settings; the most accurate "
     f"setting is {best}, accuracy {settings.loc[best, 'accuracy finetuned']}, preserved "
     f"{settings.loc[best, 'preserved']}.",
-    "One transfer. Whether discarding costs robustness is the question of [Discarded knowledge](11_discarded_knowledge.html).",
+    "One transfer. Whether discarding costs robustness is the question of [Discarded knowledge](13_discarded_knowledge.html).",
 )
 
 # %% [markdown]
 # ## May one read advice from interactions at all?
 #
 # The preserved share is a description of two networks on a few inputs. Read it against its nulls
-# ([](07_do_they_mean_anything)), with the choices that it depends on ([](17_choices)), and never across
+# ([](09_do_they_mean_anything)), with the choices that it depends on ([](07_choices)), and never across
 # tasks as if it were a score: in the table of [](06_findings), over pairs of network and task,
 
 # %% tags=["hide-input"]

@@ -133,7 +133,7 @@ pi.extract(finetuned.model, images, labels, regions).top(5)
 #
 # The default is the log-odds of the true class. `value=` takes any function of the model's output
 # and the labels: here the margin over the second best class. For segmentation, detection and
-# regression, see [](12_other_tasks).
+# regression, see [](14_other_tasks).
 
 
 # %%
