@@ -35,8 +35,9 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
+from pi_lib.probe import linear_probe
 from pi_lib.statistics import Estimate, bootstrap
-from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
+from pi_lib.training import Run, finetune, pretrain, train_from_scratch
 from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transform
 from pi_lib.values import box_log_odds, log_odds, negative_error, region_log_odds
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from pi_lib import training
+from pi_lib import probe, training
 from pi_lib.extraction import extract
 from pi_lib.objectives import AIMS, OBJECTIVES
 from pi_lib.players import PatchPlayers, WordPlayers
@@ -26,6 +26,8 @@ from pi_lib.values import has_player
 
 _TRAINING = (
     "objectives",
+    "probe",
+    "seeds",
     "study.assets",
     "study.backbones",
     "study.data.__init__",
@@ -255,7 +257,9 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
     _fit(
         folder,
         training.pretrain,
-        lambda: backbones.build(cell.backbone, len(task.classes), pretrained=False),
+        lambda: backbones.build(
+            cell.backbone, len(task.classes), pretrained=False, stream="pretrain"
+        ),
         task.train,
         task.test,
         epochs=s.source_epochs,
@@ -270,23 +274,28 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
 def _train(step: Step, store: Store, folder: Path) -> None:
     cell, s, task = step.cell, step.cell.settings, load(step.cell)
     train = {
-        "probe": training.linear_probe,
+        "probe": probe.linear_probe,
         "finetuned": partial(training.finetune, frozen=s.frozen or 0),
         "scratch": training.train_from_scratch,
     }[step.phase]
+    build_start = partial(build, cell, len(task.classes), step.phase, store)
+    splits = task.train.take(range(s.n_train)), task.test
+    held_out = task.train.take(range(s.n_train, len(task.train))) if s.n_val else None
+    options = {"validation": held_out, "tokenizer": tokenizer(cell)}
+    if step.phase == "probe" and task.aim == "classification":
+        train(build_start(), *splits, **options).save(folder)
+        return
     _fit(
         folder,
         train,
-        lambda: build(cell, len(task.classes), step.phase, store),
-        task.train.take(range(s.n_train)),
-        task.test,
-        validation=task.train.take(range(s.n_train, len(task.train))) if s.n_val else None,
+        build_start,
+        *splits,
+        **options,
         epochs=s.probe_epochs if step.phase == "probe" else s.epochs,
         learning_rate=step.rate,
         batch_size=s.batch_size,
         checkpoints=2 if step.phase == "probe" else s.checkpoints,
         seed=cell.seed,
-        tokenizer=tokenizer(cell),
         loss=AIMS[task.aim].loss,
         correct=AIMS[task.aim].correct,
     )
