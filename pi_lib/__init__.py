@@ -40,6 +40,7 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement
+from pi_lib.probe import linear_probe
 from pi_lib.reliability import (
     Approach,
     Origins,
@@ -50,7 +51,7 @@ from pi_lib.reliability import (
     yardstick,
 )
 from pi_lib.statistics import Estimate, bootstrap
-from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
+from pi_lib.training import Run, finetune, pretrain, train_from_scratch
 from pi_lib.transforms import (
     and_inverse,
     and_transform,

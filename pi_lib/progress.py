@@ -1,40 +1,106 @@
-"""One progress line for whatever takes time: on a terminal, in Jupyter, or in a file.
+"""How far whatever takes time is, by tqdm: on a terminal, in Jupyter, or in a file.
 
-A terminal and a live notebook show one line that updates itself. While the book is built,
-the environment variable ``PI_LIB_PROGRESS`` names a file: the lines go there and nowhere
-else, so that executed notebooks stay clean, and the runner shows them on its own terminal.
+Shown on a terminal and in a live notebook, as text; elsewhere, as in a log, only where it is asked
+for, and then as one line at the end. The environment variable ``PI_LIB_PROGRESS`` asks for it (1)
+or for quiet (0); `verbose` of a function goes before it. While the book is built the variable names
+a file: the lines go there and nowhere else, so that executed notebooks stay clean, and the runner
+shows them on its own terminal.
 """
 
 import os
 import sys
-import time
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from tqdm.std import tqdm  # not tqdm.auto: a widget would leave its state in the executed page
 
 Item = TypeVar("Item")
 
 VARIABLE = "PI_LIB_PROGRESS"
 
-_started: dict[str, float] = {}  # label -> when its first report came
-_shown: dict[str, float] = {}  # label -> when it was last shown
+
+class _Bar(tqdm):
+    monitor_interval = 0  # no thread that watches it
+
+
+_Bar.set_lock(threading.RLock())  # tqdm's own takes a semaphore of the operating system
+
+
+class _Lines:
+    """A stream that makes whole lines of what tqdm writes for one line that updates itself."""
+
+    def __init__(self, file: str | None):
+        self.file, self.last = file, ""
+
+    def write(self, text: str) -> None:
+        self.last = text.strip() or self.last
+        if self.file is not None and text.strip():
+            with open(self.file, "a", encoding="utf-8") as lines:
+                lines.write(self.last + "\n")
+        elif self.file is None and text.endswith("\n"):  # of a log: the end alone
+            print(self.last, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        pass
 
 
 def building_book() -> bool:
-    """Whether this process executes a notebook for the static book (``PI_LIB_PROGRESS`` is set)."""
-    return bool(os.environ.get(VARIABLE))
+    """Whether this process executes a notebook for the static book: the variable names a file."""
+    return os.environ.get(VARIABLE, "") not in ("", "0", "1")
 
 
-def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items`, reporting after each how many are done.
+def wanted(verbose: bool | None = None) -> bool:
+    """Whether progress is to be shown: as `verbose` says, else as the module's first lines say."""
+    if verbose is None:
+        setting = os.environ.get(VARIABLE, "")
+        return setting != "0" if setting else updates(sys.stderr)
+    return verbose
+
+
+def bar(
+    label: str, total: int | None = None, verbose: bool | None = None, initial: int = 0
+) -> tqdm:
+    """A progress bar of tqdm, for a ``with`` block: call its `update` after each step.
+
+    Parameters
+    ----------
+    label : str
+        What is being done.
+    total : int, optional
+        How many steps there are.
+    verbose : bool, optional
+        Whether to show it; default as `wanted` says.
+    initial : int
+        Steps done before, as of a run that is resumed.
+
+    Examples
+    --------
+    >>> with bar("letters", 2, verbose=False) as shown:
+    ...     shown.update()
+    """
+    options = {"total": total, "desc": label, "initial": initial, "disable": not wanted(verbose)}
+    counts = "{desc} {n_fmt}" + ("" if total is None else "/{total_fmt}")
+    if building_book():
+        options |= {"file": _Lines(os.environ[VARIABLE]), "bar_format": counts, "mininterval": 0.5}
+    elif updates(sys.stderr):
+        options |= {"file": sys.stderr, "leave": None, "dynamic_ncols": True}
+    else:
+        options |= {"file": _Lines(None), "bar_format": counts + "  {elapsed}"}
+    return _Bar(**options)
+
+
+def track(
+    items: Iterable[Item], label: str, total: int | None = None, verbose: bool | None = None
+) -> Iterator[Item]:
+    """Yield `items`, showing after each how many are done.
 
     Parameters
     ----------
     items : iterable
         What is worked through.
-    label : str
-        What the line says is being done.
-    total : int, optional
-        How many items there are; taken from ``len(items)`` where it has one.
+    label, total, verbose
+        As `bar` takes them; `total` from ``len(items)`` where it has one.
 
     Examples
     --------
@@ -43,39 +109,10 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
     """
     if total is None and hasattr(items, "__len__"):
         total = len(items)
-    done = 0
-    report(label, done, total)
-    for item in items:
-        yield item
-        done += 1
-        report(label, done, total)
-    if total is None:
-        report(label, done, done)
-
-
-def report(label: str, done: int, total: int | None = None) -> None:
-    """Say that `done` of `total` steps of `label` are done; for callbacks that cannot `track`.
-
-    Frequent calls are cheap: only some are shown, and always the last (``done == total``).
-    """
-    now = time.monotonic()
-    if done == 0 or label not in _started:
-        _started[label] = now
-        _shown.pop(label, None)
-    last = total is not None and done >= total
-    pause = 0.5 if building_book() else 0.1 if updates(sys.stderr) else 10.0
-    if not last and now - _shown.get(label, -pause) < pause:
-        return
-    _shown[label] = now
-
-    text = f"{label} {done}" if total is None else f"{label} {done}/{total}"
-    if building_book():
-        with open(os.environ[VARIABLE], "a", encoding="utf-8") as file:
-            file.write(text + "\n")
-    else:
-        show(f"{text}  {clock(now - _started[label])}", last=last)
-    if last:
-        del _started[label]
+    with bar(label, total, verbose) as shown:
+        for item in items:
+            yield item
+            shown.update()
 
 
 def show(text: str, last: bool = True) -> None:
@@ -85,7 +122,8 @@ def show(text: str, last: bool = True) -> None:
     """
     erase = "\033[K" if sys.stderr.isatty() else ""
     start, end = ("\r" + erase, "\n" if last else "") if updates(sys.stderr) else ("", "\n")
-    print(start + text, end=end, file=sys.stderr, flush=True)
+    with _Bar.external_write_mode(file=sys.stderr):  # above the bars that are shown
+        print(start + text, end=end, file=sys.stderr, flush=True)
 
 
 def updates(stream) -> bool:
@@ -101,6 +139,4 @@ def clock(seconds: float) -> str:
     >>> clock(75)
     '1:15'
     """
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return tqdm.format_interval(seconds).removeprefix("0")

@@ -1,21 +1,22 @@
-"""Pre-train, probe, fine-tune, train from scratch: one recipe, run by transformers' `Trainer`.
+"""Fine-tune, train from scratch, pre-train: one recipe, in a plain loop.
 
-The four phases differ in what they start from and what they may change, nothing else: the same
-batches in the same order for the same seed, AdamW, a cosine schedule after a linear warm-up,
-gradients clipped at norm 1. Checkpoints are kept on a schedule, with loss and accuracy on the
-test split at each. A run that was interrupted goes on from the last state that it saved.
+The phases differ in what they start from and what they may change, nothing else: AdamW, a cosine
+schedule after a linear warm-up, gradients clipped at norm 1. Checkpoints are kept on a schedule,
+with loss and accuracy on the test split at each, and whether each test sample is right. A run that
+was interrupted goes on from the last state that it saved, to the same bits: the order of batches
+and every random number depend on the run's number and the step alone.
+
+The data lie on the device, images as bytes and sentences as tokens, and are fetched a batch at a
+time. The linear probe, which is no training, is `pi_lib.probe`.
 """
 
 import copy
 import json
 import math
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,15 @@ from torch import Tensor, nn
 
 from pi_lib.engine import choose_device, fingerprint
 from pi_lib.objectives import classified, supervised
-from pi_lib.progress import report, track
+from pi_lib.progress import bar
+from pi_lib.seeds import random_state_restored, seed_of, set_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAVE_EVERY = 60.0  # seconds between the states that a run may go on from; saving takes 1 or 2
+LOOK_EVERY = 16  # steps between two looks at the loss: each makes a GPU wait for Python
+MOST_TOKENS = 128  # of a sentence; the rest is cut off
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,85 @@ def images(inputs: Tensor) -> Tensor:
     if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8:
         got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
         raise TypeError(f"expected images as a uint8 tensor; got {got}")
-    return inputs.float() / 255
+    return inputs.float().div_(255)
+
+
+class Batches:
+    """A split on a device, where it lies once: batches are one gather each.
+
+    Images stay bytes and become floats by the batch; sentences become tokens once. A split that
+    would take more than a quarter of a GPU's free memory stays where it is, and batches travel.
+
+    Parameters
+    ----------
+    split : Split
+    device : torch device
+    tokenizer : fast tokenizer of `transformers`, optional
+        Needed for sentences, which are cut at 128 tokens. The model gets what the tokenizer gives,
+        first the token ids.
+
+    Raises
+    ------
+    ValueError
+        For sentences without a tokenizer.
+    """
+
+    def __init__(self, split: Split, device: torch.device, tokenizer=None):
+        self.device, self.lengths, self.left = device, None, False
+        labels = split.labels if split.targets is None else split.targets
+        self.labels = self._placed(torch.as_tensor(labels))
+        inputs = {"x": split.inputs}
+        if not isinstance(split.inputs, Tensor):
+            inputs = self._tokens(list(split.inputs), tokenizer)
+        self.inputs = {name: self._placed(x) for name, x in inputs.items()}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __call__(self, order: Tensor, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Inputs by name, `x` first, and labels or targets, `size` samples at a time.
+
+        Parameters
+        ----------
+        order : (n,) int64, on the CPU
+            Positions in the split.
+        size : int
+            Samples a batch; the last may have fewer.
+        """
+        at = order.to(self.labels.device)
+        for start in range(0, len(order), size):
+            chosen = at[start : start + size]
+            batch = {
+                name: x.index_select(0, chosen.to(x.device)) for name, x in self.inputs.items()
+            }  # ten times as fast as x[chosen]
+            if self.lengths is not None:
+                longest = int(self.lengths[order[start : start + size]].max())
+                kept = slice(-longest, None) if self.left else slice(longest)
+                batch = {name: x[:, kept] for name, x in batch.items()}
+            batch = {name: x.to(self.device) for name, x in batch.items()}
+            if batch["x"].dtype == torch.uint8:
+                batch["x"] = images(batch["x"])
+            yield batch, self.labels[chosen].to(self.device)
+
+    def in_order(self, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """All samples as they come, `size` at a time."""
+        return self(torch.arange(len(self)), size)
+
+    def _placed(self, x: Tensor) -> Tensor:
+        if self.device.type == "cuda" and x.nbytes > torch.cuda.mem_get_info(self.device)[0] / 4:
+            return x
+        return x.to(self.device)
+
+    def _tokens(self, texts: list, tokenizer) -> dict[str, Tensor]:
+        if tokenizer is None:
+            raise ValueError("sentences need a tokenizer: pass tokenizer=")
+        tokens = tokenizer(
+            texts, padding=True, truncation=True, return_attention_mask=True, return_tensors="pt",
+            max_length=min(MOST_TOKENS, tokenizer.model_max_length),
+        )  # fmt: skip
+        self.lengths, self.left = tokens["attention_mask"].sum(1), tokenizer.padding_side == "left"
+        others = [x for x in tokenizer.model_input_names if x != "input_ids" and x in tokens]
+        return {"x": tokens["input_ids"]} | {name: tokens[name] for name in others}
 
 
 class TrainingDiverged(ArithmeticError):
@@ -108,6 +190,9 @@ class Run:
         What decided the run, as JSON values.
     seconds : float
         Wall time; of a run that was resumed, since then.
+    correct : bool Tensor (checkpoints, test samples), optional
+        Which test samples were right, a row for each of `log`: accuracies of two runs are compared
+        sample by sample.
     """
 
     model: nn.Module
@@ -115,6 +200,7 @@ class Run:
     log: list[dict[str, float]]
     settings: dict[str, Any]
     seconds: float
+    correct: Tensor | None = field(default=None, repr=False)
 
     @property
     def steps(self) -> list[int]:
@@ -143,8 +229,11 @@ class Run:
     def save(self, folder: str | Path) -> Path:
         """Write checkpoints (safetensors) and ``run.json`` into a folder. Returns the folder."""
         folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         for step, state in self.checkpoints.items():
             _save(state, folder / f"{step}.safetensors")
+        if self.correct is not None:
+            _save({"correct": self.correct}, folder / "correct.safetensors")
         about = {
             "steps": self.steps, "log": self.log,
             "settings": self.settings, "seconds": self.seconds,
@@ -161,7 +250,9 @@ class Run:
         about = json.loads((folder / "run.json").read_text())
         steps = about.pop("steps")
         checkpoints = {step: load_file(folder / f"{step}.safetensors") for step in steps}
-        run = cls(model=model, checkpoints=checkpoints, **about)
+        right = folder / "correct.safetensors"
+        correct = load_file(right)["correct"] if right.exists() else None
+        run = cls(model=model, checkpoints=checkpoints, correct=correct, **about)
         run.model = run.at(steps[-1])
         return run
 
@@ -196,51 +287,6 @@ def pretrain(model: nn.Module, train: Split, test: Split, **options) -> Run:
     return fit(model, train, test, label="pre-train", **options)
 
 
-def linear_probe(
-    model: nn.Module,
-    train: Split,
-    test: Split,
-    *,
-    batch_size: int = 32,
-    device: str | torch.device = "auto",
-    tokenizer=None,
-    validation: Split | None = None,
-    **options,
-) -> Run:
-    """Train a new linear head on the frozen encoder: what the pre-trained model knows of the task.
-
-    The encoder stays in eval mode, so its features are computed once. Options as `fit`; a probe
-    wants a far larger learning rate than fine-tuning.
-
-    Parameters
-    ----------
-    model : Module with `features(...)`, the encoder's output, and `head`, linear in it
-        See `pi_lib.study.backbones.Classifier`.
-    """
-    probe = copy.deepcopy(model).eval()
-    device = choose_device(device)
-    splits = [
-        split and _features(probe, split, tokenizer, batch_size, device)
-        for split in (train, test, validation)
-    ]
-    run = fit(
-        probe.head,
-        *splits[:2],
-        validation=splits[2],
-        batch_size=batch_size,
-        device=device,
-        label="linear probe",
-        **options,
-    )
-    probe.head = run.model
-    run.model = probe.cpu().eval()
-    run.checkpoints = {
-        step: {f"head.{name}": x for name, x in state.items()}
-        for step, state in run.checkpoints.items()
-    }
-    return run
-
-
 def fit(
     model: nn.Module,
     train: Split,
@@ -251,7 +297,7 @@ def fit(
     batch_size: int = 32,
     weight_decay: float = 0.01,
     warmup: float = 0.1,
-    checkpoints: int | Sequence[int] = 5,
+    checkpoints: int | Sequence[int] = 8,
     seed: int = 0,
     device: str | torch.device = "auto",
     tokenizer=None,
@@ -262,14 +308,15 @@ def fit(
     correct: Callable[[Tensor, Tensor], Tensor] = classified,
     frozen: float = 0.0,
     label: str = "train",
+    verbose: bool | None = None,
 ) -> Run:
     """Train a copy of `model`; the one recipe behind every phase.
 
     Parameters
     ----------
     model : Module
-        From a batch of inputs to logits ``(batch, C)``, or to an object with ``.logits``; for
-        sentences, from token ids and an `attention_mask`.
+        From a batch of inputs to logits ``(batch, C)``, or to what `pi_lib.engine.model_output`
+        takes them from; for sentences, from token ids and an `attention_mask`.
     train, test : Split
         See `pi_lib.study.data`. Images of dtype uint8 reach the model as float in [0, 1]. Where a
         split has targets, they take the place of labels.
@@ -278,53 +325,56 @@ def fit(
     learning_rate : float
         Peak of the schedule.
     batch_size : int, default 32
-        Of all devices together. Where an epoch's last batch would hold one sample, `train` goes
-        without its last sample: BatchNorm cannot train on a batch of one.
+        Where an epoch's last batch would hold one sample, `train` goes without its last sample:
+        BatchNorm cannot train on a batch of one.
     weight_decay, warmup : float
-        AdamW's decay; fraction of the steps over which the learning rate rises.
-    checkpoints : int or sequence of int, default 5
+        AdamW's decay, of weight matrices and kernels (not of biases and norms); fraction of the
+        steps over which the learning rate rises.
+    checkpoints : int or sequence of int, default 8
         How many (see `checkpoint_steps`), or at which steps.
     seed : int
-        Of the order of the batches and of dropout.
+        Number of the run: it decides the order of the batches, and dropout. Two phases of the same
+        number share neither (`pi_lib.seeds`). The global random state of torch, numpy and
+        `random` is afterwards as it was.
     device : "auto" or a torch device
         "auto" is the GPU where there is one.
     tokenizer : fast tokenizer of `transformers`, optional
-        Needed for sentences.
+        Needed for sentences, which are cut at 128 tokens.
     validation : Split, optional
         Samples of which loss and accuracy at the end go into ``settings["validation"]``: by them
         a learning rate is chosen.
     callbacks : sequence of `transformers.TrainerCallback`
-        Further callbacks.
+        They see this loop as they see a `Trainer`'s, and may stop it; the step at which they do is
+        the last checkpoint.
     resume : path, optional
         Folder where the run's state is saved every minute, and from which it goes on where an
         earlier attempt was interrupted; the result is the same to the bit. It takes three to
         four times the space of the model. Remove it when the result is kept.
     loss : callable, default cross-entropy
-        From model, inputs and labels to the loss and the logits; see `pi_lib.objectives` and
-        `pi_lib.objectives`.
+        From model, inputs and labels to the mean loss and the outputs; see `pi_lib.objectives`.
     correct : callable, default whether the largest logit is the label's
-        From logits and labels to which samples are right, bool ``(B,)``: what accuracy counts.
+        From outputs and labels to which samples are right, bool ``(B,)``: what accuracy counts.
     frozen : float, default 0
         Share of the layers of ``model.encoder``, counted from the input, that stay as they are, in
         eval mode; at least 0, below 1. A layer is a module with parameters of its own.
     label : str
-        What the progress line says.
+        The phase: what the progress line says, and which streams of random numbers are taken.
+    verbose : bool, optional
+        Whether to show progress; default on a terminal (see `pi_lib.progress`).
 
     Raises
     ------
     ValueError
-        If there is nothing to train on, a checkpoint lies outside the run, the devices cannot
-        share a batch, `frozen` is no such share or the model has no encoder, or `resume` holds the
-        state of another run.
+        If there is nothing to train on, a checkpoint lies outside the run, `frozen` is no such
+        share or the model has no encoder, or `resume` holds the state of another run.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
-    from transformers import PrinterCallback, Trainer, TrainingArguments
-
     if epochs < 1 or not len(train) or not len(test):
         raise ValueError(
             f"nothing to train: {epochs} epochs, {len(train)} training and {len(test)} test samples"
         )
+    start = time.perf_counter()
     batch_size = min(batch_size, len(train))
     if len(train) % batch_size == 1 < batch_size:
         train = train.take(range(len(train) - 1))
@@ -339,74 +389,28 @@ def fit(
         "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
         "train": len(train), "test": len(test), "loss": loss.__name__, "frozen": frozen,
     }  # fmt: skip
-    start = time.perf_counter()
-    learner = _WithLoss(copy.deepcopy(model), loss, frozen)
-    saved = None
-    if resume is not None:
-        data = [(split.ids, split.labels) for split in (train, test)]
-        saved = _saved(
-            Path(resume),
-            settings | {"steps": steps, "start": fingerprint(learner), "data": fingerprint(data)},
-        )
-    recorder = _recorder(steps, total, label, resume)
-    folder = tempfile.TemporaryDirectory() if resume is None else nullcontext(resume)
-    with folder as output, torch.random.fork_rng():
-        args = TrainingArguments(
-            output_dir=output,
-            num_train_epochs=epochs,
-            learning_rate=learning_rate,
-            per_device_train_batch_size=batch_size,
-            per_device_eval_batch_size=4 * batch_size,
-            weight_decay=weight_decay,
-            warmup_steps=math.ceil(warmup * total),
-            lr_scheduler_type="cosine",
-            seed=seed,
-            data_seed=seed,
-            use_cpu=choose_device(device).type == "cpu",
-            dataloader_pin_memory=False,
-            eval_on_start=0 in steps and saved is None,
-            save_strategy="no",  # the recorder says when
-            save_total_limit=1,
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-        )
-        devices = args.world_size * max(1, args.n_gpu)  # of accelerate
-        if batch_size % devices:
-            raise ValueError(f"batch_size={batch_size} cannot be shared by {devices} devices")
-        args.per_device_train_batch_size //= devices
-        trainer = Trainer(
-            model=learner,
-            args=args,
-            data_collator=_Collate(tokenizer),
-            train_dataset=_Samples(train),
-            eval_dataset=_Samples(test),
-            preprocess_logits_for_metrics=correct,
-            compute_metrics=_accuracy,
-            callbacks=[recorder, *callbacks],
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            trainer.train(resume_from_checkpoint=saved)
-        except TrainingDiverged as error:
-            raise TrainingDiverged(
-                f"{label}: {error} at step {trainer.state.global_step} of {total}; "
-                f"try a learning rate below {learning_rate:g}"
-            ) from None
+    device = choose_device(device)
+    data, held_out = (Batches(split, device, tokenizer) for split in (train, test))
+    with random_state_restored(device):
+        loop = _Loop(copy.deepcopy(model), loss, correct, settings, steps, held_out, device)
+        if resume is not None:
+            digest = fingerprint([(split.ids, split.labels) for split in (train, test)])
+            loop.resume(Path(resume), fingerprint(model), digest)
+        loop.run(data, _Callbacks(callbacks, loop), verbose)
         if validation is not None:
-            found = trainer.evaluate(_Samples(validation))
+            value, right = loop.evaluate(Batches(validation, device, tokenizer))
             settings["validation"] = {
-                name: found[f"eval_{name}"] for name in ("accuracy", "loss")
-            } | {"samples": len(validation)}
-    for x in learner.frozen:
+                "accuracy": right.double().mean().item(), "loss": value, "samples": len(validation)
+            }  # fmt: skip
+    for x in loop.frozen:
         x.requires_grad_(True)
     return Run(
-        model=learner.model.cpu().eval(),
-        checkpoints=recorder.states,
-        log=recorder.log,
+        model=loop.model.cpu().eval(),
+        checkpoints=loop.states,
+        log=loop.log,
         settings=settings,
         seconds=round(time.perf_counter() - start, 3),
+        correct=torch.stack(loop.right),
     )
 
 
@@ -443,159 +447,239 @@ def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
 
 
 def checkpoint_steps(total: int, count: int) -> list[int]:
-    """Step 0, then `count` - 1 steps that double up to the end, where training changes slowly.
+    """Step 0, step 1, and from there evenly spaced in logarithm to the last: `count` in all.
+
+    A network changes most in its first steps, so half of the checkpoints lie before the square
+    root of the last step. Where there are fewer steps than that, each is one.
 
     Examples
     --------
-    >>> checkpoint_steps(80, 5)
-    [0, 10, 20, 40, 80]
+    >>> checkpoint_steps(1000, 8)
+    [0, 1, 3, 10, 32, 101, 318, 1000]
+    >>> checkpoint_steps(6, 8)
+    [0, 1, 2, 3, 4, 5, 6]
     """
     if count < 2 or total < 1:
         raise ValueError(f"{count} checkpoints of {total} steps; expected at least 2, of 1 or more")
-    return sorted({0, *(max(1, round(total / 2**k)) for k in range(count - 1))})
+    steps = [0] if count == 2 else [0, 1]
+    while steps[-1] < total:
+        last, left = steps[-1], max(1, count - len(steps))
+        steps.append(max(last + 1, round(last * (total / last) ** (1 / left)) if last else total))
+    return steps
 
 
-def _features(
-    model: nn.Module, split: Split, tokenizer, batch_size: int, device: torch.device
-) -> Split:
-    """The encoder's output on every sample, as a split."""
-    model.to(device)
-    samples, collate = _Samples(split), _Collate(tokenizer)
-    features = []
-    with torch.no_grad():
-        for start in track(range(0, len(split), batch_size), "linear probe: features"):
-            stop = min(start + batch_size, len(split))
-            batch = collate([samples[i] for i in range(start, stop)])
-            batch.pop("labels")
-            batch = {name: x.to(device) for name, x in batch.items()}
-            features.append(model.features(batch.pop("x"), **batch).cpu())
-    return replace(split, inputs=torch.cat(features))
+class _Loop:
+    """A run in progress: the network, what a step changes, and what was recorded on the way."""
 
-
-class _Samples(torch.utils.data.Dataset):
-    def __init__(self, split: Split):
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, i: int):
-        x = self.split.inputs[i]
-        if isinstance(x, Tensor) and x.dtype == torch.uint8:
-            x = x.float() / 255
-        labels = self.split.labels if self.split.targets is None else self.split.targets
-        return x, torch.as_tensor(labels[i])
-
-
-class _Collate:
-    """Samples as a batch of keyword arguments: `x` first, then what the model takes beside it."""
-
-    def __init__(self, tokenizer=None):
-        self.tokenizer = tokenizer
-
-    def __call__(self, samples) -> dict[str, Tensor]:
-        inputs, labels = zip(*samples, strict=True)
-        batch = {"labels": torch.stack(labels)}
-        if isinstance(inputs[0], Tensor):
-            return batch | {"x": torch.stack(inputs)}
-        if self.tokenizer is None:
-            raise ValueError("sentences need a tokenizer: pass tokenizer=")
-        tokens = self.tokenizer(
-            list(inputs), padding=True, truncation=True, max_length=128, return_tensors="pt"
-        )
-        return batch | {"x": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-
-
-class _WithLoss(nn.Module):
-    """A classifier as `Trainer` wants it: keyword arguments in, loss and logits out."""
-
-    accepts_loss_kwargs = False  # the loss is a mean over the batch, whatever the Trainer counts
-
-    def __init__(self, model: nn.Module, loss: Callable, frozen: float):
-        super().__init__()
-        self.model, self.loss = model, loss
-        self.kept = first_layers(model, frozen)
-        parameters = (x for layer in self.kept for x in layer.parameters(recurse=False))
+    def __init__(self, model, loss, correct, settings: dict, steps: list[int], test, device):
+        self.model, self.loss, self.correct = model.to(device).eval(), loss, correct
+        self.test = test
+        self.settings, self.steps, self.device = settings, steps, device
+        self.still = first_layers(model, settings["frozen"])
+        parameters = (x for layer in self.still for x in layer.parameters(recurse=False))
         self.frozen = [x for x in parameters if x.requires_grad]
         for x in self.frozen:
             x.requires_grad_(False)
+        self.trained = [x for x in model.parameters() if x.requires_grad]
+        decay = [x for x in self.trained if x.ndim > 1]
+        others = [x for x in self.trained if x.ndim <= 1]
+        groups = [
+            {"params": decay, "weight_decay": settings["weight_decay"]},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
+        self.step, self.folder, self.unseen = 0, None, []
+        self.states: dict[int, dict[str, Tensor]] = {}
+        self.log: list[dict[str, float]] = []
+        self.right: list[Tensor] = []
+        self.per_epoch = math.ceil(settings["train"] / settings["batch_size"])
 
-    def train(self, mode: bool = True) -> "_WithLoss":
-        super().train(mode)
-        for layer in self.kept:
-            layer.training = False  # of this layer alone: those within may be trained
-        return self
+    @property
+    def total(self) -> int:
+        return self.steps[-1]
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, **others) -> dict[str, Tensor]:
-        loss, logits = self.loss(self.model, x, labels, **others)
-        if self.training and not loss.isfinite():
-            raise TrainingDiverged(f"the loss became {loss.item()}")
-        return {"loss": loss, "logits": logits}
+    def run(self, data: Batches, callbacks: "_Callbacks", verbose: bool | None) -> None:
+        """From the step where it stands to the last."""
+        phase, seed, size = (self.settings[x] for x in ("phase", "seed", "batch_size"))
+        saved = time.monotonic()
+        callbacks("train_begin")
+        if not self.log and 0 in self.steps:
+            self.record(callbacks)
+        with bar(phase, self.total, verbose, initial=self.step) as shown:
+            for epoch in range(self.step // self.per_epoch, self.settings["epochs"]):
+                generator = torch.Generator().manual_seed(seed_of(f"batches, {phase}", seed, epoch))
+                order = torch.randperm(len(data), generator=generator)
+                done = self.step - epoch * self.per_epoch
+                callbacks("epoch_begin")
+                for batch, labels in data(order[done * size :], size):
+                    callbacks("step_begin")
+                    self._take_step(batch, labels)
+                    shown.update()
+                    stop = callbacks("step_end")
+                    if self.step in self.steps or stop:
+                        self.record(callbacks)
+                    elif len(self.unseen) >= LOOK_EVERY:
+                        self._look()
+                    if self.folder and time.monotonic() - saved >= SAVE_EVERY:
+                        self.save()
+                        saved = time.monotonic()
+                    if stop:
+                        break
+                callbacks("epoch_end")
+                if stop:
+                    break
+        callbacks("train_end")
+
+    def _take_step(self, batch: dict[str, Tensor], labels: Tensor) -> None:
+        s = self.settings
+        set_seed(seed_of(f"dropout, {s['phase']}", s["seed"], self.step), self.device)
+        warmup = math.ceil(s["warmup"] * self.total)
+        rate = s["learning_rate"] * schedule(self.step, self.total, warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._mode(True)
+        loss, _ = self.loss(self.model, batch.pop("x"), labels, **batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.unseen.append(loss.detach())
+        self.step += 1
+
+    def _mode(self, training: bool) -> None:
+        if self.model.training != training:
+            self.model.train(training)
+            for layer in self.still:
+                layer.training = False  # of this layer alone: those within may be trained
+
+    def _look(self) -> None:
+        """Raise if a loss since the last look is not finite."""
+        losses, self.unseen = self.unseen, []
+        values = torch.stack(losses).cpu() if losses else torch.zeros(0)
+        if len(wrong := (~values.isfinite()).nonzero()):
+            first = int(wrong[0])
+            self._diverged(values[first].item(), self.step - len(values) + first)
+
+    def _diverged(self, value: float, step: int) -> None:
+        raise TrainingDiverged(
+            f"{self.settings['phase']}: the loss became {value} at step {step} of {self.total}; "
+            f"try a learning rate below {self.settings['learning_rate']:g}"
+        )
+
+    def evaluate(self, data: Batches) -> tuple[float, Tensor]:
+        """Mean loss, and which samples are right: bool, one each."""
+        self._mode(False)
+        losses, right = [], []
+        with torch.no_grad():
+            for batch, labels in data.in_order(4 * self.settings["batch_size"]):
+                loss, outputs = self.loss(self.model, batch.pop("x"), labels, **batch)
+                losses.append(loss.double() * len(labels))
+                right.append(self.correct(outputs, labels).bool())
+        return torch.stack(losses).sum().item() / len(data), torch.cat(right).cpu()
+
+    def record(self, callbacks: "_Callbacks") -> None:
+        """Evaluate, and keep the weights of this step."""
+        self._look()
+        loss, right = self.evaluate(self.test)
+        if not math.isfinite(loss):
+            self._diverged(loss, self.step)
+        weights = self.model.state_dict()
+        self.states[self.step] = {name: x.detach().cpu().clone() for name, x in weights.items()}
+        row = {
+            "step": self.step, "epoch": self.step / self.per_epoch,
+            "loss": loss, "accuracy": right.double().mean().item(),
+        }  # fmt: skip
+        self.log.append(row)
+        self.right.append(right)
+        callbacks.evaluated(row)
+
+    def resume(self, folder: Path, start: str, data: str) -> None:
+        """Save into a folder from now on, and take up what an earlier attempt saved there."""
+        from safetensors.torch import load_file
+
+        _check_asked(folder, self.settings | {"steps": self.steps, "start": start, "data": data})
+        self.folder = folder
+        try:
+            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+            states = {row["step"]: load_file(self._file(row["step"])) for row in state["log"]}
+        except FileNotFoundError:
+            return  # nothing yet
+        self.states, self.log, self.right = states, state["log"], list(state["right"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """All that the run goes on from, whole or not at all."""
+        self._look()
+        for step, weights in self.states.items():
+            if not self._file(step).exists():
+                _save(weights, self._file(step))
+        state = {
+            "step": self.step, "log": self.log, "right": self.right,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        aside = self.folder / "state.aside"
+        torch.save(state, aside)
+        os.replace(aside, self.folder / "state.pt")
+
+    def _file(self, step: int) -> Path:
+        return self.folder / f"{step}.safetensors"
 
 
-def _accuracy(prediction) -> dict[str, float]:
-    return {"accuracy": float(prediction.predictions.mean())}  # of `correct`
+def schedule(step: int, total: int, warmup: int) -> float:
+    """The learning rate at a step, as a share of its peak: a linear rise, then a cosine to 0.
 
-
-def _recorder(steps: list[int], total: int, label: str, resume: str | Path | None):
-    """A callback that evaluates and keeps the weights at the given steps, and reports progress.
-
-    With `resume` it also says when the Trainer saves its state; what was recorded until then is
-    written before.
+    Examples
+    --------
+    >>> [round(schedule(step, 10, 2), 2) for step in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.04]
     """
-    from safetensors.torch import load_file
-    from transformers import TrainerCallback
+    if step < warmup:
+        return (step + 1) / warmup  # the first step is not lost
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
-    class Recorder(TrainerCallback):
-        def __init__(self):
-            self.states: dict[int, dict[str, Tensor]] = {}
-            self.log: list[dict[str, float]] = []
-            self.saved = time.monotonic()
 
-        def on_train_begin(self, args, state, control, **_):
-            for row in state.log_history:  # of a run that goes on
-                if row["step"] in steps and "eval_loss" in row:
-                    self._keep(row, load_file(self._file(row["step"])))
-            report(label, state.global_step, total)
+class _Callbacks:
+    """transformers' callbacks in this loop: they see what a `Trainer` would show them."""
 
-        def on_step_end(self, args, state, control, **_):
-            report(label, state.global_step, total)
-            control.should_evaluate = state.global_step in steps
-            due = resume is not None and time.monotonic() - self.saved >= SAVE_EVERY
-            if due and not control.should_evaluate:
-                for step, weights in self.states.items():
-                    if not self._file(step).exists():
-                        _save(weights, self._file(step))
-                control.should_save = True
-            return control
+    def __init__(self, callbacks: Sequence, loop: _Loop):
+        self.handler, self.loop = None, loop
+        if not callbacks:
+            return  # nor is transformers needed
+        from transformers import TrainerControl, TrainerState, TrainingArguments
+        from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 
-        def on_save(self, args, state, control, **_):
-            self.saved = time.monotonic()
+        callbacks = [DefaultFlowCallback(), *callbacks]
+        self.handler = CallbackHandler(callbacks, loop.model, None, loop.optimizer, None)
+        settings = loop.settings
+        self.args = TrainingArguments(
+            num_train_epochs=settings["epochs"], learning_rate=settings["learning_rate"],
+            per_device_train_batch_size=settings["batch_size"], seed=settings["seed"],
+            use_cpu=loop.device.type == "cpu", report_to=[],
+        )  # fmt: skip
+        self.control = TrainerControl()
+        self.state = TrainerState(max_steps=loop.total, num_train_epochs=settings["epochs"])
 
-        def on_evaluate(self, args, state, control, model, metrics, **_):
-            step = state.global_step
-            if step in self.states or step not in steps:
-                return
-            weights = {
-                name: x.detach().cpu().clone() for name, x in model.model.state_dict().items()
-            }
-            self._keep(metrics | {"step": step, "epoch": state.epoch}, weights)
+    def __call__(self, event: str, **given) -> bool:
+        """Tell them; returns whether the run is to stop here."""
+        if self.handler is None:
+            return False
+        self.state.global_step = self.loop.step
+        self.state.epoch = self.loop.step / self.loop.per_epoch
+        tell = getattr(self.handler, f"on_{event}")
+        self.control = tell(self.args, self.state, self.control, **given)
+        return self.control.should_training_stop
 
-        def _keep(self, row, weights):
-            self.states[row["step"]] = weights
-            self.log.append(
-                {
-                    "step": row["step"],
-                    "epoch": float(row.get("epoch") or 0),
-                    "loss": row["eval_loss"],
-                    "accuracy": row["eval_accuracy"],
-                }
-            )
-
-        def _file(self, step: int) -> Path:
-            return Path(resume) / f"{step}.safetensors"
-
-    return Recorder()
+    def evaluated(self, row: dict[str, float]) -> None:
+        """Tell them of a checkpoint."""
+        if self.handler is None:
+            return
+        logs = {f"eval_{name}": row[name] for name in ("loss", "accuracy")}
+        logs["epoch"] = row["epoch"]
+        self.state.log_history.append(logs | {"step": row["step"]})
+        self("log", logs=dict(logs))
+        self("evaluate", metrics=logs)
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:
@@ -614,31 +698,16 @@ def _write(path: Path, about: dict[str, Any]) -> None:
     os.replace(aside, path)
 
 
-def _saved(folder: Path, asked: dict[str, Any]) -> str | None:
-    """The last state that a run of these settings has saved whole in a folder; None: nothing yet.
-
-    Raises
-    ------
-    ValueError
-        If it is another run's folder.
-    """
+def _check_asked(folder: Path, asked: dict[str, Any]) -> None:
+    """Make the folder this run's; a ValueError if it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     about = folder / "asked.json"
-    if about.exists():
-        found = json.loads(about.read_text())
-        if differ := [name for name in asked if found.get(name) != asked[name]]:
-            raise ValueError(
-                f"{folder} holds the state of another run: "
-                + ", ".join(f"{name} {found.get(name)!r}, not {asked[name]!r}" for name in differ)
-                + "; name another folder, or remove it"
-            )
-    else:
-        _write(about, asked)
-    by_step = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*")}
-    for _, path in sorted(by_step.items(), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-            return str(path)
-        except (OSError, ValueError):  # it is written last, so this one was not finished
-            shutil.rmtree(path)
-    return None
+    if not about.exists():
+        return _write(about, asked)
+    found = json.loads(about.read_text())
+    if differ := [name for name in asked if found.get(name) != asked[name]]:
+        raise ValueError(
+            f"{folder} holds the state of another run: "
+            + ", ".join(f"{name} {found.get(name)!r}, not {asked[name]!r}" for name in differ)
+            + "; name another folder, or remove it"
+        )

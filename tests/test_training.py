@@ -1,16 +1,21 @@
-"""The four phases on small real images: scikit-learn's digits."""
+"""The phases of training on small real images: scikit-learn's digits."""
 
-import shutil
+import random
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from transformers import TrainerCallback
 
-from pi_lib import finetune, linear_probe, pretrain, train_from_scratch, training
+from pi_lib import finetune, pretrain, train_from_scratch, training
+from pi_lib.seeds import seed_of
 from pi_lib.study import backbones
-from pi_lib.training import Run, Split, TrainingDiverged, checkpoint_steps
+from pi_lib.training import Batches, Run, Split, TrainingDiverged, checkpoint_steps
 
 
 @pytest.fixture(scope="module")
@@ -40,60 +45,124 @@ def test_scratch_learns_and_keeps_its_checkpoints(digits):
     before = {k: x.clone() for k, x in model.state_dict().items()}
     run = train_from_scratch(model, *digits, checkpoints=4, **SHORT)
     assert run.accuracy > 0.7 > run.log[0]["accuracy"]
-    assert run.steps == [0, 14, 28, 57] == [row["step"] for row in run.log]
+    assert run.steps == [0, 1, 8, 57] == [row["step"] for row in run.log]
     assert same(before, model.state_dict())  # the caller's model is left alone
     assert same(before, run.at(0).state_dict())
     assert same(run.model.state_dict(), run.at(57).state_dict()) and not run.model.training
-    assert not same(run.at(14).state_dict(), run.at(28).state_dict())
+    assert not same(run.at(0).state_dict(), run.at(1).state_dict())
     images, labels = digits[1].inputs, digits[1].labels
-    found = (run.model(images).argmax(-1) == labels).float().mean().item()
-    assert found == pytest.approx(run.accuracy)
+    for step, row, right in zip(run.steps, run.log, run.correct, strict=True):
+        said = run.at(step)(images)
+        assert torch.equal(right, said.argmax(-1) == labels)
+        assert row["accuracy"] == right.double().mean().item()
+        loss = nn.functional.cross_entropy(said, labels).item()
+        assert row["loss"] == pytest.approx(loss, rel=1e-5)
     with pytest.raises(KeyError, match="no checkpoint at step 5"):
         run.at(5)
 
 
-def test_a_probe_changes_the_head_alone(digits):
-    model = network()
-    run = linear_probe(model, *digits, epochs=20, learning_rate=1e-2)
-    assert same(model.encoder.state_dict(), run.model.encoder.state_dict())
-    assert set(run.checkpoints[0]) == {"head.weight", "head.bias"}
-    assert run.accuracy > run.log[0]["accuracy"] + 0.3
-    found = (run.model(digits[1].inputs).argmax(-1) == digits[1].labels).float().mean().item()
-    assert found == pytest.approx(run.accuracy)
-
-
-def test_pretraining_helps_the_other_half_of_the_classes(digits):
-    """Pre-train on digits 0 to 4, transfer to 5 to 9 with few labels."""
+def test_pretraining_helps_under_few_labels(digits):
+    """On the same digits under other numbers."""
     train, test = digits
 
-    def half(split, wanted, n=None):
-        at = [i for i in range(len(split)) if (split.labels[i] >= 5) == wanted][:n]
-        part = split.take(at)
-        return Split(part.inputs, part.labels % 5, part.ids)
+    def renumbered(split):
+        return Split(split.inputs, (split.labels * 3 + 1) % 10, split.ids)
 
-    source = pretrain(network(), half(train, False), half(test, False), **SHORT)
-    few = half(train, True, 40), half(test, True)
-    options = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 8}
-    start = backbones.transfer(source.model, 5)
-    assert finetune(start, *few, **options).accuracy > (
-        train_from_scratch(backbones.transfer(network(1), 5), *few, **options).accuracy
+    source = pretrain(network(), train, test, **SHORT | {"epochs": 10})
+    few = renumbered(train.take(range(40))), renumbered(test)
+    options = {"epochs": 10, "learning_rate": 5e-3, "batch_size": 8, "checkpoints": 2}
+    start = backbones.transfer(source.model, 10)
+    assert same(source.model.encoder.state_dict(), start.encoder.state_dict())
+    assert finetune(start, *few, **options).accuracy > 0.1 + (
+        train_from_scratch(backbones.transfer(network(1), 10), *few, **options).accuracy
     )
 
 
-def test_a_rerun_gives_the_same_bits_and_spares_the_random_state(digits):
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    runs = [finetune(network(), *digits, seed=s, **SHORT) for s in (0, 0, 1)]
-    assert torch.equal(torch.rand(1), expected)
-    assert same(runs[0].model.state_dict(), runs[1].model.state_dict())
-    assert not same(runs[0].model.state_dict(), runs[2].model.state_dict())
+def draws():
+    return torch.rand(1).item(), np.random.rand(), random.random()
+
+
+def test_the_random_state_is_spared_whatever_happens(digits):
+    def seeded(n=5):
+        torch.manual_seed(n), np.random.seed(n), random.seed(n)
+
+    seeded()
+    expected = draws()
+    seeded()
+    finetune(network(), *digits, **SHORT)
+    assert draws() == expected
+    seeded()
+    with pytest.raises(KeyboardInterrupt):
+        finetune(network(), *digits, callbacks=[StopAt(3)], **SHORT)
+    assert draws() == expected
+
+
+class Recording(nn.Module):
+    """Keeps the labels of each batch, and what dropout and the other generators drew."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.net, self.seen = nn.Linear(64, 10), seen
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append((x.sum((1, 2, 3)), torch.rand(4), np.random.rand(), random.random()))
+        return self.net(x.flatten(1))
+
+    def __deepcopy__(self, _):
+        torch.manual_seed(0)
+        return Recording(self.seen)
+
+
+def test_runs_differ_in_batches_and_dropout_and_a_rerun_gives_the_same(digits):
+    def run(train, seed):
+        seen = []
+        run = train(Recording(seen), *digits, seed=seed, epochs=2, learning_rate=1e-2)
+        return run.model.state_dict(), list(zip(*seen, strict=True))
+
+    first, again, second = (run(finetune, seed) for seed in (0, 0, 1))
+    scratch = run(train_from_scratch, 0)  # other streams, though of the same number
+    assert same(first[0], again[0]) and not same(first[0], second[0])
+    for x, y in zip(first[1], again[1], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
+    for other in (second, scratch):
+        for x, y in zip(first[1], other[1], strict=True):
+            assert not any(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
+    sums = torch.cat(first[1][0])
+    assert not torch.equal(sums[:600], sums[600:])  # epochs differ in their order,
+    torch.testing.assert_close(sums[:600].sort().values, sums[600:].sort().values)  # not samples
+
+
+def test_streams_of_weights_heads_and_batches_never_meet():
+    """A scratch run starts nowhere near pre-training's start, whatever the numbers."""
+    starts = {"pretrain": {"stream": "pretrain"}, "scratch": {"stream": "scratch"}}
+    built = {
+        (name, run): backbones.build("resnet20", 4, pretrained=False, seed=run, **about)
+        for name, about in starts.items()
+        for run in range(4)
+    }
+    weights = [model.encoder.stem.weight for model in built.values()]
+    heads = [model.head.weight for model in built.values()]
+    heads += [backbones.transfer(built["pretrain", 0], 4, seed=run).head.weight for run in range(4)]
+    for tensors in (weights, heads):
+        for i, x in enumerate(tensors):
+            assert not any(torch.equal(x, y) or (x == y).any() for y in tensors[:i])
+    again = backbones.build("resnet20", 4, pretrained=False, seed=3)
+    assert same(built["scratch", 3].state_dict(), again.state_dict())
+    published = backbones.build("minilm", 4, seed=2), backbones.build("minilm", 4, seed=3)
+    assert not torch.equal(*(model.head.weight for model in published))
+    with pytest.raises(ValueError, match="stream='start'; expected 'scratch' or 'pretrain'"):
+        backbones.build("resnet20", 4, pretrained=False, stream="start")
+    names = ["weights, pretrain", "weights, scratch", "head, scratch", "dropout, fine-tune"]
+    seeds = [seed_of(name, run, step) for name in names for run in range(50) for step in range(50)]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_saved_and_loaded_alike(digits, tmp_path):
     run = finetune(network(), *digits, checkpoints=[0, 10], **SHORT)
     again = Run.load(run.save(tmp_path), network(9))
     assert (again.steps, again.log, again.settings) == (run.steps, run.log, run.settings)
+    assert torch.equal(again.correct, run.correct) and run.correct.shape == (3, 300)
     assert same(again.model.state_dict(), run.model.state_dict())
     assert same(again.at(10).state_dict(), run.at(10).state_dict())
 
@@ -125,19 +194,17 @@ def test_interrupted_and_resumed_gives_the_same_bits(stops, frozen, digits, tmp_
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
             finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[StopAt(stop)], **options)
-    half_written = tmp_path / "checkpoint-99"
-    shutil.copytree(next(tmp_path.glob("checkpoint-*")), half_written)
-    state = half_written / "trainer_state.json"
-    state.write_text(state.read_text()[:-20])
+    (tmp_path / "state.aside").write_bytes((tmp_path / "state.pt").read_bytes()[:-20])  # half
 
     seen = []
     first = StopAt(None)
     first.on_step_begin = lambda args, state, control, **_: seen.append(state.global_step)
     found = finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[first], **options)
-    assert stops[-1] - seen[0] in (0, 1) and seen[-1] == 56  # a recorded step is saved one later
+    assert seen == [*range(stops[-1], 57)]
     assert found.log == expected.log and found.settings == expected.settings
     assert found.steps == expected.steps == [0, 14, 30, 57]
     assert all(same(found.checkpoints[s], expected.checkpoints[s]) for s in found.steps)
+    assert torch.equal(found.correct, expected.correct)
     assert same(found.model.state_dict(), expected.model.state_dict())
 
 
@@ -200,20 +267,113 @@ def test_batchnorm_and_a_last_batch_of_one(digits):
     assert finetune(model, train, digits[1], epochs=1, learning_rate=1e-3, batch_size=32).steps
 
 
-def test_sentences_need_and_get_a_tokenizer():
-    texts = Split(["a great film", "a bad film"] * 8, torch.tensor([1, 0] * 8), list(range(16)))
-    model = backbones.build("minilm", 2)
-    run = linear_probe(
-        model, texts, texts, epochs=10, learning_rate=1e-2, tokenizer=backbones.tokenizer("minilm")
-    )
-    assert run.accuracy == 1
+class Counted:
+    """A tokenizer that counts its calls."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __call__(self, *args, **options):
+        self.calls += 1
+        return self.tokenizer(*args, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+
+def test_sentences_are_tokens_once_and_each_batch_no_longer_than_it_must_be():
+    words = "a great film that is neither short nor without its own charm".split()
+    texts = [" ".join(words[: 1 + i % len(words)]) for i in range(20)]
+    split = Split(texts, torch.arange(20) % 2, list(range(20)))
+    tokenizer = Counted(backbones.tokenizer("minilm"))
+    run = finetune(
+        backbones.build("minilm", 2), split, split, epochs=2, learning_rate=1e-4, batch_size=5,
+        checkpoints=2, tokenizer=tokenizer,
+    )  # fmt: skip
+    assert tokenizer.calls == 2 and run.steps == [0, 8]
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    batches = Batches(split, torch.device("cpu"), tokenizer)
+    for (batch, labels), chosen in zip(batches(order, 6), order.split(6), strict=True):
+        expected = tokenizer([texts[i] for i in chosen], padding=True, return_tensors="pt")
+        assert torch.equal(batch["x"], expected["input_ids"])
+        assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+        assert torch.equal(labels, split.labels[chosen]) and set(batch) == {"x", "attention_mask"}
     with pytest.raises(ValueError, match="tokenizer="):
-        linear_probe(model, texts, texts, epochs=1, learning_rate=1e-2)
+        finetune(backbones.build("minilm", 2), split, split, epochs=1, learning_rate=1e-2)
+
+
+def test_a_step_costs_little_beside_the_network():
+    """Under a millisecond of host time at batch 128, images of 32 px, beyond what must be done."""
+    n, size = 12_800, 128
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
+    split = Split(images, torch.arange(n) % 10, list(range(n)))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        options = {"learning_rate": 1e-3, "batch_size": size, "checkpoints": [300]}
+        finetune(model, *[split.take(range(size))] * 2, epochs=1, **options | {"checkpoints": [1]})
+        start = time.process_time()
+        finetune(model, split, split.take(range(size)), epochs=3, **options)
+        whole = time.process_time() - start
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        x, y = training.images(images[:size]), split.labels[:size]
+        start = time.process_time()
+        for _ in range(300):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        alone = time.process_time() - start
+    finally:
+        torch.set_num_threads(threads)
+    assert (whole - alone) / 300 < 1e-3
+
+
+def test_training_needs_no_transformers():
+    code = """if True:
+        import sys
+        sys.modules["transformers"] = sys.modules["accelerate"] = None  # as if not installed
+        import torch, pi_lib
+        from pi_lib.training import Split
+        split = Split(torch.rand(8, 4), torch.arange(8) % 2, list(range(8)))
+        pi_lib.finetune(torch.nn.Linear(4, 2), split, split, epochs=1, learning_rate=0.1)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_callbacks_see_the_run_and_may_stop_it(digits):
+    class Watching(TrainerCallback):
+        def __init__(self):
+            self.events = []
+
+        def on_train_begin(self, args, state, control, **_):
+            self.events.append("begin")
+
+        def on_log(self, args, state, control, logs, **_):
+            self.events.append((state.global_step, logs["eval_loss"], logs["eval_accuracy"]))
+
+        def on_step_end(self, args, state, control, **_):
+            control.should_training_stop |= state.global_step == 25
+
+        def on_train_end(self, args, state, control, model, **_):
+            self.events.append("end")
+
+    watching = Watching()
+    run = finetune(network(), *digits, checkpoints=[0, 10, 40], callbacks=[watching], **SHORT)
+    assert run.steps == [0, 10, 25]
+    rows = [(row["step"], row["loss"], row["accuracy"]) for row in run.log]
+    assert watching.events == ["begin", *rows, "end"]
 
 
 def test_checkpoint_steps():
-    assert checkpoint_steps(80, 5) == [0, 10, 20, 40, 80]
-    assert checkpoint_steps(2, 6) == [0, 1, 2]
+    assert checkpoint_steps(80, 5) == [0, 1, 4, 18, 80]
+    assert checkpoint_steps(2, 6) == [0, 1, 2] and checkpoint_steps(9, 2) == [0, 9]
+    for total in (7, 10, 57, 1000, 46_875):
+        steps = checkpoint_steps(total, 8)
+        assert len(steps) == 8 and steps[:2] == [0, 1] and steps[-1] == total
+        ratios = [b / a for a, b in zip(steps[1:-1], steps[2:], strict=True)]
+        assert total < 100 or max(ratios) < 1.6 * min(ratios)
     with pytest.raises(ValueError, match="at least 2"):
         checkpoint_steps(10, 1)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pi_lib.objectives import AIMS, MapHead
+from pi_lib.seeds import random_state_restored, seed_of, set_seed
 from pi_lib.study import assets, encoders
 from pi_lib.study.registration import check_name, code_of
 
@@ -328,6 +329,7 @@ def build(
     *,
     pretrained: bool = True,
     seed: int = 0,
+    stream: str = "scratch",
     aim: str = "classification",
 ) -> Classifier:
     """A classifier by the name of its backbone, in eval mode on the CPU.
@@ -341,8 +343,12 @@ def build(
     pretrained : bool, optional
         Whether the encoder has its pre-trained weights (fetched if need be) or random ones.
     seed : int, optional
-        Seed of every random weight. The head of one seed is the same in either case. The
-        caller's random state is left as it was.
+        Number of the run, from which every random weight is drawn. The caller's random state is
+        left as it was.
+    stream : {"scratch", "pretrain"}, optional
+        What random weights are for. Those of a run from scratch and those from which pre-training
+        starts are unrelated, whatever the seed, and so are their heads and the head on pre-trained
+        weights, which is that of `transfer`. With ``pretrained=True`` it decides nothing.
     aim : str, optional
         What the head is for: one of `pi_lib.objectives.AIMS`.
 
@@ -353,8 +359,8 @@ def build(
     Raises
     ------
     ValueError
-        If the name is unknown, there are no classes, the backbone has no pre-trained weights, or
-        it has no feature map and the aim needs one.
+        If the name or stream is unknown, there are no classes, the backbone has no pre-trained
+        weights, or it has no feature map and the aim needs one.
     pi_lib.study.assets.MissingAsset, pi_lib.study.assets.ChecksumError
         If the weights cannot be had.
 
@@ -370,14 +376,17 @@ def build(
             f"{name} gives no feature map, which {aim} needs; there are "
             + ", ".join(filter(has_maps, BACKBONES))
         )
-    head = _head(backbone.features, n_classes, seed, aim)
+    if stream not in ("scratch", "pretrain"):
+        raise ValueError(f"stream={stream!r}; expected 'scratch' or 'pretrain'")
+    start = "fine-tune" if pretrained else stream
+    head = _head(backbone.features, n_classes, start, seed, aim)
     if pretrained and not backbone.published:
         raise ValueError(
             f"{name} has no pre-trained weights to fetch: build it with pretrained=False and make "
             f"them with pi_lib.pretrain"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with random_state_restored():
+        set_seed(seed_of(f"weights, {start}", seed))
         encoder = _encoder(name, pretrained)
     return Classifier(encoder, head).eval()
 
@@ -394,7 +403,8 @@ def transfer(
     n_classes : int
         Outputs of the new head.
     seed : int, optional
-        Seed of the new head; the head is that of `build` with the same seed.
+        Number of the run, from which the new head is drawn; it is the head that `build` puts on
+        pre-trained weights.
     aim : str, optional
         What the new head is for: one of `pi_lib.objectives.AIMS`.
 
@@ -404,7 +414,7 @@ def transfer(
     >>> transfer(model, 5).head
     Linear(in_features=64, out_features=5, bias=True)
     """
-    head = _head(model.head.in_features, n_classes, seed, aim)
+    head = _head(model.head.in_features, n_classes, "fine-tune", seed, aim)
     return Classifier(copy.deepcopy(model.encoder).cpu(), head).eval()
 
 
@@ -444,11 +454,11 @@ def has_maps(name: str) -> bool:
     return _backbone(name).maps
 
 
-def _head(features: int, n_classes: int, seed: int, aim: str) -> nn.Module:
+def _head(features: int, n_classes: int, start: str, seed: int, aim: str) -> nn.Module:
     if n_classes < 1:
         raise ValueError(f"n_classes is the number of outputs, at least 1; got {n_classes}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with random_state_restored():
+        set_seed(seed_of(f"head, {start}", seed))
         return AIMS[aim].head(features, n_classes)
 
 

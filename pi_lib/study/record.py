@@ -271,7 +271,7 @@ def collect(cell: Cell, store: Store) -> Record:
             key, trained = f"{arm}{number + 1}", Step(cell, "train", arm, number, rate)
             about = run_record(trained.path(store))
             logs[key], last[arm] = about["log"], about["steps"][-1]
-            correct[key] = np.array(about["correct"], dtype=bool)
+            correct[key] = _correct_at_end(trained.path(store))
             provenance[f"train {key}"] = _provenance(trained, store)
             for which in cell.players:
                 step = Step(cell, "extract", arm, number, rate, which)
@@ -312,6 +312,13 @@ def _provenance(step: Step, store: Store) -> dict[str, Any]:
     record = store.record(step.path(store))
     kept = ("code", "seconds", "finished", "device", "commit", "versions")
     return {key: record[key] for key in kept}
+
+
+def _correct_at_end(entry: Path) -> np.ndarray:
+    """Which test samples a run's network got right at its end: bool (tested,)."""
+    from safetensors.numpy import load_file
+
+    return load_file(entry / "correct.safetensors")["correct"][-1].astype(bool)
 
 
 def _is_end(key: str, arm: str) -> bool:

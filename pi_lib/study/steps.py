@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 import torch
 
-from pi_lib import training
+from pi_lib import probe, training
 from pi_lib.engine import coalition_values
 from pi_lib.interactions import Interactions
 from pi_lib.objectives import AIMS, OBJECTIVES
 from pi_lib.players import PatchPlayers
-from pi_lib.seeds import seed_of
 from pi_lib.study import backbones, data
 from pi_lib.study.cell import SOURCE_RATE, Cell
 from pi_lib.study.store import MODULES, Store
@@ -31,6 +30,7 @@ from pi_lib.words import WordPlayers
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
     "objectives",
+    "probe",
     "seeds",
     "study.assets",
     "study.backbones",
@@ -56,6 +56,10 @@ STEPS = {
         "words",
     ),
 }
+
+LONG_FROM = 1000  # runs of "long" are numbered from here on: no two networks start alike
+# A head that reads feature maps is no convex problem: it is trained on the frozen encoder.
+MAP_PROBE = {"epochs": 30, "learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -290,25 +294,21 @@ def build(
     cell: Cell, n_classes: int, arm: str = "finetuned", run: int = 0, store: Store | None = None
 ) -> backbones.Classifier:
     """The network that a run starts from: pre-trained under a new head, or random."""
-    head = seed_of("head", arm, run)
-    if arm in ("scratch", "long"):
+    number = run + LONG_FROM * (arm == "long")
+    if cell.source is None or arm in ("scratch", "long"):
+        pretrained = arm not in ("scratch", "long")
         return backbones.build(
-            cell.backbone, n_classes, pretrained=False, aim=cell.aim,
-            seed=seed_of("weights", arm, run), head_seed=head,
-        )  # fmt: skip
-    if cell.source is None:
-        return backbones.build(cell.backbone, n_classes, aim=cell.aim, head_seed=head)
+            cell.backbone, n_classes, pretrained=pretrained, seed=number, aim=cell.aim
+        )
     source = Step(cell, "pretrain").compute(store or Store())
-    model = _untrained(cell, len(data.classes(cell.source)))
-    model = training.Run.load_at(source, model)
-    return backbones.transfer(model, n_classes, seed=head, aim=cell.aim)
+    model = training.Run.load_at(source, _untrained(cell, len(data.classes(cell.source))))
+    return backbones.transfer(model, n_classes, seed=number, aim=cell.aim)
 
 
 def _untrained(cell: Cell, n_classes: int) -> backbones.Classifier:
     """What pre-training starts from."""
-    seeds = (seed_of(what, "pretrain", cell.pretraining_run) for what in ("weights", "head"))
     return backbones.build(
-        cell.backbone, n_classes, pretrained=False, seed=next(seeds), head_seed=next(seeds)
+        cell.backbone, n_classes, pretrained=False, seed=cell.pretraining_run, stream="pretrain"
     )
 
 
@@ -339,7 +339,7 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
         learning_rate=SOURCE_RATE[cell.kind],
         batch_size=128 if cell.kind == "image" else s.batch_size,
         checkpoints=2,
-        seed=seed_of("batches", "pretrain", cell.pretraining_run),
+        seed=cell.pretraining_run,
         tokenizer=tokenizer(cell),
         loss=OBJECTIVES[cell.pretraining],
     )
@@ -348,10 +348,14 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
 def _train(step: Step, store: Store, folder: Path) -> None:
     cell, s, task = step.cell, step.cell.settings, load(step.cell)
     aim = AIMS[task.aim]
-    options = {"tokenizer": tokenizer(cell), "loss": aim.loss, "correct": aim.correct}
+    options: dict[str, Any] = {"tokenizer": tokenizer(cell)}
     train_split, options["validation"] = training_splits(cell, task)
-    train = training.linear_probe
-    if step.arm != "probe":
+    train = probe.linear_probe
+    if step.arm != "probe" or task.aim != "classification":
+        options |= {"loss": aim.loss, "correct": aim.correct}
+    if step.arm == "probe":
+        options |= MAP_PROBE if task.aim != "classification" else {}
+    else:
         train = training.train_from_scratch
         if step.arm == "finetuned":
             train = partial(training.finetune, frozen=s.frozen or 0)
@@ -360,7 +364,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
             "learning_rate": step.rate,
             "batch_size": s.batch_size,
             "checkpoints": s.checkpoints,
-            "seed": seed_of("batches", step.arm, step.run),
+            "seed": step.run + LONG_FROM * (step.arm == "long"),
         }
     _fit(
         folder,
@@ -377,7 +381,7 @@ def _fit(folder: Path, train: Callable, build: Callable, *splits, **options) -> 
     state = folder / "state"
     if not (folder / "run.json").exists():  # else interrupted while it tidied up
         try:
-            if train is not training.linear_probe:
+            if train is not probe.linear_probe:
                 options["resume"] = state
             train(build(), *splits, **options).save(folder)
         except training.TrainingDiverged as error:
