@@ -12,16 +12,16 @@
 # **Key points**
 #
 # - Any function of masked inputs can be written as interactions, so their existence proves nothing.
-#   Three checks ask for more: are terms found that were planted, does the output fall when the
-#   players of strong interactions are hidden, and do networks without knowledge show none?
-# - Each check has its null: an untrained network, random players, random weights.
+#   Two checks ask for more: are terms found that were planted, and does the output fall when the
+#   players of strong interactions are hidden?
+# - Each check has its null: an untrained network, random players.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction) and
 # [What is preserved](03_what_is_preserved), whose results it reads.*
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
-seed = 0  # of the samples, the players, the planted functions and the training
+seed = 0  # of the planted functions
 functions = 12  # planted
 terms = 6  # planted in each
 
@@ -38,6 +38,7 @@ from pi_lib import study
 from pi_lib.book import begin, figures
 from pi_lib.coalitions import membership, order
 from pi_lib.progress import track
+from pi_lib.study import findings
 
 begin(profile)
 small = profile == "smoke"
@@ -144,8 +145,9 @@ axis.legend()
 # choice is an exact average over all sets of that size, not a sample.
 
 # %%
-cells = study.offline_cells(profile, seed)
-results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+cells = study.offline_cells(profile)
+records = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+runs = {name: findings.Runs(record) for name, record in records.items()}
 
 
 # %% tags=["hide-input"]
@@ -163,10 +165,10 @@ def drops(v, terms):
 
 
 lines = []
-for name, result in results.items():
-    known = result.knowledge
+for name, one in runs.items():
+    known, finetuned = one.knowledge, one.arms["finetuned"][0]
     for part in ("preserved", "discarded", "new"):
-        chosen, others = drops(result.finetuned.final.v, getattr(known, part))
+        chosen, others = drops(finetuned.v, getattr(known, part))
         lines.append(
             {
                 "data": name,
@@ -196,51 +198,10 @@ display(
 )
 
 # %% [markdown]
-# ## Networks that have learned nothing
+# ## What networks without knowledge show
 #
-# What share of the probe's interactions would be "preserved" by a network that never saw the task?
-# Two such networks: random weights throughout, which is the scratch network before its first step;
-# and the pre-trained encoder under a head of random weights, which is the fine-tuned network before
-# its first step. A preserved share is only worth what it has beyond these.
-
-# %% tags=["hide-input"]
-shares = {
-    name: {
-        "fine-tuned": result.knowledge.preserved_share(),
-        **{
-            null: pi.compare(result.probe.final, phase.interactions[0]).preserved_share()
-            for null, phase in (
-                ("random head", result.finetuned),
-                ("random weights", result.scratch),
-            )
-        },
-    }
-    for name, result in results.items()
-}
-pd.DataFrame(shares).map(str)
-
-# %% tags=["hide-input"]
-display(
-    Markdown(
-        "\n".join(
-            f"- {name}: the fine-tuned network's share lies "
-            + (
-                "**beyond**"
-                if row["fine-tuned"].low > row[null].high
-                else "**below**"
-                if row["fine-tuned"].high < row[null].low
-                else "**within reach of**"
-            )
-            + f" that under {null}."
-            for name, row in shares.items()
-            for null in ("random head", "random weights")
-        )
-    )
-)
-
-# %% [markdown]
-# Where the share is not beyond that under a random head, it says what any network with this
-# encoder shares with the probe, not what fine-tuning chose to keep. What follows for practice: read a
-# preserved share against its nulls, on the same samples and players, before drawing conclusions. Whether
-# it tells better than Shapley values or the similarity of features which network transfers is asked
-# in [](11_how_far_apart).
+# That two networks have interactions in common proves nothing either: networks that share nothing
+# do so by chance. What chance gives, and what a second run of the same network gives, stands beside
+# every share from [Train it twice](02_train_it_twice) on. Whether interactions tell better than
+# Shapley values or the similarity of features which network transfers is asked in
+# [](11_how_far_apart).

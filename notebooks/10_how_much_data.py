@@ -17,7 +17,14 @@
 #   preserved part scratch training learns once it has the data.
 #
 # *Needs: [What scratch learns](04_what_scratch_learns) for what is measured. Four minutes to
-# read, seconds to run: the numbers were recorded beforehand, by the command at the foot.*
+# read, seconds to run: the numbers were recorded beforehand.*
+#
+# :::{warning}
+# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
+# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
+# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
+# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
+# :::
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -29,23 +36,23 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from pi_lib.book import figures
+from pi_lib.book import begin, figures
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.study import findings, grid
+from pi_lib.study import single_runs
 
-figures.style()
-table, about = grid.recorded(record)
+begin(profile)
+table, about = single_runs.recorded(record)
 names = {
     (cell["backbone"], cell["source"] or "published", cell["task"]): cell["name"].split(",")[0]
     for cell in about["cells"]
 }
-table["size"] = findings.changed(table["changes"], "n_train").astype(int)
+table["size"] = single_runs.changed(table["changes"], "n_train").astype(int)
 
 
 def by_size(rows):
     """Everything of one network and task, a row per size of the training set."""
-    parts = [findings.summary(one).set_axis([size]) for size, one in rows.groupby("size")]
+    parts = [single_runs.summary(one).set_axis([size]) for size, one in rows.groupby("size")]
     return pd.concat(parts)
 
 
@@ -98,7 +105,7 @@ for name, frame in curves.items():
 
 # %% tags=["hide-input"]
 ends = {
-    name: findings.crossing(
+    name: single_runs.crossing(
         frame.index.tolist(), frame["gain over scratch"].tolist(), margin=margin
     )
     for name, frame in curves.items()
@@ -140,7 +147,7 @@ lines = []
 for name, frame in curves.items():
     for column in ("learned by scratch", "preserved"):
         first, last = frame[column].iloc[0], frame[column].iloc[-1]
-        rho = findings.rank_correlation(frame.index, [e.value for e in frame[column]])
+        rho = single_runs.rank_correlation(frame.index, [e.value for e in frame[column]])
         word = {
             "above": "rises",
             "below": "falls",
@@ -148,7 +155,7 @@ for name, frame in curves.items():
         }
         apart = "apart" if last.low > first.high or last.high < first.low else "overlapping"
         lines.append(
-            f"- **{name}**, {findings.QUANTITIES[column]}: from {first} with {frame.index[0]:,} samples "
+            f"- **{name}**, {single_runs.QUANTITIES[column]}: from {first} with {frame.index[0]:,} samples "
             f"to {last} with {frame.index[-1]:,} (intervals {apart}); over the sizes it "
             f"{word[rho.compared_with(0)]} (rank correlation {rho}, {len(frame)} sizes)."
         )
@@ -159,7 +166,8 @@ display(Markdown("\n".join(lines)))
 #
 # One task and one small network, at sizes that two processor cores train in minutes. A larger network,
 # more pre-training, a harder task or a longer training moves the crossing; its existence is not a
-# law. To compute it for a grid of your own, or these numbers again:
+# law. To compute it for a grid of your own, or the same cells with several
+# runs, as records of games:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/data_size.yml \
-#         --record notebooks/recorded/data_size
+#         --record FOLDER_OF_RECORDS

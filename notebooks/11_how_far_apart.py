@@ -20,7 +20,14 @@
 #   others look at, Shapley values and the similarity of features?
 #
 # *Needs: [What is preserved](03_what_is_preserved) for what is measured. Four minutes to read, a
-# minute to run: the cells were recorded beforehand, by the command at the foot.*
+# minute to run: the cells were recorded beforehand.*
+#
+# :::{warning}
+# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
+# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
+# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
+# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
+# :::
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -29,8 +36,6 @@ distances = "recorded/domains_distances.csv"  # of sources that this machine doe
 others = "recorded/domains_others.csv"  # what else might tell what a source is worth
 texts = "recorded/domains_text.parquet"
 samples = 300  # of each source, for the distances
-grid_file = "grids/domains.yml"
-compute = False  # compute all of these, which takes the data that the grid names
 
 # %%
 from pathlib import Path
@@ -42,20 +47,13 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib import study
-from pi_lib.book import figures
-from pi_lib.coalitions import membership
+from pi_lib.book import begin, figures
 from pi_lib.progress import track
-from pi_lib.study import assets, backbones, data, findings, grid
-from pi_lib.study.store import Store
+from pi_lib.study import assets, backbones, data, single_runs
 
-figures.style()
-if compute:
-    cells = grid.read(grid_file)
-    study.run_all(cells)
-    grid.record(cells, Store(), record.removesuffix(".parquet"))
+begin(profile)
 samples = 40 if profile == "smoke" else samples
-table, about = grid.recorded(record)
+table, about = single_runs.recorded(record)
 (target,) = table["task"].unique()
 sources = table["source"].unique().tolist()
 
@@ -124,7 +122,7 @@ for source in track(sources, "distances"):
 def by_source(table, found):
     """The summary of every source with its distance, the nearest first."""
     numbers = pd.concat(
-        [findings.summary(rows).set_axis([source]) for source, rows in table.groupby("source")]
+        [single_runs.summary(rows).set_axis([source]) for source, rows in table.groupby("source")]
     )
     numbers.insert(0, "distance", pd.Series(found))
     return numbers.sort_values("distance", key=lambda column: column.map(lambda e: e.value))
@@ -172,7 +170,7 @@ for column, name in (
     ("accuracy finetuned", "the accuracy after fine-tuning"),
     ("gain over scratch", "the gain over scratch"),
 ):
-    rho = findings.rank_correlation(
+    rho = single_runs.rank_correlation(
         [e.value for e in numbers["distance"]], [e.value for e in numbers[column]]
     )
     lines.append(
@@ -196,7 +194,7 @@ display(
         f"{gains[worst]}, at distance {found[worst]}. In practice: "
         + (
             "prefer the source whose pictures are nearest, and measure it before training anything."
-            if findings.rank_correlation(
+            if single_runs.rank_correlation(
                 [e.value for e in numbers["distance"]], [e.value for e in gains]
             ).compared_with(0)
             == "below"
@@ -216,41 +214,7 @@ display(
 # features of the test pictures. Each is held against the gain over scratch.
 
 
-# %%
-def shapley(interactions):
-    """Shapley value of every player: (samples, n)."""
-    inside = membership(interactions.n).double()
-    return interactions.i_and @ (inside / inside.sum(-1, keepdim=True).clamp(min=1))
-
-
-def correlation(x, y):
-    """Of each sample's values in two models."""
-    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
-    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
-
-
-def cka(x, y):
-    """Linear centred kernel alignment of two sets of features of the same pictures."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    return ((y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())).item()
-
-
-@torch.no_grad()
-def before_and_after(result):
-    """Of a cell: mean correlation of Shapley values, and CKA, before and after fine-tuning."""
-    cell = result.cell
-    x = data.images(study.load(cell).test.inputs)
-    features = [study.trained_model(cell, phase).features(x).double() for phase in study.PHASES[:2]]
-    both = correlation(shapley(result.probe.final), shapley(result.finetuned.final))
-    return {
-        "source": cell.source, "seed": cell.seed,
-        "Shapley values": both.nanmean().item(), "CKA": cka(*features),
-    }  # fmt: skip
-
-
-if compute:
-    rows = [before_and_after(result) for result in track(study.run_all(cells), "before and after")]
-    pd.DataFrame(rows).to_csv(others, index=False, float_format="%.6g")
+# %% tags=["hide-input"]
 measured = pd.read_csv(others).groupby("source")
 for name in ("Shapley values", "CKA"):
     numbers[name] = [pi.bootstrap(measured.get_group(s)[name].to_numpy()) for s in numbers.index]
@@ -268,7 +232,7 @@ told = pd.DataFrame(
     {
         "predictor": name,
         "known": f"{when} fine-tuning",
-        "rank correlation with the gain": findings.rank_correlation(
+        "rank correlation with the gain": single_runs.rank_correlation(
             [e.value for e in numbers[column]], [e.value for e in numbers["gain over scratch"]]
         ),
     }
@@ -298,7 +262,7 @@ display(
 # the features of those.
 
 # %% tags=["hide-input"]
-text, about_text = grid.recorded(texts)
+text, about_text = single_runs.recorded(texts)
 (text_target,) = text["task"].unique()
 here, apart = features(text_target), {"published": pi.Estimate(np.nan, np.nan, np.nan)}
 for source in track([s for s in text["source"].unique() if s not in apart], "distances"):
@@ -332,7 +296,7 @@ sure = [gain.compared_with(0) for gain in gains]
 display(
     Markdown(
         f"From the nearest to the farthest: {told}. With {len(gains)} kinds of text, fewer than "
-        f"{findings.FEWEST_CELLS}, whether distance matters stays **undecided**. The published weights: "
+        f"{single_runs.FEWEST_CELLS}, whether distance matters stays **undecided**. The published weights: "
         f"{SIDES[published.compared_with(0)]} (gain {published}). In practice: "
         + (
             "take published weights; pre-training on a few thousand sentences of another kind is no "
@@ -356,16 +320,11 @@ display(
 # One small network (ResNet-20 at 32 px), one task, and sources of unlike difficulty: CIFAR-10 has ten
 # classes of objects, Flowers five, of fewer pictures, which are passed over more often. Of sentences,
 # three kinds, a task of few sentences, and pre-training far shorter than that of published weights. The
-# cells again, and the distances where all the data are at hand:
+# same cells with several runs, as records of games:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/domains.yml \
-#         --record notebooks/recorded/domains
+#         --record FOLDER_OF_RECORDS
 #     python -m pi_lib study --grid notebooks/grids/domains_text.yml \
-#         --record notebooks/recorded/domains_text
-#     PI_LIB_DATA=FOLDER python -m pi_lib run --only 09 -p compute=true
+#         --record FOLDER_OF_RECORDS
 
 # %% tags=["hide-cell"]
-if compute:
-    frame = pd.DataFrame({s: [e.value, e.low, e.high] for s, e in found.items()}).T
-    frame.columns = ["value", "low", "high"]
-    frame.rename_axis("source").to_csv(distances, float_format="%.6g")

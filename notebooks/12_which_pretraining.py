@@ -18,7 +18,14 @@
 #   scratch, and what of their knowledge is preserved.
 #
 # *Needs: [What is preserved](03_what_is_preserved) for what is measured. Four minutes to read,
-# seconds to run: the numbers were recorded beforehand, by the command at the foot.*
+# seconds to run: the numbers were recorded beforehand.*
+#
+# :::{warning}
+# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
+# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
+# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
+# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
+# :::
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -30,17 +37,17 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import figures
+from pi_lib.book import begin, figures
 from pi_lib.objectives import OBJECTIVES
-from pi_lib.study import findings, grid
+from pi_lib.study import single_runs
 
-figures.style()
-table, about = grid.recorded(record)
-kind = findings.objective(table)
+begin(profile)
+table, about = single_runs.recorded(record)
+kind = single_runs.objective(table)
 numbers = {
     task: pd.concat(
         [
-            findings.summary(rows).set_axis([name])
+            single_runs.summary(rows).set_axis([name])
             for name, rows in part.groupby(kind[part.index], sort=False)
         ]
     )
@@ -76,8 +83,9 @@ figure = figures.kept(table.assign(changes=""))
 def accuracy_gap(task, name):
     """Accuracy after fine-tuning, one kind minus supervised."""
     of = {one: table[(table["task"] == task) & (kind == one)] for one in (name, "supervised")}
-    return findings.difference(
-        *findings.correct(of[name], "finetuned"), *findings.correct(of["supervised"], "finetuned")
+    return single_runs.difference(
+        *single_runs.correct(of[name], "finetuned"),
+        *single_runs.correct(of["supervised"], "finetuned"),
     )
 
 
@@ -148,8 +156,9 @@ display(Markdown("In practice:\n\n" + "\n".join(advice)))
 #
 # A small network, few passes over a few thousand pictures: contrastive pre-training is known to need
 # far more of both than supervised, so its number here is a lower end. Weights of your own, such as
-# DINO's for a vision transformer, are read from a folder by `models.build("vit-small", ...)`, as
-# [](../data) says, and go through the same study. These numbers again:
+# DINO's for a vision transformer, are read from a folder by `backbones.build("vit-small", ...)`, as
+# [](../data) says, and go through the same study. The same cells with several runs,
+# as records of games:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/pretraining.yml \
-#         --record notebooks/recorded/pretraining
+#         --record FOLDER_OF_RECORDS

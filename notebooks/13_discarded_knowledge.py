@@ -19,16 +19,21 @@
 #   which.
 #
 # *Needs: [What is preserved](03_what_is_preserved) for what is measured. Five minutes to read, seconds
-# to run: the networks were trained and tested beforehand, by the command at the foot.*
+# to run: the networks were trained and tested beforehand.*
+#
+# :::{warning}
+# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
+# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
+# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
+# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
+# :::
 
 # %% tags=["parameters"]
 profile = "quick"
 seed = 0
-grid_file = "grids/discarding.yml"
 record = "recorded/discarding.parquet"
 tests = "recorded/discarding_tests.parquet"  # accuracies on other pictures, of the same networks
 within = 0.1  # of the best accuracy: settings below count as hardly trained
-compute = False  # compute both, which takes the data that the grid names
 
 # %%
 import pandas as pd
@@ -39,13 +44,11 @@ from torchvision.transforms import functional as pictures
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import figures
-from pi_lib.progress import track
+from pi_lib.book import begin, figures
 from pi_lib.statistics import ratio_of_sums
-from pi_lib.study import data, findings, grid
-from pi_lib.study.store import Store
+from pi_lib.study import findings, single_runs
 
-figures.style()
+begin(profile)
 
 # %% [markdown]
 # ## Pictures unlike those of the training set
@@ -67,37 +70,8 @@ CORRUPTED = {
     "low contrast": lambda x: 0.5 + 0.3 * (x - 0.5),
     "inverted": lambda x: 1 - x,
 }
-FOREIGN = "flowers"
 
-
-@torch.no_grad()
-def logits(model, x):
-    return torch.cat([model(part) for part in x.split(100)])
-
-
-def tested(cell):
-    """Of a cell's fine-tuned network: correct answers on each kind of picture, and its caution."""
-    task, model = study.load(cell), study.trained_model(cell, "finetuned")
-    x, size = data.images(task.test.inputs), task.test.inputs.shape[-1]
-    foreign = data.images(data.load(FOREIGN, n_train=10, n_test=300, size=size).test.inputs)
-    found = {
-        kind: int((logits(model, change(x)).argmax(-1) == task.test.labels).sum())
-        for kind, change in {"clean": lambda x: x, **CORRUPTED}.items()
-    }
-    sure, of_foreign = (logits(model, y).softmax(-1).amax(-1) for y in (x, foreign))
-    surer = sure[:, None] - of_foreign
-    return found | {
-        "foreign": ((surer > 0).double() + (surer == 0).double() / 2).mean().item(),
-        "tested": len(x), "changes": cell.changed, "seed": cell.seed,
-    }  # fmt: skip
-
-
-if compute:
-    cells = grid.read(grid_file)
-    study.run_all(cells)
-    grid.record(cells, Store(), record.removesuffix(".parquet"))
-    pd.DataFrame([tested(cell) for cell in track(cells, "networks")]).to_parquet(tests)
-table, about = grid.recorded(record)
+table, about = single_runs.recorded(record)
 scores = pd.read_parquet(tests)
 settings = {cell["name"].split(", ", 1)[1]: cell["changes"] for cell in about["cells"]}
 
@@ -108,7 +82,7 @@ settings = {cell["name"].split(", ", 1)[1]: cell["changes"] for cell in about["c
 
 # %% tags=["hide-input"]
 numbers = {
-    changes: findings.summary(rows).iloc[0]
+    changes: single_runs.summary(rows).iloc[0]
     for changes, rows in table.groupby("changes", sort=False)
 }
 frame = pd.DataFrame(numbers).T
@@ -127,7 +101,7 @@ WORDS = {"above": "**rises**", "below": "**falls**", "undecided": "**neither** r
 values = frame["preserved"].map(lambda estimate: estimate.value)
 lines = []
 for name, what in (("rate", "learning rate"), ("epochs", "number of passes")):
-    rho = findings.rank_correlation(frame[name].astype(float), values)
+    rho = single_runs.rank_correlation(frame[name].astype(float), values)
     lines.append(
         f"- with the {what} the preserved share {WORDS[rho.compared_with(0)]}: rank correlation {rho} over "
         f"{len(frame)} settings."
@@ -177,7 +151,7 @@ SAYS = {
 lines = []
 told = {}
 for kind in ("accuracy finetuned", *kinds):
-    told[kind] = findings.rank_correlation(
+    told[kind] = single_runs.rank_correlation(
         trained["preserved"].map(lambda e: e.value), trained[kind].map(lambda e: e.value)
     )
     lines.append(
@@ -203,10 +177,11 @@ display(
 # below 0 if they speak against it. The networks are those of [](03_what_is_preserved).
 
 # %%
-cells = study.offline_cells(profile, seed)
-results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+cells = study.offline_cells(profile)
+live = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 agreement = pd.concat(
-    result.knowledge.agreement_by_order().assign(data=name) for name, result in results.items()
+    findings.Runs(one).knowledge.agreement_by_order().assign(data=name)
+    for name, one in live.items()
 )
 
 # %% mystnb={"figure": {"name": "fig-agreement", "caption": "How far the interactions of an order speak for the true class, within what was preserved, discarded and newly learned; whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "A panel per data set with bars by order for preserved, discarded and new knowledge, between -1 and 1."}}
@@ -254,6 +229,7 @@ display(
 #
 # One small network (ResNet-20, pre-trained on CIFAR-10) and one task with few training pictures;
 # corruptions of one strength each. Settings are not independent experiments: they share data and
-# pre-training. All of it again:
+# pre-training. The same cells with several runs, as records of games:
 #
-#     PI_LIB_DATA=FOLDER python -m pi_lib run --only 11 -p compute=true
+#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/discarding.yml \
+#         --record FOLDER_OF_RECORDS

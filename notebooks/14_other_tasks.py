@@ -19,7 +19,14 @@
 #   held against both tasks.
 #
 # *Needs: [What is preserved](03_what_is_preserved) for what is measured. Five minutes to read, a minute
-# or two to run: the numbers were recorded beforehand, by the command at the foot.*
+# or two to run: the numbers were recorded beforehand.*
+#
+# :::{warning}
+# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
+# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
+# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
+# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
+# :::
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -34,13 +41,13 @@ from IPython.display import Markdown, display
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import figures
-from pi_lib.study import data, findings, grid
+from pi_lib.book import begin, figures
+from pi_lib.study import data, single_runs
 
-figures.style()
-table, about = grid.recorded(record)
+begin(profile)
+table, about = single_runs.recorded(record)
 table["task"] = table["task"].str.rpartition("+")[2]
-table["scenes"] = findings.changed(table["changes"], "n_train").astype(int)
+table["scenes"] = single_runs.changed(table["changes"], "n_train").astype(int)
 
 # %% [markdown]
 # ## Scenes with masks and boxes
@@ -87,9 +94,9 @@ figure = figures.scenes(*(task.test for task in both), classes=both[0].classes)
 
 # %% tags=["hide-input"]
 table["changes"] = table["scenes"].astype(str) + " scenes"  # the name of a cell
-numbers = findings.summary(table)
+numbers = single_runs.summary(table)
 settings = about["cells"][0]["settings"]
-seeds = table.groupby(list(findings.CELL))["seed"].nunique().min()
+seeds = table.groupby(list(single_runs.CELL))["seed"].nunique().min()
 display(
     Markdown(
         f"{about['cells'][0]['backbone']}; {settings['samples']} scenes and {settings['n']} players a seed, at least {seeds} "
@@ -98,7 +105,7 @@ display(
 )
 cells = [
     (task, source, scenes)
-    for (_, source, task, scenes), _ in table.groupby(findings.CELL, sort=False)
+    for (_, source, task, scenes), _ in table.groupby(single_runs.CELL, sort=False)
 ]
 index = pd.MultiIndex.from_tuples(cells, names=["task", "pre-trained on", "training"])
 display(numbers.set_index(index).drop(columns="salient error").T.map(str))
@@ -110,7 +117,7 @@ figure = figures.kept(table)
 # ## Do the paper's claims hold here?
 
 # %% mystnb={"figure": {"name": "fig-other-claims", "caption": "Each claim's number in every cell, with its 95 % interval, and the region in which the claim holds."}, "image": {"alt": "A panel for each claim with a mark and whisker per task, source and number of scenes."}}
-found = findings.findings(table)
+found = single_runs.findings(table)
 found["cell"] = found["cell"].map(dict(zip(numbers.index, map(", ".join, cells), strict=True)))
 figure = figures.findings(found)
 
@@ -133,14 +140,14 @@ SAYS = {
     "undecided": "either will do",
 }
 lines, sides = [], {"scratch": [], "a probe": []}
-for (task, source, scenes), (_, own) in zip(cells, findings.cells(table), strict=True):
-    gain, over_probe = findings.gain(own), findings.gain(own, over="probe")
+for (task, source, scenes), (_, own) in zip(cells, single_runs.cells(table), strict=True):
+    gain, over_probe = single_runs.gain(own), single_runs.gain(own, over="probe")
     sides["scratch"].append(gain.compared_with(0))
     sides["a probe"].append(over_probe.compared_with(0))
     lines.append(
         f"- {task}, pre-trained on {source}, {scenes}: {SAYS[gain.compared_with(0)]}. Share of garments found, "
         f"fine-tuned minus scratch: {gain}; minus a probe: {over_probe}. Of what the probe knew, "
-        f"{findings.share(own, 'preserved')} is preserved, and scratch learned {findings.share(own, 'learned by scratch')} of that."
+        f"{single_runs.share(own, 'preserved')} is preserved, and scratch learned {single_runs.share(own, 'learned by scratch')} of that."
     )
 counted = "; ".join(
     f"against {other}, decidedly better in {one.count('above')} and worse in {one.count('below')} of {len(one)}"
@@ -224,7 +231,8 @@ except ValueError as error:
 #
 # One small network, whose feature map has a position for every four pixels, and scenes that are easier
 # than photographs: the ground is black, so where a garment is can be seen by its brightness; which
-# it is cannot. These numbers again:
+# it is cannot. The same cells with several runs,
+# as records of games:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/other_tasks.yml \
-#         --record notebooks/recorded/other_tasks
+#         --record FOLDER_OF_RECORDS

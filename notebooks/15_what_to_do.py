@@ -17,6 +17,13 @@
 #
 # *Needs: [Findings against the paper](06_findings) and the chapters before this one, whose records it
 # reads. Four minutes to read, seconds to run.*
+#
+# :::{warning}
+# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
+# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
+# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
+# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
+# :::
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -40,12 +47,12 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import figures
-from pi_lib.study import findings, grid
+from pi_lib.book import begin
+from pi_lib.study import single_runs
 
-figures.style()
-tables = {name: grid.recorded(path)[0] for name, path in records.items()}
-paper = findings.summary(tables["paper"])
+begin(profile)
+tables = {name: single_runs.recorded(path)[0] for name, path in records.items()}
+paper = single_runs.summary(tables["paper"])
 
 
 def say(advice, evidence, limits):
@@ -64,11 +71,11 @@ def count(estimates, threshold):
 # %% tags=["hide-input"]
 fell = count(paper["gain over scratch"], 0)
 size_table = tables["data_size"].assign(
-    size=findings.changed(tables["data_size"]["changes"], "n_train").astype(int)
+    size=single_runs.changed(tables["data_size"]["changes"], "n_train").astype(int)
 )
 beyond = []
 for name, key in (("segmentation and detection", "other_tasks"), ("editorials", "domains_text")):
-    gains = [findings.gain(rows) for _, rows in findings.cells(tables[key])]
+    gains = [single_runs.gain(rows) for _, rows in single_runs.cells(tables[key])]
     sides = count(gains, 0)
     beyond.append(
         f"of {name}, more in {sides['above']} and less in {sides['below']} of {len(gains)} cells"
@@ -76,9 +83,9 @@ for name, key in (("segmentation and detection", "other_tasks"), ("editorials", 
 beyond = "; ".join(beyond)
 ends, largest = {}, {}
 for (backbone, source, task), rows in size_table.groupby(["backbone", "source", "task"]):
-    sizes = {size: findings.gain(one) for size, one in rows.groupby("size")}
+    sizes = {size: single_runs.gain(one) for size, one in rows.groupby("size")}
     name = f"{backbone} ({source}) on {task}"
-    ends[name] = findings.crossing([*sizes], [*sizes.values()], margin)
+    ends[name] = single_runs.crossing([*sizes], [*sizes.values()], margin)
     largest[name] = max(sizes)
 
 
@@ -106,9 +113,11 @@ say(
 # ## A probe, or all layers?
 
 # %% tags=["hide-input"]
-probed = {cell: findings.gain(rows, over="probe") for cell, rows in findings.cells(tables["paper"])}
+probed = {
+    cell: single_runs.gain(rows, over="probe") for cell, rows in single_runs.cells(tables["paper"])
+}
 fell = count(probed.values(), margin)
-rho = findings.rank_correlation(
+rho = single_runs.rank_correlation(
     paper["preserved"].map(lambda e: e.value), [probed[cell].value for cell in paper.index]
 )
 LEANS = {
@@ -134,18 +143,18 @@ say(
 # input. A probe leaves all.
 
 # %% tags=["hide-input"]
-shares = findings.changed(tables["layers"]["changes"], "frozen").fillna(0)
+shares = single_runs.changed(tables["layers"]["changes"], "frozen").fillna(0)
 partly = {}
 for task, rows in tables["layers"].groupby("task", sort=False):
     by_share = dict(iter(rows.groupby(shares[rows.index])))
     trained = {f"{x:g}": (one, "finetuned") for x, one in by_share.items()}
     for name, (one, phase) in (trained | {"1: a probe": (by_share[0], "probe")}).items():
         partly[task, name] = {
-            "accuracy": findings.accuracy(one, phase),
-            "minus all trained": findings.difference(
-                *findings.correct(one, phase), *findings.correct(by_share[0], "finetuned")
+            "accuracy": single_runs.accuracy(one, phase),
+            "minus all trained": single_runs.difference(
+                *single_runs.correct(one, phase), *single_runs.correct(by_share[0], "finetuned")
             ),
-            "preserved share": findings.share(one, "preserved") if phase == "finetuned" else "",
+            "preserved share": single_runs.share(one, "preserved") if phase == "finetuned" else "",
         }
 partly = pd.DataFrame.from_dict(partly, orient="index").rename_axis(["task", "share frozen"])
 partly.loc[(slice(None), "0"), "minus all trained"] = ""
@@ -165,7 +174,7 @@ costly = [
     if e.compared_with(0) == "below"
 ]
 over_scratch = "; ".join(
-    f"on {task}, {findings.gain(rows[shares[rows.index] == 0])}"
+    f"on {task}, {single_runs.gain(rows[shares[rows.index] == 0])}"
     for task, rows in tables["layers"].groupby("task", sort=False)
 )
 say(
@@ -191,21 +200,21 @@ def early(rows, phase="finetuned"):
     accuracies = rows[(rows["quantity"] == "accuracy") & (rows["phase"] == phase)]
     half = accuracies.loc[accuracies["progress"] <= 0.5, "progress"].max()
     sums = accuracies.groupby("progress")[["numerator", "denominator"]].sum()
-    return findings.difference(*sums.loc[1.0], *sums.loc[half])
+    return single_runs.difference(*sums.loc[1.0], *sums.loc[half])
 
 
 second = {
-    phase: [early(rows, phase) for _, rows in findings.cells(tables["paper"])]
+    phase: [early(rows, phase) for _, rows in single_runs.cells(tables["paper"])]
     for phase in ("finetuned", "scratch")
 }
 fell = {phase: count(gains, margin) for phase, gains in second.items()}
 means = {phase: pi.bootstrap([e.value for e in gains]) for phase, gains in second.items()}
 pairs = zip(second["finetuned"], second["scratch"], strict=True)
 sooner = pi.bootstrap([fine.value - scratch.value for fine, scratch in pairs])
-settings = findings.summary(tables["discarding"])
+settings = single_runs.summary(tables["discarding"])
 settings.index = settings.index.str.split(", ", n=1).str[1]  # of one network and task
-passes = findings.changed(settings.index, "epochs")
-rho = findings.rank_correlation(passes, settings["accuracy finetuned"].map(lambda e: e.value))
+passes = single_runs.changed(settings.index, "epochs")
+rho = single_runs.rank_correlation(passes, settings["accuracy finetuned"].map(lambda e: e.value))
 say(
     (
         "Fine-tuning needs fewer passes than scratch"
@@ -229,12 +238,14 @@ say(
 
 # %% tags=["hide-input"]
 apart = pd.read_csv(distances, index_col="source")["value"]
-sources = {source: findings.gain(rows) for source, rows in tables["domains"].groupby("source")}
-rho = findings.rank_correlation(
+sources = {source: single_runs.gain(rows) for source, rows in tables["domains"].groupby("source")}
+rho = single_runs.rank_correlation(
     [apart[source] for source in sources], [gain.value for gain in sources.values()]
 )
-probes = [findings.accuracy(rows, "probe").value for _, rows in tables["domains"].groupby("source")]
-tells = findings.rank_correlation(probes, [gain.value for gain in sources.values()])
+probes = [
+    single_runs.accuracy(rows, "probe").value for _, rows in tables["domains"].groupby("source")
+]
+tells = single_runs.rank_correlation(probes, [gain.value for gain in sources.values()])
 LEANS = {
     "below": "Pre-train on pictures like yours, and measure how alike they are.",
     "above": "Do not choose a source by likeness: here the unlike ones gained more.",
@@ -255,10 +266,10 @@ say(
 
 # %% tags=["hide-input"]
 kinds, wins = tables["pretraining"], {}
-kind = findings.objective(kinds)
+kind = single_runs.objective(kinds)
 for task, rows in kinds.groupby("task", sort=False):
     of = {
-        name: findings.accuracy(rows[kind[rows.index] == name], "finetuned")
+        name: single_runs.accuracy(rows[kind[rows.index] == name], "finetuned")
         for name in kind.unique()
     }
     best = max(of, key=lambda name: of[name].value)
@@ -286,8 +297,8 @@ say(
 # ## How gently?
 
 # %% tags=["hide-input"]
-rates = findings.changed(settings.index, "rate")
-kept = findings.rank_correlation(rates, settings["preserved"].map(lambda e: e.value))
+rates = single_runs.changed(settings.index, "rate")
+kept = single_runs.rank_correlation(rates, settings["preserved"].map(lambda e: e.value))
 best = settings["accuracy finetuned"].map(lambda e: e.value).idxmax()
 says = {
     "below": "A high learning rate discards more",
@@ -315,7 +326,7 @@ display(
         "\n".join(
             f"- {row.of}: rank correlation {pi.Estimate(row.rho, row.low, row.high)}, {row.cells} cells: "
             f"**{row.verdict}**"
-            for row in findings.correlations(tables["paper"]).itertuples()
+            for row in single_runs.correlations(tables["paper"]).itertuples()
         )
     )
 )
