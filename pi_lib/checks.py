@@ -191,6 +191,7 @@ def check_model(
     some[0], some[1] = False, True
     some, others = some.to(batches.device), others.to(batches.device)
     alone = _alone(batches, masked, some).cpu()
+    refuse_training_mode(networks)
     first, second = (_among(batches, masked, other, some, others).cpu() for _ in range(2))
     weights = (x for network in networks for x in network.parameters())
     dtypes = (masked.input.dtype, masked.baseline.dtype, batches.output_dtype, autocast)

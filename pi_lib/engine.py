@@ -176,7 +176,8 @@ def _opened(
     if len(labels) != len(inputs):
         raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
     networks = networks_in(model)
-    checks.refuse_training_mode(networks)
+    if isinstance(model, torch.nn.Module):  # a function may call eval() itself: see `check_model`
+        checks.refuse_training_mode([model])
     placements = players.place(inputs, ids)
     for sample, (placement, label) in enumerate(zip(placements, labels, strict=True)):
         if not has_player(value, placement, label):

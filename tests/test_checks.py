@@ -186,6 +186,11 @@ def test_eval_forgotten(where):
     assert norms
 
 
+def test_a_function_may_call_eval_itself():
+    model = in_training()
+    assert torch.equal(values(lambda x: model.eval()(x)), values(network()))
+
+
 class Hidden(nn.Module):
     """A network that no look at attributes finds; it is in training mode."""
 
