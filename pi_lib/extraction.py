@@ -68,7 +68,7 @@ def extract(
         For methods "search" and "sampled": draws the coalitions, together with each sample's id,
         so that all models are asked about the same ones.
     **engine
-        `value`, `output`, `device`, `batch_size`, `autocast`, `share`, `keep` of
+        `value`, `output`, `device`, `batch_size`, `autocast`, `share`, `keep`, `report` of
         `coalition_values`.
 
     Returns
@@ -110,8 +110,7 @@ def extract(
         "noise": noise, "tol": tol, "budget": budget, "max_order": max_order, "seed": seed
     }  # fmt: skip
     options = _checked(kind, method, players.n, options)
-    placements, report = players.place(inputs, ids), {}
-    engine["report"] = report
+    placements, report = players.place(inputs, ids), engine.setdefault("report", {})
     if method == "exact":
         v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
         fields = _exact(v, kind, options)
@@ -127,7 +126,8 @@ def extract(
 
                 fields = search(pairs, players.n, options["budget"], options["max_order"])
     details = fields.pop("details", {})
-    meta = {"kind": kind, "method": method, "n": players.n} | _settings(players, labels, engine)
+    meta = {"method": method, "n": players.n} | _settings(players, labels, engine)
+    meta |= {"kind": kind} if method != "sampled" else {}
     meta |= {key: report[key] for key in ("precision", "error") if key in report}
     result = Interactions(
         **fields,

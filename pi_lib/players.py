@@ -303,7 +303,8 @@ class LabelMapPlayers:
                     f"players {empty} own no element of the label map{where}; number them 0..n-1"
                 )
         self.owner = torch.where(owner < 0, self.n + (background == "mask"), owner)
-        self.baseline, self.per_sample = torch.as_tensor(baseline), per_sample
+        self.baseline, self.background = torch.as_tensor(baseline), background
+        self.per_sample = per_sample
         self.names = list(names) if names is not None else [str(i) for i in range(self.n)]
         if len(self.names) != self.n:
             raise ValueError(f"{len(self.names)} names for {self.n} players")

@@ -103,6 +103,21 @@ def test_a_picture_of_64_patches():
     torch.testing.assert_close(one.v[0], expected, rtol=0, atol=1e-5)
 
 
+def test_reliability_takes_what_is_sampled():
+    def run(seed):
+        own = torch.randn(9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return lambda x: (
+            model(x) + torch.stack([8 * (x * own).sum(-1).cos(), torch.zeros(len(x))], -1)
+        )
+
+    exact, few = (
+        pi.reliability([extract(9, 6, model=run(k), **options) for k in range(3)])
+        for options in ({}, {"method": "sampled", "budget": 300})
+    )
+    assert 0.2 < exact.value < 0.9
+    assert few.value == pytest.approx(exact.value, abs=0.1)
+
+
 # ---- how it was made
 
 
@@ -119,7 +134,7 @@ def test_a_result_says_how_it_was_made(method):
         lambda x: model(x.flatten(1)), image, [0], players,
         method=method, value=margin, **options,
     )  # fmt: skip
-    said = {"kind": "and", "method": method, "n": n, "players": "PatchPlayers"}
+    said = {"method": method, "n": n, "players": "PatchPlayers"}
     said |= {"baseline": "blur", "background": "mask", "value": value_name(margin)}
     said |= {"precision": "float32", "output": "'logits'"}
     assert said.items() <= found.meta.items() and 0 <= found.meta["error"] < 1e-3
@@ -144,6 +159,17 @@ def test_other_settings_are_not_compared(what, options):
     check_comparable(seen(**options), seen(**options))
     with pytest.raises(ValueError, match=f"differ in {what} "):
         pi.compare(seen(), seen(**options))
+
+
+def test_a_label_map_says_what_becomes_of_its_background():
+    def seen(**changes):
+        players = pi.LabelMapPlayers(torch.tensor([0, 1, -1]), **changes)
+        return pi.extract(model, torch.ones(1, 3), [0], players)
+
+    with pytest.raises(
+        ValueError, match=r"in baseline \(0\.0 against 2\.0\), background \(keep aga"
+    ):
+        pi.compare(seen(), seen(baseline=2.0, background="mask"))
 
 
 def test_other_outputs_and_precisions_are_not_compared():
