@@ -21,7 +21,7 @@ from pi_lib.interactions import Interactions
 from pi_lib.knowledge import Knowledge, Trajectory, compare, jaccard
 from pi_lib.knowledge import trajectory as knowledge_trajectory
 from pi_lib.statistics import Estimate, bootstrap
-from pi_lib.training import Split, _WithLoss, images
+from pi_lib.training import Split, images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -314,11 +314,10 @@ def _refuse_sharded(args) -> None:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself: of what makes it parallel, and of the loss that `pi_lib` puts on it."""
+    """The model itself, of what makes it parallel."""
     from accelerate.utils import extract_model_from_parallel
 
-    model = extract_model_from_parallel(model)
-    return model.model if isinstance(model, _WithLoss) else model
+    return extract_model_from_parallel(model)
 
 
 def _forward(model: nn.Module, inputs: Tensor, **others):
