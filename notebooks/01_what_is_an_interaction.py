@@ -22,7 +22,6 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
-seed = 0  # of the samples, the players and the training
 image = 0  # which of the sampled images is shown
 sentence = 0  # which of the sampled sentences
 strongest = 8  # how many interactions are drawn as bars
@@ -114,7 +113,7 @@ explore_game(
 # colour of the data set (its {term}`baseline`).
 
 # %%
-images = study.offline_cells(profile, seed)["images"]
+images = study.offline_cells(profile)["images"]
 task = study.load(images)
 model = study.trained_model(images, "probe")
 samples = study.samples(images, task)
@@ -164,7 +163,7 @@ explore_sample(seen, picture, players)
 # a small BERT, with a new linear head that tells positive from negative film reviews.
 
 # %%
-texts = study.offline_cells(profile, seed)["sentences"]
+texts = study.offline_cells(profile)["sentences"]
 reviews = study.load(texts)
 reader = study.trained_model(texts, "probe")
 chosen = study.samples(texts, reviews)

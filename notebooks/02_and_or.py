@@ -24,7 +24,6 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
-seed = 0  # of the samples, the players and the training
 noise = 0.04  # the allowance: a share of |v(N) - v({})| by which a value may be missed
 
 # %%
@@ -81,9 +80,9 @@ figure = figures.splits_on_a_line(game, pi.and_or_split(game))
 # start.
 
 # %%
-cells = study.offline_cells(profile, seed)
-results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
-values = {name: result.finetuned.final.v for name, result in results.items()}
+cells = study.offline_cells(profile)
+records = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+values = {name: record.runs("finetuned")[0].v for name, record in records.items()}
 
 
 # %% tags=["hide-input"]
@@ -180,8 +179,8 @@ figure = figures.and_or(kinds)
 # one checkpoint has costs the others less. `shared_split` does so with the same certificate.
 
 # %% tags=["hide-input"]
-run = results["images"].finetuned
-checkpoints = torch.stack([run.interactions[step].v for step in run.steps], 1)
+run = records["images"].over_time("finetuned")
+checkpoints = torch.stack([interactions.v for interactions in run.values()], 1)
 apart, together = pi.and_or_split(checkpoints), pi.shared_split(checkpoints)
 
 
@@ -194,7 +193,7 @@ def used(found):
 
 display(
     Markdown(
-        f"{len(checkpoints)} images, {len(run.steps)} checkpoints of fine-tuning each: a term that is "
+        f"{len(checkpoints)} images, {len(run)} checkpoints of fine-tuning each: a term that is "
         f"salient anywhere is so in {pi.bootstrap(used(apart))} checkpoints if they are split apart, in "
         f"{pi.bootstrap(used(together))} if they are split together; difference "
         f"{pi.bootstrap(used(together) - used(apart))} (means over images with 95 % intervals; worst "

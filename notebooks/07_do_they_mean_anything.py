@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
-seed = 0  # of the samples, the players, the planted functions and the training
+seed = 0  # of the planted functions, and of the networks that learn them
 functions = 12  # planted
 terms = 6  # planted in each
 
@@ -144,8 +144,8 @@ axis.legend()
 # choice is an exact average over all sets of that size, not a sample.
 
 # %%
-cells = study.offline_cells(profile, seed)
-results = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
+cells = study.offline_cells(profile)
+records = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
 
 
 # %% tags=["hide-input"]
@@ -163,10 +163,11 @@ def drops(v, terms):
 
 
 lines = []
-for name, result in results.items():
-    known = result.knowledge
+for name, record in records.items():
+    probe, finetuned = (record.runs(arm)[0] for arm in ("probe", "finetuned"))
+    known = pi.compare(probe, finetuned)
     for part in ("preserved", "discarded", "new"):
-        chosen, others = drops(result.finetuned.final.v, getattr(known, part))
+        chosen, others = drops(finetuned.v, getattr(known, part))
         lines.append(
             {
                 "data": name,
@@ -204,19 +205,17 @@ display(
 # its first step. A preserved share is only worth what it has beyond these.
 
 # %% tags=["hide-input"]
-shares = {
-    name: {
-        "fine-tuned": result.knowledge.preserved_share(),
-        **{
-            null: pi.compare(result.probe.final, phase.interactions[0]).preserved_share()
-            for null, phase in (
-                ("random head", result.finetuned),
-                ("random weights", result.scratch),
-            )
-        },
+shares = {}
+for name, record in records.items():
+    probe, finetuned = (record.runs(arm)[0] for arm in ("probe", "finetuned"))
+    networks = {"fine-tuned": finetuned} | {
+        null: next(iter(record.over_time(arm).values()))
+        for null, arm in (("random head", "finetuned"), ("random weights", "scratch"))
     }
-    for name, result in results.items()
-}
+    shares[name] = {
+        network: pi.compare(probe, interactions).preserved_share()
+        for network, interactions in networks.items()
+    }
 pd.DataFrame(shares).map(str)
 
 # %% tags=["hide-input"]
