@@ -53,7 +53,7 @@ def half(split, first):
     return data.Split(part.inputs, part.labels - first, part.ids)
 
 
-data = data.load(
+clothes = data.load(
     "fashion-mnist",
     n_train=200 if small else 1200,
     n_test=100 if small else 400,
@@ -67,10 +67,15 @@ model = backbones.Classifier(net, nn.Linear(1024, 5))
 
 epochs = 1 if small else 5
 earlier = pi.pretrain(
-    model, half(data.train, 0), half(data.test, 0), epochs=epochs, learning_rate=3e-3, seed=seed
+    model,
+    half(clothes.train, 0),
+    half(clothes.test, 0),
+    epochs=epochs,
+    learning_rate=3e-3,
+    seed=seed,
 )
 start = backbones.transfer(earlier.model, 5, seed=seed)
-task = half(data.train, 5), half(data.test, 5)
+task = half(clothes.train, 5), half(clothes.test, 5)
 probe = pi.linear_probe(start, *task, epochs=4 * epochs, learning_rate=1e-2, seed=seed)
 finetuned = pi.finetune(start, *task, epochs=epochs, learning_rate=1e-3, seed=seed)
 

@@ -42,13 +42,13 @@ small = profile == "smoke"
 # sentence each token stands.
 
 # %%
-data = data.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
+reviews = data.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
 tokenizer = backbones.tokenizer("minilm")
 torch.manual_seed(seed)
 sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=256, num_labels=2))
 run = pi.train_from_scratch(
-    model, data.train, data.test, epochs=1 if small else 4, learning_rate=1e-3, checkpoints=3,
+    model, reviews.train, reviews.test, epochs=1 if small else 4, learning_rate=1e-3, checkpoints=3,
     tokenizer=tokenizer, seed=seed,
 )  # fmt: skip
 run.to_frame()
@@ -60,14 +60,14 @@ run.to_frame()
 
 # %%
 players = pi.WordPlayers(tokenizer, n=6, seed=seed)
-chosen = [i for i, s in enumerate(data.test.inputs) if players.fits(s)][: 4 if small else 16]
-samples = data.test.take(chosen)
+chosen = [i for i, s in enumerate(reviews.test.inputs) if players.fits(s)][: 4 if small else 16]
+samples = reviews.test.take(chosen)
 found = pi.extract(run.model, samples.inputs, samples.labels, players, ids=samples.ids)
 
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"> {as_markdown(samples.inputs[0])}\n\ntrue class: *{data.classes[samples.labels[0]]}*"
+        f"> {as_markdown(samples.inputs[0])}\n\ntrue class: *{reviews.classes[samples.labels[0]]}*"
     )
 )
 found.top(6)

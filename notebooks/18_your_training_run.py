@@ -42,7 +42,7 @@ small = profile == "smoke"
 # Nothing here is special: a model, a data set that yields dictionaries, and arguments.
 
 # %% tags=["hide-input"]
-data = data.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
+clothes = data.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
 
 
 def dataset(split):
@@ -72,10 +72,10 @@ arguments = TrainingArguments(
 
 # %%
 tracker = pi.KnowledgeTracker(
-    data.test.take(range(4 if small else 8)), pi.PatchPlayers(grid=8, n=6, seed=seed)
+    clothes.test.take(range(4 if small else 8)), pi.PatchPlayers(grid=8, n=6, seed=seed)
 )
 trainer = Trainer(
-    model, arguments, train_dataset=dataset(data.train), eval_dataset=dataset(data.test),
+    model, arguments, train_dataset=dataset(clothes.train), eval_dataset=dataset(clothes.test),
     callbacks=[tracker],
 )  # fmt: skip
 result = trainer.train()
