@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -33,6 +34,7 @@ PACKAGE = Path(__file__).resolve().parents[1]  # pi_lib
 SHORTAGES = (OSError, MemoryError)  # the machine's, not the specification's: trying again may do
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 SUMS = "SHA256SUMS"
+_IS_DIGEST = re.compile("[0-9a-f]{16}").fullmatch  # other folders are not of the store
 DAMAGED = "damaged"  # folder of the entries that were set aside
 _sound: dict[Path, tuple] = {}  # entries checked by this process: sizes and times of their files
 # As they were when the package was loaded: an edit during a run is not what the run computes with.
@@ -301,7 +303,7 @@ class Store:
         return sorted(
             path
             for path in self.root.glob("[!.]*/[!.]*")
-            if path.is_dir() and path.parent.name != DAMAGED
+            if path.is_dir() and path.parent.name != DAMAGED and _IS_DIGEST(path.name)
         )
 
     def waste(self, needed: Iterable[Path] | None = None) -> list[Path]:
