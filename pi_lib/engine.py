@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def coalition_values(
     device: str | torch.device = "auto",
     batch_size: int | str = "auto",
     autocast: torch.dtype | None = None,
-    share: bool = True,
+    share: bool | Literal["always"] = True,
     keep: str | Path | None = None,
     report: dict | None = None,
 ) -> Tensor:
@@ -71,11 +71,12 @@ def coalition_values(
     autocast : torch dtype, optional
         Forward passes in this mixed precision; default the model's own precision. For a first
         look: a warning says how far it is from float64.
-    share : bool, optional
+    share : bool or "always", optional
         Whether a module's first layers may run once for what masked inputs have in common
         (`pi_lib.sharing`): done where it changes no value by more than rounding, and the first
         sample shows that it saves time. Switch it off for a model that records what passes through
-        it, that another thread uses meanwhile, or for values that are the same to the last bit.
+        it, or that another thread uses meanwhile. With "always" no time is measured, so that a
+        second run gives the same values to the last bit.
     keep : path, optional
         Folder where each sample's values are kept as soon as they are there, and taken from when
         the same is asked again, as after an interruption: the same weights, code of model and
@@ -140,7 +141,7 @@ def games(
     device: str | torch.device = "auto",
     batch_size: int | str = "auto",
     autocast: torch.dtype | None = None,
-    share: bool = True,
+    share: bool | Literal["always"] = True,
     keep: str | Path | None = None,
     report: dict | None = None,
 ) -> Iterator[Iterator[Callable[[Tensor], Tensor]]]:
@@ -191,7 +192,7 @@ def _opened(
     report = {} if report is None else report
     run = _Run(batches, placements, labels, networks, report)
     if share and is_eager(model):
-        run.sharing = Sharing(batches, report)
+        run.sharing = Sharing(batches, report, timed=share != "always")
 
     def check(masked: Masked, other: Masked) -> None:
         some, values = checks.check_model(batches, masked, other, networks, autocast)

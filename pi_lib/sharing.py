@@ -37,10 +37,12 @@ class Sharing:
         Of a model that is a module, eager and in eval mode.
     report : dict
         As `coalition_values` fills it: here "shared", and "error" where sharing adds to it.
+    timed : bool
+        Whether time decides; if not, layers are shared wherever that changes no value.
     """
 
-    def __init__(self, batches: Batches, report: dict):
-        self.batches, self.report, self.wanted = batches, report, True
+    def __init__(self, batches: Batches, report: dict, timed: bool = True):
+        self.batches, self.report, self.wanted, self.timed = batches, report, True, timed
         self.bottlenecks: dict[nn.Module, bool] = {}  # as `SharedLayers` has them
         self.seconds: dict[str, float] | None = None  # a coalition, on the first sample
         self.prepared = False  # a sample with the bottlenecks known, and that was timed
@@ -54,7 +56,9 @@ class Sharing:
         fits = rows >= masked.n and masked.input.is_floating_point() and not self.batches.fixed
         if not self.wanted or not fits:
             return [], None
-        if self.seconds is None:
+        if not self.timed:
+            values, shared = [], self._shared(masked, coalitions, rows)
+        elif self.seconds is None:
             values, shared = self._try_both(masked, coalitions, rows)
         else:
             values, shared = [], self._prepare(masked, coalitions, rows)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from pi_lib import probe, training
-from pi_lib.engine import coalition_values
+from pi_lib.engine import choose_device, coalition_values
 from pi_lib.interactions import Interactions
 from pi_lib.objectives import AIMS, OBJECTIVES
 from pi_lib.players import PatchPlayers
@@ -404,6 +404,7 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
         v = coalition_values(
             training.Run.load_at(entry, model, at), inputs, true_values(chosen), drawn,
             value=AIMS[task.aim].value, ids=chosen.ids, keep=unfinished, report=report,
+            share="always" if choose_device("auto").type == "cpu" else False,  # never by time
         )  # fmt: skip
         game = Interactions.from_values(
             v, labels=chosen.labels.tolist(), ids=chosen.ids, players=names, meta=report
