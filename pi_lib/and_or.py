@@ -304,13 +304,21 @@ class _Solver:
             ratio=w.new_full((count,), 0.0 if box is None else 10.0),
             age=w.new_zeros(count), first=never, latest=never,
         )  # fmt: skip
-        solver.inverse = _Inverse(con, solver._each(solver.ratio))
+        solver._prepare()
         return solver
+
+    def _prepare(self) -> None:
+        """What depends on how many games there are; `q` and `back` are overwritten at each step.
+
+        Fresh memory of their size would be cleared by the system at each step.
+        """
+        self.inverse = _Inverse(self.con, self._each(self.ratio))
+        self.q, self.back = torch.empty_like(self.x), torch.empty_like(self.x)
 
     def step(self, check: bool) -> None:
         """One iteration; before a `check`, also how far the sparse point is from the constraint."""
         ab, e = self._parts
-        q, back = self._reflect(self.x), torch.empty_like(self.x)
+        q, back = self._reflect(self.x, self.q), self.back
         missing = self.con.values(q[ab]).sub_(self.w)
         dual = self.inverse(missing if self.box is None else missing.add_(q[e]))
         self.con.transpose(dual, out=back[ab])
@@ -382,7 +390,7 @@ class _Solver:
         rows = torch.nonzero(self._each(~done))[:, 0]
         self.x, self.anchor, self.w = self.x[:, rows], self.anchor[:, rows], self.w[:, rows]
         self.box = None if self.box is None else self.box[rows]
-        self.inverse = _Inverse(self.con, self._each(self.ratio))
+        self._prepare()
 
     @property
     def _parts(self) -> tuple[slice, slice]:
@@ -400,11 +408,12 @@ class _Solver:
         """Sum per game."""
         return rows.sum((0, 2)).reshape(-1, self.models).sum(1)
 
-    def _reflect(self, x: Tensor) -> Tensor:
-        """``2 prox(x) - x``, of the penalty on a and b and of the box on e."""
-        (ab, e), q = self._parts, torch.empty_like(x)
+    def _reflect(self, x: Tensor, q: Tensor) -> Tensor:
+        """``2 prox(x) - x`` into `q`, of the penalty on a and b and of the box on e."""
+        ab, e = self._parts
         length = self._wide(self.length).repeat(1, self.con.low)
-        torch.sub(x[ab], _dual_part(x[ab], length, self.models, self.alpha), alpha=2, out=q[ab])
+        dual = _dual_part(x[ab], length, self.models, self.alpha, out=q[ab])
+        torch.sub(x[ab], dual, alpha=2, out=q[ab])
         if self.box is not None:
             torch.clamp(x[e], -self.box, self.box, out=q[e])
             q[e].mul_(2).sub_(x[e])
@@ -412,7 +421,7 @@ class _Solver:
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x = z + metric * y``, z the sparse point."""
-        z = (x + self._reflect(x)) / 2
+        z = (x + self._reflect(x, torch.empty_like(x))) / 2
         y = (x - z) / self._wide(self.length)
         y[self._parts[1]] /= self._wide(self.ratio)
         return z, y
@@ -445,17 +454,17 @@ def _dual_norm(rows: Tensor, models: int, alpha: float) -> Tensor:
     return (largest / (1 + alpha * torch.arange(1, models + 1).to(largest))).amax(1)
 
 
-def _dual_part(rows: Tensor, step: Tensor, models: int, alpha: float) -> Tensor:
+def _dual_part(rows: Tensor, step: Tensor, models: int, alpha: float, out: Tensor) -> Tensor:
     """``x - prox(x)``: projection on `step` times the dual ball of the penalty."""
     if models == 1:
-        return rows.clamp(-(1 + alpha) * step, (1 + alpha) * step)
+        return torch.clamp(rows, -(1 + alpha) * step, (1 + alpha) * step, out=out)
     each = rows.clamp(-alpha * step, alpha * step)  # the models' own part, then the shared one:
     size = _by_model((rows - each).abs(), models)  # a projection on the l1 ball over models
     step = _by_model(step[None], models)[:, :, :1]
     largest = size.sort(dim=2, descending=True).values.cumsum(2) - step
     level = (largest / torch.arange(1, models + 1).to(size)[:, None]).amax(2, keepdim=True)
     shared = (size - level.clamp_(min=0)).clamp_(min=0).flatten(1, 2)
-    return each + torch.copysign(shared, rows)
+    return torch.add(each, torch.copysign(shared, rows), out=out)
 
 
 class _Constraint:
