@@ -261,7 +261,8 @@ class TransferStudy:
         import pandas as pd
 
         rows = {name: share.row() for name, share in self.shares(tau).items()}
-        return pd.DataFrame.from_dict(rows, orient="index").map(str)
+        frame = pd.DataFrame.from_dict(rows, orient="index").map(str)
+        return frame.rename(columns={"second_run": "second run"})
 
     def sentences(self) -> list[str]:
         """What came out, a sentence each; which words are used depends on the intervals."""
@@ -362,7 +363,7 @@ def _origins_in_words(origins: Origins) -> str:
         return f"Where fine-tuned knowledge comes from is not measurable ({origins.note})."
     return (
         "Of what fine-tuned runs reproducibly know, pre-training alone explains "
-        f"{origins.pretraining}, scratch alone {origins.scratch}, either of them {origins.both}, "
+        f"{origins.pretraining}, scratch alone {origins.scratch}, both alike {origins.both}, "
         f"and neither {origins.neither}."
     )
 
