@@ -52,6 +52,7 @@ from pi_lib.reliability import (
 )
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Run, finetune, pretrain, train_from_scratch
+from pi_lib.transfer import TransferStudy, transfer_study
 from pi_lib.transforms import (
     and_inverse,
     and_transform,
@@ -79,6 +80,7 @@ __all__ = [
     "Run",
     "Share",
     "Trajectory",
+    "TransferStudy",
     "WordPlayers",
     "and_inverse",
     "and_or_split",
@@ -107,6 +109,7 @@ __all__ = [
     "similarity",
     "train_from_scratch",
     "trajectory",
+    "transfer_study",
     "walsh_inverse",
     "walsh_transform",
     "yardstick",
