@@ -101,7 +101,7 @@ def pretrained():
 # %%
 players = pi.PatchPlayers(grid=2 if small else 3, n=None, region="all")
 options = {
-    "runs": runs, "samples": 5 if small else 16, "epochs": 2 if small else 10, "learning_rate": 3e-3,
+    "runs": runs, "samples": 5 if small else 12, "epochs": 2 if small else 10, "learning_rate": 3e-3,
     "batch_size": 20, "seed": seed, "folder": tempfile.mkdtemp(),
 }  # fmt: skip
 study = pi.transfer_study(pretrained, fresh, train, test, players, **options)
@@ -117,7 +117,7 @@ study.report()
 #
 # ## By order
 #
-# Every number takes `orders=`. Effects of few patches come back more often than those of many.
+# Every number takes `orders=`: do effects of few patches come back more often than those of many?
 
 # %% tags=["hide-input"]
 rows = [

@@ -148,7 +148,7 @@ def transfer_study(
     >>> {arm: len(runs) for arm, runs in study.arms.items()}
     {'probe': 1, 'finetuned': 3, 'scratch': 3}
     """
-    _check(runs, long_runs, samples, players.n, learning_rate, validation)
+    _check(runs, long_runs, samples, players.n, epochs, batch_size, learning_rate, validation)
     train, test = _split(train, "train"), _split(test, "test")
     asked = _asked(test, players, samples)
     work = _Work(
@@ -166,7 +166,7 @@ def transfer_study(
             game = extract(
                 run.model, asked.inputs, asked.labels, players, ids=asked.ids, value=value,
                 output=output if arm != "probe" else None, device=work.device,
-                keep=work.folder and work.folder / "games",
+                share="always", keep=work.folder and work.folder / "games",
             )  # fmt: skip
             game.meta.pop("output")  # of a probe it is all that there is
             arms[arm].append(game)
@@ -500,7 +500,7 @@ class _Work:
         return supervised(partial(_output, model, pick=self.output), x, labels, **others)
 
 
-def _check(runs, long_runs, samples, n, learning_rate, validation) -> None:
+def _check(runs, long_runs, samples, n, epochs, batch_size, learning_rate, validation) -> None:
     """Refuse numbers with which the question has no answer."""
     if runs < 2 or long_runs == 1 or long_runs < 0:
         raise ValueError(
@@ -514,6 +514,8 @@ def _check(runs, long_runs, samples, n, learning_rate, validation) -> None:
             f"{n} players; expected 2 to {MOST_PLAYERS}: one has no interaction, and beyond, all "
             "coalitions are too many. Use more or fewer, as by a coarser grid"
         )
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs={epochs}, batch_size={batch_size}; expected at least 1 of each")
     rates = np.atleast_1d(learning_rate)
     if not rates.size or not (np.isfinite(rates) & (rates > 0)).all():
         raise ValueError(f"learning_rate={learning_rate!r}; expected numbers above 0")
@@ -537,16 +539,19 @@ def _split(data, name: str) -> Split:
             ) from None
         if isinstance(inputs, np.ndarray):
             inputs = torch.from_numpy(inputs)
+            floats = inputs.is_floating_point()
+            inputs = inputs.to(torch.get_default_dtype()) if floats else inputs
         if not isinstance(inputs, Tensor):
             inputs = list(inputs)
-            kinds = {type(x) for x in inputs}
-            if all(issubclass(kind, Tensor) for kind in kinds):
+            kinds = {f"tensors {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+                     for x in inputs}  # fmt: skip
+            if kinds != {"str"}:
+                if len(kinds) > 1 or not isinstance(inputs[0], Tensor):
+                    raise TypeError(
+                        f"{name}: inputs are {', '.join(sorted(kinds)[:3])}; expected tensors of "
+                        "one shape (as of a data set with transform=ToTensor()), or sentences (str)"
+                    )
                 inputs = torch.stack(inputs)
-            elif kinds != {str}:
-                raise TypeError(
-                    f"{name}: inputs are {', '.join(kind.__name__ for kind in kinds)}; expected "
-                    "tensors (give the data set transform=ToTensor()) or sentences (str)"
-                )
         ids = list(range(len(inputs)))
     try:
         labels = torch.as_tensor(labels)

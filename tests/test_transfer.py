@@ -234,7 +234,7 @@ def test_a_learning_rate_is_chosen_on_a_held_out_part(pretrained, tmp_path):
         pi.transfer_study(pretrained, Net, TRAIN, TEST, PLAYERS, **options)
 
 
-def test_sentences_and_a_transformers_network():
+def test_sentences_and_a_transformers_network(tmp_path, monkeypatch):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -279,10 +279,12 @@ def test_sentences_and_a_transformers_network():
     assert study.settings["features"] == "the input of classifier"
     assert study.origins() == pi.origins(study.arms["probe"][0], *list(study.arms.values())[1:])
     assert study.accuracies()["finetuned"].value > 0.6
-    named = pi.transfer_study(
-        pretrained, fresh, *data, players, runs=2, samples=5, epochs=1, learning_rate=1e-2,
-        features="bert.pooler",
-    )  # fmt: skip
+    options = {"runs": 2, "samples": 5, "epochs": 1, "learning_rate": 1e-2, "folder": tmp_path}
+    options["features"] = "bert.pooler"
+    named = pi.transfer_study(pretrained, fresh, *data, players, **options)
+    steps = count_steps(monkeypatch)
+    assert same_bits(named, pi.transfer_study(pretrained, fresh, *data, players, **options))
+    assert steps == []
     assert named.settings["features"] == "bert.pooler"
     # the pooler's output is what the classifier reads
     assert torch.allclose(named.arms["probe"][0].v, study.arms["probe"][0].v, atol=1e-4)
@@ -310,6 +312,7 @@ class NoHead(Net):
         ({"players": pi.PatchPlayers(grid=1, n=1, region="all")}, ValueError, "1 players"),
         ({"players": pi.PatchPlayers(grid=5, n=17, region="all")}, ValueError, "17 players"),
         ({"players": pi.PatchPlayers(grid=9, n=4)}, ValueError, "smaller than the 9x9 grid"),
+        ({"epochs": 0}, ValueError, "epochs=0"),
         ({"learning_rate": 0}, ValueError, "learning_rate=0; expected numbers above 0"),
         ({"learning_rate": []}, ValueError, "expected numbers above 0"),
         ({"validation": 1.0}, ValueError, "validation=1.0"),
@@ -320,6 +323,11 @@ class NoHead(Net):
         ({"train": (TRAIN[0], TRAIN[1][:9])}, ValueError, "160 inputs and 9 labels"),
         ({"train": 3}, TypeError, "train is int; expected a torch Dataset"),
         ({"train": [(object(), 1)] * 9}, TypeError, "inputs are object; expected tensors"),
+        (
+            {"train": [(torch.rand(1, k, 8), 1) for k in (8, 9, 8)]},
+            TypeError,
+            r"inputs are tensors \(1, 8, 8\), tensors \(1, 9, 8\); expected tensors of one shape",
+        ),
         ({"test": (IMAGES[:40], torch.arange(40) // 20)}, ValueError, "all of class 0: shuffle"),
         ({"train": (["a film"] * 160, TRAIN[1])}, ValueError, "sentences need a tokenizer"),
         ({"fresh": lambda: Net(12)}, ValueError, r"fresh\(\) gives.*\(2, 12\).*labels are 0 to 9"),
