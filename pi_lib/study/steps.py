@@ -30,6 +30,7 @@ from pi_lib.words import WordPlayers
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
     "objectives",
+    "outputs",
     "probe",
     "seeds",
     "study.assets",
@@ -49,7 +50,6 @@ STEPS = {
         "checks",
         "coalitions",
         "engine",
-        "outputs",
         "players",
         "sharing",
         "values",
