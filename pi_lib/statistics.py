@@ -57,6 +57,11 @@ class Estimate:
         high = np.quantile(resampled, 1 - tail, method="higher")
         return cls(float(value), float(low), float(high), note)
 
+    @classmethod
+    def of_resamples(cls, values: np.ndarray, note: str = "") -> Self:
+        """The first of `values` (1 + N,), with the interval of the N resampled ones after it."""
+        return cls.of(values[0], values[1:], note)
+
     @property
     def measurable(self) -> bool:
         """Whether there is a number."""
@@ -155,6 +160,35 @@ def resample_run_counts(
     return random.multinomial(runs, np.full(runs, 1 / runs), resamples).astype(np.float64)
 
 
+def resample_weights(
+    samples: int, arms: Sequence[int] = (), resample_runs: bool | None = None, fewest: int = 2
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Weights of samples and of the runs of each arm: first all alike, then of N resamples.
+
+    Parameters
+    ----------
+    samples, fewest : int
+        With fewer than `fewest` samples, N is 0.
+    arms : sequence of int
+        Runs of each arm.
+    resample_runs : bool, optional
+        As `resample` of `resample_run_counts`.
+
+    Returns
+    -------
+    (1 + N, samples) float64, and for each arm (1 + N, runs) float64
+    """
+    resamples = RESAMPLES if samples >= fewest else 0
+    counts = np.ones((1, samples))
+    if resamples:
+        counts = np.vstack([counts, resample_counts(samples)])
+    weights = [
+        np.vstack([np.ones(runs), resample_run_counts(runs, resamples, resample_runs, arm)])
+        for arm, runs in enumerate(arms)
+    ]
+    return counts, weights
+
+
 def bootstrap(
     *samples: Tensor | np.ndarray,
     statistic: Callable[..., np.ndarray] = np.mean,
@@ -227,57 +261,6 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
     return np.divide(
         numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator != 0
     )
-
-
-def bootstrap_runs(
-    *values: np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of values by run and sample, whose interval resamples both (hierarchical).
-
-    Runs that are asked about the same samples are no independent samples: each resample draws runs
-    and, once for all of them, samples (the crossed bootstrap of Owen 2007).
-
-    Parameters
-    ----------
-    *values : (R, B) arrays
-        Values of each run and sample. Several arrays are resampled together.
-    statistic : callable, default mean
-        Takes the arrays, flattened to the drawn values, and ``axis``.
-    seed : int
-        Of the 2,000 resamples.
-
-    Returns
-    -------
-    Estimate
-        Without interval where there are fewer than two runs or samples.
-
-    Raises
-    ------
-    ValueError
-        If the arrays have other shapes, or there are none.
-
-    Examples
-    --------
-    >>> bootstrap_runs(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])).value
-    2.5
-    """
-    arrays = [np.asarray(x, dtype=np.float64) for x in values]
-    if not arrays or {array.shape for array in arrays} != {arrays[0].shape} or arrays[0].ndim != 2:
-        raise ValueError(
-            "expected values by run and sample, all of one shape (runs, samples); got arrays of "
-            f"shapes {[array.shape for array in arrays]}"
-        )
-    runs, samples = arrays[0].shape
-    value = float(statistic(*(array.reshape(-1) for array in arrays), axis=-1))
-    if min(runs, samples) < 2:
-        return Estimate(value, np.nan, np.nan, "an interval needs two runs and two samples")
-    random = np.random.default_rng(seed)
-    run = random.integers(runs, size=(RESAMPLES, runs, 1))
-    sample = random.integers(samples, size=(RESAMPLES, 1, samples))
-    drawn = (array[run, sample].reshape(RESAMPLES, -1) for array in arrays)
-    return Estimate.of(value, statistic(*drawn, axis=-1))
 
 
 FEWEST_CELLS = 5  # for a correlation over cells
