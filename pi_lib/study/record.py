@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -208,7 +209,7 @@ class Record:
             with np.load(path, allow_pickle=False) as arrays:
                 header = json.loads(bytes(arrays["about"]))
                 values = {name: arrays[name] for name in arrays.files if name != "about"}
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise RecordError(f"{path} is no record ({error}): {again}") from error
         if (version := header.get("version", VERSION)) != VERSION:
             raise RecordError(f"{path} is of version {version}, not {VERSION}: {again}")
