@@ -30,7 +30,7 @@ from torch import Tensor
 from pi_lib.coalitions import order
 from pi_lib.interactions import Interactions, check_comparable
 from pi_lib.knowledge import check_orders, check_steps, moves
-from pi_lib.statistics import CONFIDENCE, Difference, Estimate, resample_weights
+from pi_lib.statistics import TAIL, Difference, Estimate, resample_weights
 from pi_lib.transforms import and_transform, walsh_transform
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval
 SAMPLED_ORDERS = (1, 2, 3)  # the sampling noise of order m grows with the number of its sets
-TAIL = (1 - CONFIDENCE) / 2
 
 
 def reliability(
