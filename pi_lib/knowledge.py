@@ -1,15 +1,13 @@
-"""What fine-tuning preserved, discarded and learned anew; what scratch training learned of it;
-how directly a run approached its target (arXiv 2410.08455, section 3).
+"""What fine-tuning preserved, discarded and learned anew, and what scratch training learned of it
+(arXiv 2410.08455, section 3).
 
 Everything here compares `Interactions` of the same samples and players under different models.
 Each model's interactions are divided by its mean ``|v(N) - v({})|``, then those that are not
-salient are dropped. Means over samples carry bootstrap confidence intervals. A sample whose value
-does not move under a model, or a model whose value does not move, is not measurable and left out.
-
-A share alone says nothing: every `Share` stands beside what chance and a second run give.
+salient are dropped. A sample whose value does not move under one of the models is left out. Every
+`Share` stands beside what chance and a second run give: alone it says nothing.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,16 +18,7 @@ from torch import Tensor
 
 from pi_lib.coalitions import order
 from pi_lib.interactions import Interactions, check_comparable, sum_by_order
-from pi_lib.statistics import (
-    RESAMPLES,
-    Difference,
-    Estimate,
-    bootstrap,
-    ratio_of_sums,
-    resample_counts,
-    resample_run_counts,
-)
-from pi_lib.transforms import and_inverse, or_inverse
+from pi_lib.statistics import Difference, Estimate, bootstrap, ratio_of_sums, resample_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,37 +73,33 @@ class Share(Estimate):
         second_runs : sequence of pairs of (B,) float64
             Part and whole of each second run.
         """
-        runs = np.mean([np.stack(pair) for pair in second_runs], 0) if len(second_runs) else None
-        rows = np.stack([np.asarray(x, dtype=np.float64) for x in (part, whole, chance)])
-        rows = rows if runs is None else np.vstack([rows, runs])
-        measured = rows[:, ~np.isnan(rows).any(0)]
-        left_out, samples = rows.shape[1] - measured.shape[1], measured.shape[1]
-        note = f"{left_out} of {rows.shape[1]} samples do not move" if left_out else ""
-        counts = np.ones((1, samples))
-        if samples > 1:
-            counts = np.vstack([counts, resample_counts(samples)])
-        part, whole, chance, *second = (
-            (counts @ measured.T).T if samples else np.full((3, 1), np.nan)
+        nothing = [np.full_like(whole, np.nan)] * 2
+        runs = np.mean([np.stack(pair) for pair in second_runs], 0) if second_runs else nothing
+        rows = np.stack([part, chance, whole, *runs])
+        measured = ~np.isnan(rows if second_runs else rows[:3]).any(0)
+        moving = int(measured.sum())
+        note = (
+            "" if measured.all() else f"{len(whole) - moving} of {len(whole)} samples do not move"
         )
+        counts, _ = resample_weights(moving)
+        part, chance, whole, again, again_whole = (counts @ rows[:, measured].T).T
         with np.errstate(divide="ignore", invalid="ignore"):
             share, by_chance = (np.where(whole > 0, x / whole, np.nan) for x in (part, chance))
-            again = np.full_like(share, np.nan)
-            if second:
-                again = np.where(second[1] > 0, second[0] / second[1], np.nan)
+            again = np.where(again_whole > 0, again / again_whole, np.nan)
         if np.isnan(share[0]):
-            note = "no sample moves under both networks" if not samples else "there is no strength"
-        one_run = note if runs is not None else ONE_RUN
+            note = "there is no strength" if moving else "no sample moves under both networks"
+        note_of_second = note if second_runs else ONE_RUN
         return cls(
-            **vars(Estimate.of(share[0], share[1:], note)),
-            chance=Estimate.of(by_chance[0], by_chance[1:], note),
-            second_run=Estimate.of(again[0], again[1:], one_run),
-            over_chance=Difference.of(share[0] - by_chance[0], share[1:] - by_chance[1:], note),
-            under_second_run=Difference.of(again[0] - share[0], again[1:] - share[1:], one_run),
+            **vars(Estimate.of_resamples(share, note)),
+            chance=Estimate.of_resamples(by_chance, note),
+            second_run=Estimate.of_resamples(again, note_of_second),
+            over_chance=Difference.of_resamples(share - by_chance, note),
+            under_second_run=Difference.of_resamples(again - share, note_of_second),
         )
 
     @property
     def verdict(self) -> str:
-        """Where the share lies: above or below chance, or undecided, or not measurable."""
+        """ "above chance", "below chance", "undecided" or "not measurable"."""
         if not self.measurable:
             return "not measurable"
         side = self.over_chance.compared_with(0)
@@ -197,16 +182,14 @@ class Knowledge:
         DataFrame
             Columns ``part``, ``order``, ``value``, ``low``, ``high`` (95 % bootstrap over samples).
         """
-        import pandas as pd
-
-        rows = []
-        for part in self.PARTS:
-            signed = sum_by_order(getattr(self, part), self.orders, self.n)
-            size = self.strength(part)
-            for m in range(1, self.n + 1):
-                estimate = bootstrap(signed[:, m], size[:, m], statistic=ratio_of_sums)
-                rows.append({"part": part, "order": m, **_fields(estimate)})
-        return pd.DataFrame(rows)
+        return _frame(
+            {"part": part, "order": m, **_fields(estimate)}
+            for part in self.PARTS
+            for signed in [sum_by_order(getattr(self, part), self.orders, self.n)]
+            for size in [self.strength(part)]
+            for m in range(1, self.n + 1)
+            for estimate in [bootstrap(signed[:, m], size[:, m], statistic=ratio_of_sums)]
+        )
 
     def by_order(self) -> "pd.DataFrame":
         """Mean strength of each part by order, with intervals: part, order, value, low, high."""
@@ -236,56 +219,49 @@ class Knowledge:
 
         The second run: the share of it that a second fine-tuned run has not.
         """
-        parts = self._overlaps
-        whole = parts["finetuned"].sum(-1)
-        return Share.of_sums(
-            whole - parts["preserved"].sum(-1),
-            whole,
-            whole - parts["chance"].sum(-1),
-            [(whole - both.sum(-1), whole) for both, _ in parts["second runs"]],
-        )
+        strengths = {name: x.sum(-1) for name, x in self._strengths.items()}
+        whole = strengths["finetuned"]
+        parts = [whole - strengths[name] for name in ("preserved", "chance")]
+        seconds = [(whole - in_both.sum(-1), whole) for in_both, _ in self._second_strengths]
+        return Share.of_sums(parts[0], whole, parts[1], seconds)
 
     def mean_order(self, part: str) -> Estimate:
         """Mean order of one part, weighted by strength: how complex it is."""
-        strength = self.strength(part)
-        weighted = (strength * torch.arange(self.n + 1)).sum(-1)
-        return bootstrap(weighted, strength.sum(-1), statistic=ratio_of_sums)
+        return bootstrap(*self._weighted_orders(part), statistic=ratio_of_sums)
 
     def order_gap(self, first: str, second: str) -> Estimate:
         """Mean order of the `first` part minus that of the `second`."""
-        parts = [self.strength(part) for part in (first, second)]
-        weighted = [(strength * torch.arange(self.n + 1)).sum(-1) for strength in parts]
-        totals = [strength.sum(-1) for strength in parts]
 
         def difference(a, b, c, d, axis=-1):
             return ratio_of_sums(a, b, axis) - ratio_of_sums(c, d, axis)
 
-        return bootstrap(weighted[0], totals[0], weighted[1], totals[1], statistic=difference)
+        sums = *self._weighted_orders(first), *self._weighted_orders(second)
+        return bootstrap(*sums, statistic=difference)
+
+    def _weighted_orders(self, part: str) -> tuple[Tensor, Tensor]:
+        """By sample, sums of strength times order and of strength."""
+        strength = self.strength(part)
+        return (strength * torch.arange(self.n + 1)).sum(-1), strength.sum(-1)
+
+    def _of(self, terms: Tensor) -> np.ndarray:
+        return sum_by_order(terms.abs(), self.orders, self.n).numpy()
 
     @cached_property
-    def _overlaps(self) -> dict:
-        """Strengths by sample and order that the shares are made of."""
+    def _strengths(self) -> dict[str, np.ndarray]:
+        """By sample and order, what the shares are made of."""
+        chance = chance_overlap(self.pretrained, self.finetuned, self.n).numpy()
+        terms = {name: getattr(self, name) for name in ("pretrained", "finetuned", "preserved")}
+        return {name: self._of(x) for name, x in terms.items()} | {"chance": chance}
 
-        def by_order(terms: Tensor) -> np.ndarray:
-            return sum_by_order(terms.abs(), self.orders, self.n).cpu().numpy()
-
-        return {
-            "pretrained": by_order(self.pretrained),
-            "finetuned": by_order(self.finetuned),
-            "preserved": by_order(self.preserved),
-            "chance": chance_overlap(self.pretrained, self.finetuned, self.n).cpu().numpy(),
-            "second runs": [
-                (by_order(shared(other, self.finetuned)), by_order(other))
-                for other in self.second_runs
-            ],
-        }
+    @cached_property
+    def _second_strengths(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """By sample and order, what each second run shares with this one, and all that it has."""
+        return [(self._of(shared(x, self.finetuned)), self._of(x)) for x in self.second_runs]
 
     def _preserved_share(self, orders: slice) -> Share:
-        parts = self._overlaps
-        return Share.of_sums(
-            *(parts[name][:, orders].sum(-1) for name in ("preserved", "pretrained", "chance")),
-            [tuple(x[:, orders].sum(-1) for x in pair) for pair in parts["second runs"]],
-        )
+        names = "preserved", "pretrained", "chance"
+        seconds = [tuple(x[:, orders].sum(-1) for x in p) for p in self._second_strengths]
+        return Share.of_sums(*(self._strengths[x][:, orders].sum(-1) for x in names), seconds)
 
     def plot(self, **options):
         """Strength by order of the three parts; see `pi_lib.book.figures.knowledge`."""
@@ -352,11 +328,11 @@ class Learned:
     Attributes
     ----------
     found, preserved : (B, n + 1) float64
-        By sample and order: strength found in the other model, strength preserved.
+        By sample and order: strength that the other model has, strength preserved.
     chance : (B, n + 1) float64
-        Strength that would be found by chance, the other model's interactions being shuffled.
+        Strength that the other model would have by chance, its interactions being shuffled.
     second_runs : list of (B, n + 1) float64
-        Strength found in each second fine-tuned run.
+        Strength that each second fine-tuned run has.
     """
 
     found: Tensor
@@ -370,15 +346,9 @@ class Learned:
 
     def mean_ratio(self) -> Share:
         """Mean over samples of each sample's ratio; samples that preserve nothing are left out."""
-        preserved = self.preserved.numpy()
-        ratios = [
-            ratio_of_sums(x.numpy(), preserved)
-            for x in (self.found, self.chance, *self.second_runs)
-        ]
-        some = preserved.sum(-1) > 0
-        found, chance, *others = (x[some] for x in ratios)
-        whole = np.ones_like(found)
-        return Share.of_sums(found, whole, chance, [(other, whole) for other in others])
+        some = self.preserved.sum(-1) > 0
+        whole = self.preserved[some].sum(-1)
+        return self._of_sums([(x[some].sum(-1) / whole).numpy() for x in self._parts])
 
     def by_order(self) -> "pd.DataFrame":
         """Ratio within each order: order, value, low, high, chance, second_run, verdict."""
@@ -387,12 +357,17 @@ class Learned:
             for m in range(1, self.found.shape[-1])
         )
 
+    @property
+    def _parts(self) -> list[Tensor]:
+        return [self.found, self.preserved, self.chance, *self.second_runs]
+
     def _share(self, orders: slice) -> Share:
-        found, whole, chance, *others = (
-            x[:, orders].sum(-1).numpy()
-            for x in (self.found, self.preserved, self.chance, *self.second_runs)
-        )
-        return Share.of_sums(found, whole, chance, [(other, whole) for other in others])
+        return self._of_sums([x[:, orders].sum(-1).numpy() for x in self._parts])
+
+    @staticmethod
+    def _of_sums(parts: list[np.ndarray]) -> Share:
+        part, whole, chance, *seconds = parts
+        return Share.of_sums(part, whole, chance, [(second, whole) for second in seconds])
 
 
 def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
@@ -523,7 +498,8 @@ def hard_to_learn(
     terms = terms[:, ~terms.isnan().any(-1).any(0)]  # samples that move under every network
     before, finetuned, scratch = terms.split([len(arm) for arm in given.values()])
     note = f"{terms.shape[1]} of {len(runs[0])} samples move" * (terms.shape[1] < len(runs[0]))
-    counts, weights = _resamples(terms.shape[1], len(finetuned), len(scratch), resample_runs)
+    arms = len(finetuned), len(scratch)
+    counts, weights = resample_weights(terms.shape[1], arms, resample_runs)
     curves = {
         part: _shares_in_others(
             [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n,
@@ -531,36 +507,22 @@ def hard_to_learn(
         )
         for part in ("preserved", "new")
     }  # fmt: skip
+    of = Difference.of_resamples
     parts = {
         part: LearnedPart(
-            *(Estimate.of(x[0], x[1:], note) for x in (scratch, again, chance)),
-            excess=Difference.of(again[0] - scratch[0], again[1:] - scratch[1:], note),
+            *(Estimate.of_resamples(x, note) for x in (scratch, again, chance)),
+            excess=of(again - scratch, note),
         )
         for part, (scratch, again, chance) in curves.items()
     }
-    special = (curves["preserved"][1] - curves["preserved"][0]) - (
-        curves["new"][1] - curves["new"][0]
-    )
-    return HardToLearn(**parts, special=Difference.of(special[0], special[1:], note))
+    excess = {part: again - scratch for part, (scratch, again, _) in curves.items()}
+    return HardToLearn(**parts, special=of(excess["preserved"] - excess["new"], note))
 
 
 def _part(part: str, probe: Tensor, finetuned: Tensor) -> Tensor:
     """Preserved or new interactions (F, B, M) of each fine-tuned run."""
     preserved = shared(probe.expand_as(finetuned), finetuned)
     return preserved if part == "preserved" else finetuned - preserved
-
-
-def _resamples(samples: int, finetuned: int, scratch: int, resample_runs: bool | None):
-    """Counts of samples, and of the runs of both arms, first of all of them alike."""
-    resamples = RESAMPLES if samples > 1 else 0
-    counts = np.vstack(
-        [np.ones(samples), resample_counts(max(samples, 1), 0, resamples)[:, :samples]]
-    )
-    weights = (
-        np.vstack([np.ones(runs), resample_run_counts(runs, resamples, resample_runs, arm)])
-        for arm, runs in enumerate((finetuned, scratch))
-    )
-    return counts, tuple(weights)
 
 
 def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple[np.ndarray, ...]:
@@ -570,64 +532,26 @@ def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple
     are the weights (1 + N, F) and (1 + N, S) of runs in each resample.
     """
 
-    def strength(terms: Tensor) -> np.ndarray:
-        return terms.abs().sum(-1).numpy()
+    def strength(first: Tensor, second: Tensor) -> np.ndarray:
+        return shared(first, second).abs().sum(-1).numpy()
 
-    whole = np.mean([strength(part) for part in parts], 0) @ counts.T  # (F, 1 + N)
-    again, learned, chance = (
-        np.mean([[[of(k, x) for x in where] for k in part] for part in parts], 0) @ counts.T
-        for of, where in (
-            (lambda k, x: strength(shared(k, x)), finetuned),
-            (lambda k, x: strength(shared(k, x)), scratch),
-            (lambda k, x: chance_overlap(k, x, n).sum(-1).numpy(), scratch),
-        )
-    )
-    pairs = own.T[:, None] * own.T[None]
+    def by_chance(first: Tensor, second: Tensor) -> np.ndarray:
+        return chance_overlap(first, second, n).sum(-1).numpy()
+
+    def share(overlap, runs: Tensor, weights: np.ndarray) -> np.ndarray:
+        sums = [[[overlap(terms, run) for run in runs] for terms in part] for part in parts]
+        in_runs = np.mean(sums, 0) @ counts.T  # (F, runs, 1 + N)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (weights * in_runs).sum((0, 1)) / (weights * whole[:, None]).sum((0, 1))
+
+    whole = np.mean([part.abs().sum(-1).numpy() for part in parts], 0) @ counts.T  # (F, 1 + N)
+    pairs, across = (own.T[:, None] * weights.T[None] for weights in (own, other))
     pairs[range(len(own.T)), range(len(own.T))] = 0  # a run has all of itself
-    across = own.T[:, None] * other.T[None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return tuple(
-            (weight * found).sum((0, 1)) / (weight * whole[:, None]).sum((0, 1))
-            for weight, found in ((across, learned), (pairs, again), (across, chance))
-        )
-
-
-def only_scratch(
-    finetuned: Interactions, scratch: Interactions, tau: float = 0.05
-) -> tuple[Tensor, Tensor]:
-    """What the model trained from scratch has and the fine-tuned model has not.
-
-    Returns
-    -------
-    only, total : (B, n + 1) float64
-        Strength by sample and order of the scratch model's interactions that the fine-tuned model
-        does not share, and of all its interactions. As ever normalised and salient.
-
-    Raises
-    ------
-    ValueError
-        If the two are not of the same samples, players and kind.
-    """
-    check_comparable(finetuned, scratch)
-    own = normalised(scratch, tau)
-    only = own - shared(normalised(finetuned, tau), own)
-    return tuple(sum_by_order(x.abs(), scratch.orders, scratch.n) for x in (only, own))
-
-
-def salient_error(interactions: Interactions, tau: float = 0.05) -> tuple[Tensor, Tensor]:
-    """How far the salient interactions alone are from rebuilding v.
-
-    Returns
-    -------
-    residual, total : (B,) float64
-        Sums over coalitions of the squared error and of the squared distance of v from its mean;
-        their ratio is the part of v's variance that the salient set leaves out (1 - R2).
-    """
-    kept = interactions.salient(tau) | (interactions.orders == 0)
-    terms = interactions.terms.where(kept, 0).split(2**interactions.n, -1)
-    rebuilt = and_inverse(terms[0]) + (or_inverse(terms[1]) if len(terms) == 2 else 0)
-    v = interactions.v
-    return (v - rebuilt).square().sum(-1), (v - v.mean(-1, keepdim=True)).square().sum(-1)
+    return (
+        share(strength, scratch, across),
+        share(strength, finetuned, pairs),
+        share(by_chance, scratch, across),
+    )
 
 
 def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Tensor:
@@ -679,7 +603,7 @@ def jaccard_share(
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """How similar a run's interactions are to a target's as it trains.
+    """How similar a run's interactions are to a target's as it trains (the paper's speed).
 
     Attributes
     ----------
@@ -697,12 +621,6 @@ class Trajectory:
         """Steps as a fraction of the run: (T,)."""
         return np.array(self.steps) / self.steps[-1]
 
-    @cached_property
-    def _measured(self) -> tuple[np.ndarray, np.ndarray]:
-        """Progress and similarity of checkpoints that move: an untrained network's may not."""
-        moving = ~self.similarity.isnan().all(-1).numpy()
-        return self.progress[moving], self.similarity.numpy()[moving]
-
     def to_frame(self) -> "pd.DataFrame":
         """Mean similarity at each checkpoint, with intervals: step, progress, value, low, high."""
         return _frame(
@@ -715,34 +633,10 @@ class Trajectory:
     def areas(self) -> np.ndarray:
         """Area under each sample's similarity curve, over the run as [0, 1]: (B,).
 
-        From the first checkpoint on whose value moves.
+        From the first checkpoint on whose value moves, as an untrained network's may not.
         """
-        progress, similarity = self._measured
-        return np.trapezoid(similarity, progress, axis=0)
-
-    def area(self) -> Estimate:
-        """Speed: mean over samples of the area under the similarity curve, over [0, 1]."""
-        return bootstrap(self.areas())
-
-    def reaches(self, level: float) -> Estimate:
-        """Speed: fraction of the run at which the mean similarity first reaches `level`.
-
-        Interpolated between checkpoints; NaN if never reached.
-        """
-        return self._of_mean(lambda curve: _first_crossing(self._measured[0], curve, level))
-
-    def directness(self) -> Estimate:
-        """Total rise of the mean similarity over its total variation; 1 is monotone."""
-        return self._of_mean(rise_over_variation)
-
-    def _of_mean(self, number: Callable[[np.ndarray], float]) -> Estimate:
-        """A number read off the mean curve; the bootstrap resamples the samples behind it."""
-
-        def statistic(*curves, axis=-1):
-            means = np.stack([curve.mean(axis) for curve in curves], -1)
-            return np.apply_along_axis(number, -1, means)
-
-        return bootstrap(*self._measured[1], statistic=statistic)
+        moving = ~self.similarity.isnan().all(-1).numpy()
+        return np.trapezoid(self.similarity.numpy()[moving], self.progress[moving], axis=0)
 
 
 def trajectory(
@@ -859,18 +753,8 @@ def shared(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(same_sign | smaller.isnan(), smaller * second.sign(), 0.0)
 
 
-def _first_crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
-    above = np.flatnonzero(curve >= level)
-    if len(above) == 0:
-        return np.nan
-    k = above[0]
-    if k == 0:
-        return times[0]
-    fraction = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
-    return times[k - 1] + fraction * (times[k] - times[k - 1])
-
-
 def rise_over_variation(curve: np.ndarray) -> float:
+    """Rise of a curve over its total variation, the paper's directness: 1 is monotone."""
     variation = np.abs(np.diff(curve)).sum()
     return (curve[-1] - curve[0]) / variation if variation > 0 else np.nan
 

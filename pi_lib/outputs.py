@@ -81,12 +81,13 @@ def in_float64(output: Any) -> Any:
 
 
 def _default(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output
     if isinstance(output, Mapping):
         name = next((name for name in NAMES if name in output), None)
-        name = next(iter(output)) if name is None and len(output) == 1 else name
-        return None if name is None else output[name]
+        if name is None and len(output) == 1:
+            name = next(iter(output))
+        return output.get(name)
+    if isinstance(output, Tensor):
+        return output
     if hasattr(output, "logits"):
         return output.logits
     if isinstance(output, tuple | list):
@@ -96,9 +97,8 @@ def _default(output: Any) -> Any:
 
 def _picked(output: Any, pick: str | int) -> Any:
     try:
-        if isinstance(pick, str) and not isinstance(output, Mapping):
-            return getattr(output, pick)
-        return output[pick]
+        is_attribute = isinstance(pick, str) and not isinstance(output, Mapping)
+        return getattr(output, pick) if is_attribute else output[pick]
     except (AttributeError, IndexError, KeyError, TypeError):
         raise ValueError(
             f"output={pick!r}: there is none in what the model returned, {_describe(output)}"
@@ -106,11 +106,11 @@ def _picked(output: Any, pick: str | int) -> Any:
 
 
 def _describe(x: Any) -> str:
-    name = type(x).__name__
     if isinstance(x, Tensor):
         return f"a tensor of shape {tuple(x.shape)}"
+    name, holds = type(x).__name__, None
     if isinstance(x, Mapping):
-        return f"a {name} of {', '.join(map(repr, x)) or 'nothing'}"
-    if isinstance(x, tuple | list):
-        return f"a {name} of {', '.join(type(part).__name__ for part in x) or 'nothing'}"
-    return f"a {name}"
+        holds = ", ".join(map(repr, x))
+    elif isinstance(x, tuple | list):
+        holds = ", ".join(type(part).__name__ for part in x)
+    return f"a {name}" if holds is None else f"a {name} of {holds or 'nothing'}"

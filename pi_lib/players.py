@@ -67,8 +67,7 @@ def without_dropped(
 ) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
     """Rows of tokens without those that are dropped, the rows of one length at a time.
 
-    A network receives the shorter sentence itself: positions close up, and the last token is the
-    last that is left. So it holds for every network that takes sentences of any length.
+    A network receives the shorter sentence itself: for networks that take sentences of any length.
 
     Parameters
     ----------
@@ -91,19 +90,15 @@ def without_dropped(
     >>> [(rows.tolist(), tokens.tolist()) for rows, tokens, _ in without_dropped(masked, {}, ())]
     [([1], [[5, 7]]), ([0], [[5, 6, 7]])]
     """
-    kept = masked >= 0
-    lengths = kept.sum(1)
+    stays = masked >= 0
+    lengths = stays.sum(1)
     for length in lengths.unique().tolist():
         rows = torch.nonzero(lengths == length)[:, 0]
-
-        def left(x: Tensor, rows=rows) -> Tensor:
-            return x[rows][kept[rows]].view(len(rows), -1)
-
-        yield (
-            rows,
-            left(masked),
-            {k: left(x) if k in dropped_with else x[rows] for k, x in others.items()},
-        )
+        left = {
+            name: x[rows][stays[rows]].view(len(rows), -1) if name in dropped_with else x[rows]
+            for name, x in others.items()
+        }
+        yield rows, masked[rows][stays[rows]].view(len(rows), -1), left
 
 
 class PatchPlayers:
@@ -114,7 +109,7 @@ class PatchPlayers:
     grid : int
         Patches per side.
     n : int, optional
-        Players, drawn at random from the region; None: all its patches, without a draw. So
+        Players, drawn at random from the region; None: all its patches. So
         ``PatchPlayers(grid=3, n=None, region="all")`` covers the image with nine players.
     region : "central" or "all"
         Patches to draw from: all but the outermost ring, or all.
@@ -128,8 +123,8 @@ class PatchPlayers:
     seed : int
         Seeds the draw together with each sample's id.
     others : mapping of str to Tensor of shape (B, ...), optional
-        What the model takes beside the images, unmasked, as keyword arguments: row i goes with
-        image i of the B images that are placed together.
+        What the model takes beside the samples, unmasked, as keyword arguments: row i goes with
+        sample i of the B samples that are placed together.
 
     Examples
     --------
@@ -187,27 +182,19 @@ class PatchPlayers:
                 f"images of {height}x{width} pixels are smaller than the {self.grid}x{self.grid} "
                 "grid: each patch needs a pixel; choose a smaller grid"
             )
-        rows = torch.arange(height) * self.grid // height
-        columns = torch.arange(width) * self.grid // width
-        cell = rows[:, None] * self.grid + columns
+        row, column = (torch.arange(side) * self.grid // side for side in (height, width))
+        patch = row[:, None] * self.grid + column
         baselines, others = self._baselines(inputs), by_sample(self.others, len(inputs))
         placements = []
-        for image, baseline, sample, beside in zip(
-            inputs, baselines, sample_ids(inputs, ids), others, strict=True
-        ):
+        rows = zip(inputs, baselines, sample_ids(inputs, ids), others, strict=True)
+        for image, baseline, sample, beside in rows:
             chosen = [self.eligible[k] for k in draw(len(self.eligible), self.n, self.seed, sample)]
             player_of = torch.full((self.grid**2,), self.n + (self.background == "mask"))
             for player, (row, column) in enumerate(chosen):
                 player_of[row * self.grid + column] = player
-            placements.append(
-                Placement(
-                    inputs=image[None],
-                    owner=player_of[cell][None, None],
-                    baseline=baseline[None],
-                    names=[f"r{row}c{column}" for row, column in chosen],
-                    others=beside,
-                )
-            )
+            names = [f"r{row}c{column}" for row, column in chosen]
+            owner = player_of[patch][None, None]
+            placements.append(Placement(image[None], owner, baseline[None], names, beside))
         return placements
 
     def _baselines(self, inputs: Tensor) -> Tensor:
@@ -252,9 +239,8 @@ class LabelMapPlayers:
     per_sample : bool, optional
         Whether `owner` holds a map for each sample. Default one map for all; labels that could be
         read as either on the inputs at hand are then refused, so say True or False.
-    others : mapping of str to Tensor of shape (B, ...), optional
-        What the model takes beside the inputs, unmasked, as keyword arguments: row i goes with
-        sample i of the B samples that are placed together.
+    others
+        As in `PatchPlayers`.
 
     Raises
     ------
@@ -348,9 +334,8 @@ class LabelMapPlayers:
                 f"{len(self.owner)} label maps for {len(inputs)} samples; place them together"
             )
         if not _lies_on(shape, inputs):
-            hint = ""
-            if each and _lies_on(tuple(self.owner.shape[1:]), inputs):
-                hint = ". For one map per sample pass per_sample=True"
+            as_maps = each and _lies_on(tuple(self.owner.shape[1:]), inputs)
+            hint = ". For one map per sample pass per_sample=True" if as_maps else ""
             raise ValueError(
                 f"the label map of shape {shape} does not lie on inputs of shape "
                 f"{tuple(inputs.shape[1:])}: players would be outside the input{hint}"
@@ -378,9 +363,8 @@ def _lies_on(shape: tuple[int, ...], inputs: Tensor) -> bool:
 
 def draw(available: int, n: int, seed: int, sample: int) -> list[int]:
     """n of `available` places, ascending, from the seed and the sample's id alone."""
-    return sorted(
-        np.random.default_rng([seed, sample]).choice(available, n, replace=False).tolist()
-    )
+    random = np.random.default_rng([seed, sample])
+    return sorted(random.choice(available, n, replace=False).tolist())
 
 
 def sample_ids(inputs, ids: Sequence[int] | None) -> list[int]:
@@ -396,10 +380,9 @@ def sample_ids(inputs, ids: Sequence[int] | None) -> list[int]:
 
 
 def _content(sample) -> bytes:
-    """What a sample consists of: the bytes of a tensor of any type, a sentence, several."""
+    """Bytes of a tensor of any type, of a sentence, of several."""
     if isinstance(sample, Tensor):
-        flat = sample.detach().cpu().contiguous().flatten()
-        return flat.view(torch.uint8).numpy().tobytes()
+        return sample.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return (sample if isinstance(sample, str) else json.dumps(list(sample))).encode()
 
 
@@ -429,6 +412,5 @@ def one_of(name: str, given, valid: tuple) -> None:
 
 
 def describe(value) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
-    return type(value).__name__
+    is_tensor = isinstance(value, Tensor)
+    return f"{value.dtype} of shape {tuple(value.shape)}" if is_tensor else type(value).__name__

@@ -11,12 +11,10 @@ be measured, and arms of a study compared in it alone. With interactions ``I_X^r
     reliability of X = C_XX / V_X           similarity of X and Y = C_XY / sqrt(C_XX C_YY)
 
 The similarity is corrected for attenuation (Spearman 1904): chance is 0 and a perfect match 1,
-however noisy single runs are. All functions take runs as `Interactions` of the same samples and
-players and read their values alone: of every coalition, or of coalitions drawn at random
-(``extract(..., method="sampled")``), where ``sum_S w_X w_Y = Cov_T(v_X, v_Y)``.
-
-Intervals resample the samples; with five runs or more, or where `resample_runs` says so, the runs
-too, as units of their own. The normaliser only weighs runs against each other and stays.
+however noisy single runs are. All functions read the values of runs alone: of every coalition, or
+of coalitions drawn at random (``extract(..., method="sampled")``), where
+``sum_S w_X w_Y = Cov_T(v_X, v_Y)``. Intervals resample the samples, and the runs too if there are
+five or more, or if `resample_runs` is True; the divisor of a run is not resampled.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,14 +30,7 @@ from torch import Tensor
 from pi_lib.coalitions import order
 from pi_lib.interactions import Interactions, check_comparable
 from pi_lib.knowledge import check_orders, check_steps, moves
-from pi_lib.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    Difference,
-    Estimate,
-    resample_counts,
-    resample_run_counts,
-)
+from pi_lib.statistics import TAIL, Difference, Estimate, resample_weights
 from pi_lib.transforms import and_transform, walsh_transform
 
 if TYPE_CHECKING:
@@ -49,7 +40,6 @@ Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval
 SAMPLED_ORDERS = (1, 2, 3)  # the sampling noise of order m grows with the number of its sets
-TAIL = (1 - CONFIDENCE) / 2
 
 
 def reliability(
@@ -80,8 +70,8 @@ def reliability(
     Returns
     -------
     Estimate
-        1 if all runs are equal, 0 if they share nothing. No interval from fewer than 5 samples.
-        Not measurable where the output of a run does not move.
+        1 if all runs are equal, 0 if they share nothing; not measurable where the output of a run
+        does not move. No interval from fewer than 5 samples.
 
     Raises
     ------
@@ -124,9 +114,9 @@ def similarity(
     Returns
     -------
     Estimate
-        1 if both know the same, 0 if they have nothing in common; noise of single runs may take an
-        estimate above 1. Not measurable where the interval of ``C_XX`` or ``C_YY`` reaches 0:
-        there is nothing reproducible to compare. A limit is infinite where resamples are.
+        1 if both know the same, 0 if they have nothing in common; above 1 only by noise. Not
+        measurable where the interval of ``C_XX`` or ``C_YY`` reaches 0: there is nothing
+        reproducible to compare. A limit is infinite where resamples are.
 
     Raises
     ------
@@ -154,8 +144,8 @@ class Origins:
     ----------
     pretraining, both, scratch, neither : Estimate
         What the probe of the pre-trained network alone explains, what both it and training from
-        scratch do, what scratch alone does, and what neither does. They add up to 1. Noise, or an
-        arm that hides what the other explains, may take a share a little below 0.
+        scratch do, what scratch alone does, and what neither does. They add up to 1; noise may
+        take one of them a little below 0.
     """
 
     pretraining: Estimate
@@ -207,9 +197,7 @@ def origins(
     Parameters
     ----------
     probe_runs, finetuned_runs, scratch_runs : sequence of Interactions
-        At least two runs of each arm, all of the same samples and players. An `Interactions` in
-        place of a sequence is an arm without chance in it, such as a probe that is an optimum: a
-        second run would give the same.
+        At least two runs of each arm, or one `Interactions`, as in `similarity`.
     basis, orders, centred, resample_runs
         As in `reliability`.
 
@@ -268,8 +256,7 @@ def yardstick(
     ----------
     arms : mapping of str to sequence of Interactions
         Runs by the name of their arm, at least two each, or one `Interactions` as in `similarity`.
-        Origins are given if there are arms
-        "probe", "finetuned" and "scratch".
+        Origins are given if there are arms "probe", "finetuned" and "scratch".
     bases : sequence of "walsh" or "harsanyi"
     orders : mapping of str to collection of int, optional
         Orders by the name of their group; `order_groups` by default.
@@ -292,18 +279,17 @@ def yardstick(
     rows = []
     for basis in bases:
         products = Arms(arms, basis, several=list(arms), resample_runs=resample_runs)
-        for group, some in (orders or order_groups(products.n)).items():
-            moments = products.moments(some, centred)
-            estimates = [("reliability", arm, "", moments.reliability(arm)) for arm in arms]
-            estimates += [
-                ("similarity", *pair, moments.similarity(*pair)) for pair in combinations(arms, 2)
-            ]
+        for group, chosen in (orders or order_groups(products.n)).items():
+            moments = products.moments(chosen, centred)
+            estimates = {("reliability", arm, ""): moments.reliability(arm) for arm in arms}
+            for pair in combinations(arms, 2):
+                estimates["similarity", *pair] = moments.similarity(*pair)
             if {"probe", "finetuned", "scratch"} <= set(arms):
-                parts = vars(moments.origins()).items()
-                estimates += [(part, "finetuned", "", estimate) for part, estimate in parts]
+                for part, estimate in vars(moments.origins()).items():
+                    estimates[part, "finetuned", ""] = estimate
             rows += [
                 {"basis": basis, "orders": group, "quantity": q, "first": a, "second": b} | vars(x)
-                for q, a, b, x in estimates
+                for (q, a, b), x in estimates.items()
             ]
     return pd.DataFrame(rows)
 
@@ -338,12 +324,8 @@ class Approach:
         """One row per checkpoint: step, value, low, high, note."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {"step": step} | vars(estimate)
-                for step, estimate in zip(self.steps, self.similarity, strict=True)
-            ]
-        )
+        rows = zip(self.steps, self.similarity, strict=True)
+        return pd.DataFrame([{"step": step} | vars(estimate) for step, estimate in rows])
 
     def steps_to(self, share: float) -> Estimate:
         """Steps until the run has a share of its own final similarity, between checkpoints too.
@@ -355,7 +337,7 @@ class Approach:
         >>> run.steps_to(0.5).value
         10.0
         """
-        return Estimate.of(*_split(self._steps_to(share)), self._note())
+        return Estimate.of_resamples(steps_to_share(self.steps, self.curves, share), self._note)
 
     def sooner_than(self, other: "Approach", share: float) -> Difference:
         """By how many steps this run has a share of its own end before `other` has of its own.
@@ -365,32 +347,25 @@ class Approach:
         ValueError
             If the two are of other numbers of samples, and so not paired.
         """
-        gap = other._steps_to(share) - self._paired(other)._steps_to(share)
-        return Difference.of(*_split(gap), self._note() or other._note())
+        self._check_paired(other)
+        own, others = (steps_to_share(x.steps, x.curves, share) for x in (self, other))
+        return Difference.of_resamples(others - own, self._note or other._note)
 
     def more_direct_than(self, other: "Approach") -> Difference:
-        """Directness of this run minus that of `other`, paired by sample.
+        """Directness of this run minus that of `other`, paired by sample; errors as above."""
+        self._check_paired(other)
+        note = self.directness.note or other.directness.note
+        return Difference.of_resamples(self.ratios - other.ratios, note)
 
-        Raises
-        ------
-        ValueError
-            As `sooner_than`.
-        """
-        gap = self._paired(other).ratios - other.ratios
-        return Difference.of(*_split(gap), self.directness.note or other.directness.note)
-
-    def _paired(self, other: "Approach") -> "Approach":
-        if self.curves.shape[0] != other.curves.shape[0]:
+    def _check_paired(self, other: "Approach"):
+        if len(self.curves) != len(other.curves):
             raise ValueError(
                 "one of the two has too few samples for an interval: nothing is paired"
             )
-        return self
 
-    def _steps_to(self, share: float) -> np.ndarray:
-        return steps_to_share(self.steps, self.curves, share)
-
+    @property
     def _note(self) -> str:
-        return "" if not self.similarity else self.similarity[-1].note
+        return self.similarity[-1].note if self.similarity else ""
 
 
 def approach(
@@ -429,22 +404,23 @@ def approach(
     steps = check_steps(steps, checkpoints, *replicates)
     arms = Arms({"run": checkpoints, "ends": ends}, basis)
     moments = arms.moments(orders)
-    last = len(steps) - 1
-    run, others = np.arange(len(steps)), last + 1 + np.arange(len(ends))
-    ends_shared = moments.shared(np.append(last, others))
+    run, others = arms.members["run"], arms.members["ends"]
+    ends_shared = moments.shared(np.append(run[-1], others))
     nothing = moments.nothing_shared(ends_shared, "the ends")
-    products = moments.products
     with np.errstate(divide="ignore", invalid="ignore"):
-        curves = products[:, run][:, :, others].mean(-1) / np.sqrt(
-            products[:, run, run] * np.where(ends_shared > 0, ends_shared, np.nan)[:, None]
+        curves = moments.products[:, run][:, :, others].mean(-1) / np.sqrt(
+            moments.products[:, run, run]
+            * np.where((ends_shared > 0) & (not nothing), ends_shared, np.nan)[:, None]
         )
-    if nothing:
-        curves = np.full_like(curves, np.nan)
     ratios, note = _directness([checkpoints, *replicates], arms, orders)
+    still = ["the output does not move" if np.isnan(value) else "" for value in curves[0]]
     return Approach(
         steps,
-        [Estimate.of(*_split(x), nothing or _still(x) or arms.note) for x in curves.T],
-        Estimate.of(*_split(ratios), note or arms.note),
+        [
+            Estimate.of_resamples(curve, nothing or why or arms.note)
+            for curve, why in zip(curves.T, still, strict=True)
+        ],
+        Estimate.of_resamples(ratios, note or arms.note),
         curves,
         ratios,
     )
@@ -481,9 +457,7 @@ def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np
     return np.where(level > 0, crossed, np.nan)[..., 0]
 
 
-def steps_to_accuracy(
-    correct: np.ndarray, steps: Sequence[int], share: float, *, seed: int = 0
-) -> Estimate:
+def steps_to_accuracy(correct: np.ndarray, steps: Sequence[int], share: float) -> Estimate:
     """Steps until a run has a share of its final accuracy, resampling the test samples.
 
     Parameters
@@ -500,17 +474,13 @@ def steps_to_accuracy(
     10.0
     """
     correct = np.asarray(correct, dtype=np.float64)
-    counts = np.vstack([np.ones(correct.shape[1]), resample_counts(correct.shape[1], seed)])
+    counts, _ = resample_weights(correct.shape[1])
     curves = counts @ correct.T / correct.shape[1]
-    return Estimate.of(*_split(steps_to_share(steps, curves, share)))
+    return Estimate.of_resamples(steps_to_share(steps, curves, share))
 
 
 def inner_products(
-    v: Tensor,
-    n: int,
-    *,
-    basis: Basis = "walsh",
-    centred: bool = False,
+    v: Tensor, n: int, *, basis: Basis = "walsh", centred: bool = False
 ) -> np.ndarray:
     """Products ``sum_{|S|=m} I_r(S) I_s(S)`` of enumerated games by sample and order.
 
@@ -593,11 +563,7 @@ def _kernel(drawn: Tensor, orders: Collection[int] | None, centred: bool) -> Ten
 
 def _elementary(total: Tensor, n: int, m: int) -> Tensor:
     """Elementary symmetric polynomial of degree 1 to 3 of n signs, from their sum."""
-    if m == 1:
-        return total
-    if m == 2:
-        return (total**2 - n) / 2
-    return (total**3 - (3 * n - 2) * total) / 6
+    return (total, (total**2 - n) / 2, (total**3 - (3 * n - 2) * total) / 6)[m - 1]
 
 
 class Arms:
@@ -642,27 +608,19 @@ class Arms:
             raise ValueError(
                 f"basis={basis!r} needs every coalition; coalitions drawn at random give 'walsh'"
             )
-        stops = np.cumsum([len(arm) for arm in arms.values()])
-        self.members = {
-            name: np.arange(stop - len(arm), stop)
-            for (name, arm), stop in zip(arms.items(), stops, strict=True)
-        }
-        self.resample(len(runs[0]), resample_runs)
+        first, self.members = 0, {}
+        for name, arm in arms.items():
+            self.members[name] = np.arange(first, first + len(arm))
+            first += len(arm)
+        samples = len(runs[0])
+        few = samples < FEWEST_SAMPLES
+        self.note = f"{samples} samples: an interval needs {FEWEST_SAMPLES}" if few else ""
+        self.counts, weights = resample_weights(
+            samples, [len(arm) for arm in arms.values()], resample_runs, FEWEST_SAMPLES
+        )
+        self.weights = dict(zip(arms, weights, strict=True))
         self.scales = np.array([run.scale if moves(run).any() else np.nan for run in runs])
         self._by_order = {}
-
-    def resample(self, samples: int, resample_runs: bool | None):
-        """Weights of samples and of runs: first of all of them alike, then of each resample."""
-        few = samples < FEWEST_SAMPLES
-        resamples = 0 if few else RESAMPLES
-        self.note = f"{samples} samples: an interval needs {FEWEST_SAMPLES}" if few else ""
-        self.counts = np.vstack([np.ones(samples), resample_counts(samples, 0, resamples)])
-        self.weights = {
-            name: np.vstack(
-                [np.ones(len(runs)), resample_run_counts(len(runs), resamples, resample_runs, k)]
-            )
-            for k, (name, runs) in enumerate(self.members.items())
-        }
 
     def products(self, orders: Collection[int] | None, centred: bool) -> np.ndarray:
         """Inner products (B, R, R) over some orders."""
@@ -732,16 +690,16 @@ class Moments:
         return (weights * self.products[:, runs, runs]).sum(1) / weights.sum(1)
 
     def reliability(self, arm: str) -> Estimate:
-        shared, power = self.shared(arm), self.power(arm)
+        """As the function of this name."""
+        power = self.power(arm)
         if not power[0] > 0:
             return Estimate.unmeasurable(f"{arm}: the output of a run does not move")
-        return Estimate.of(*_split(shared / power), self.arms.note)
+        return Estimate.of_resamples(self.shared(arm) / power, self.arms.note)
 
     def similarity(self, first: str, second: str) -> Estimate:
+        """As the function of this name."""
         curve, note = self.similarities(first, second)
-        if note:
-            return Estimate.unmeasurable(note)
-        return Estimate.of(*_split(curve), self.arms.note)
+        return Estimate.unmeasurable(note) if note else Estimate.of_resamples(curve, self.arms.note)
 
     def similarities(self, first: str, second: str) -> tuple[np.ndarray, str]:
         """Of all samples and of each resample; why they are not measurable, if so."""
@@ -763,6 +721,7 @@ class Moments:
         return ""
 
     def origins(self) -> Origins:
+        """As the function of this name, of arms "probe", "finetuned" and "scratch"."""
         pairs = ("probe", "finetuned"), ("scratch", "finetuned"), ("probe", "scratch")
         (a, b, c), notes = zip(*(self.similarities(*pair) for pair in pairs), strict=True)
         note = next(filter(None, notes), "")
@@ -773,7 +732,7 @@ class Moments:
         with np.errstate(divide="ignore", invalid="ignore"):
             explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
             parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained
-        return Origins(*(Estimate.of(*_split(part), self.arms.note) for part in parts))
+        return Origins(*(Estimate.of_resamples(part, self.arms.note) for part in parts))
 
     def _weighted(self, arm: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs of an arm, or runs by number, and their weights in each resample."""
@@ -814,11 +773,3 @@ def _directness(
         return unknown, "the runs share no way from start to end"
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(taken > 0, straight / taken, np.nan), ""
-
-
-def _split(values: np.ndarray) -> tuple[float, np.ndarray]:
-    return float(values[0]), values[1:]
-
-
-def _still(curve: np.ndarray) -> str:
-    return "the output does not move" if np.isnan(curve[0]) else ""

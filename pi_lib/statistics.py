@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
 RESAMPLES = 2000
 RUNS_AS_UNITS = 5  # runs from which intervals resample them too, unless asked otherwise
 
@@ -44,18 +45,21 @@ class Estimate:
 
     @classmethod
     def of(cls, value: float, resampled: np.ndarray, note: str = "") -> Self:
-        """`value` with the 95 % percentile interval of its `resampled` values (N,).
+        """`value` with the 95 % percentile interval of its `resampled` values (N,), NaN left out.
 
-        Resamples that are NaN are left out. The limits are resampled values themselves, so that
-        infinite ones need no interpolation.
+        The limits are resampled values themselves: infinite ones need no interpolation.
         """
         resampled = resampled[~np.isnan(resampled)]
         if np.isnan(value) or not len(resampled):
             return cls(float(value), np.nan, np.nan, note)
-        tail = (1 - CONFIDENCE) / 2
-        low = np.quantile(resampled, tail, method="lower")
-        high = np.quantile(resampled, 1 - tail, method="higher")
+        low = np.quantile(resampled, TAIL, method="lower")
+        high = np.quantile(resampled, 1 - TAIL, method="higher")
         return cls(float(value), float(low), float(high), note)
+
+    @classmethod
+    def of_resamples(cls, values: np.ndarray, note: str = "") -> Self:
+        """The first of `values` (1 + N,), with the interval of the N resampled ones after it."""
+        return cls.of(values[0], values[1:], note)
 
     @property
     def measurable(self) -> bool:
@@ -73,9 +77,9 @@ class Estimate:
         >>> Estimate(0.5, 0.4, 0.6).compared_with(0.5)
         'undecided'
         """
-        return (
-            "above" if self.low > threshold else "below" if self.high < threshold else "undecided"
-        )
+        if self.low > threshold:
+            return "above"
+        return "below" if self.high < threshold else "undecided"
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".2f"
@@ -107,13 +111,11 @@ class Difference(Estimate):
     @classmethod
     def of(cls, value: float, resampled: np.ndarray, note: str = "") -> "Difference":
         """As `Estimate.of`, with p."""
-        plain = Estimate.of(value, resampled, note)
-        resampled = resampled[~np.isnan(resampled)]
-        if np.isnan(plain.low):
-            return cls(plain.value, np.nan, np.nan, note)
+        estimate = Estimate.of(value, resampled, note)
+        count = (~np.isnan(resampled)).sum()
         beyond = min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1
-        p = min(1.0, 2 * float(beyond) / (len(resampled) + 1))
-        return cls(plain.value, plain.low, plain.high, note, p)
+        p = np.nan if np.isnan(estimate.low) else min(1.0, 2 * float(beyond) / (count + 1))
+        return cls(**vars(estimate), p=float(p))
 
 
 def resample_counts(count: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
@@ -133,14 +135,13 @@ def resample_counts(count: int, seed: int = 0, resamples: int = RESAMPLES) -> np
 def resample_run_counts(
     runs: int, resamples: int, resample: bool | None = None, seed: int = 0
 ) -> np.ndarray:
-    """How often each run is in each resample (resamples, runs): once each, or drawn anew.
+    """How often each run is in each resample, (resamples, runs): once each, or drawn anew.
 
     Parameters
     ----------
-    runs, resamples : int
     resample : bool, optional
-        Whether runs are drawn: by default if there are five or more. Of two runs, every second
-        draw would leave one, and no pair: two are never drawn.
+        Whether runs are drawn: by default if there are five or more. Two are never drawn: every
+        second draw would leave one, and no pair.
     seed : int
         Of the draws, apart from those of `resample_counts`.
 
@@ -153,6 +154,35 @@ def resample_run_counts(
         return np.ones((resamples, runs))
     random = np.random.default_rng([seed, runs])
     return random.multinomial(runs, np.full(runs, 1 / runs), resamples).astype(np.float64)
+
+
+def resample_weights(
+    samples: int, arms: Sequence[int] = (), resample_runs: bool | None = None, fewest: int = 2
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Weights of samples and of the runs of each arm: first all alike, then of N resamples.
+
+    Parameters
+    ----------
+    samples, fewest : int
+        With fewer than `fewest` samples, N is 0.
+    arms : sequence of int
+        Runs of each arm.
+    resample_runs : bool, optional
+        As `resample` of `resample_run_counts`.
+
+    Returns
+    -------
+    (1 + N, samples) float64, and for each arm (1 + N, runs) float64
+    """
+    resamples = RESAMPLES if samples >= fewest else 0
+    counts = np.ones((1, samples))
+    if resamples:
+        counts = np.vstack([counts, resample_counts(samples)])
+    weights = [
+        np.vstack([np.ones(runs), resample_run_counts(runs, resamples, resample_runs, arm)])
+        for arm, runs in enumerate(arms)
+    ]
+    return counts, weights
 
 
 def bootstrap(
@@ -174,13 +204,13 @@ def bootstrap(
     Returns
     -------
     Estimate
-        With one sample the interval is NaN, with none the value too: nothing is known of the
-        spread. Samples whose value is NaN are left out.
+        Of samples whose value is not NaN; without interval if there is one, without value if there
+        is none.
 
     Raises
     ------
     ValueError
-        If the arrays have other shapes, or there are none.
+        If the arrays are not all of one shape (B,).
 
     Examples
     --------
@@ -197,10 +227,9 @@ def bootstrap(
             f"{[array.shape[0] if array.ndim == 1 else array.shape for array in arrays]}"
         )
     arrays = np.stack(arrays)
-    measured = ~np.isnan(arrays).any(0)
-    left_out = int((~measured).sum())
-    note = f"{left_out} of {len(measured)} samples have no value" if left_out else ""
-    arrays = arrays[:, measured]
+    unknown = np.isnan(arrays).any(0)
+    note = f"{unknown.sum()} of {len(unknown)} samples have no value" if unknown.any() else ""
+    arrays = arrays[:, ~unknown]
     if arrays.shape[1] == 0:
         return Estimate.unmeasurable("no sample has a value")
     value = float(statistic(*arrays, axis=-1))
@@ -209,75 +238,17 @@ def bootstrap(
     with warnings.catch_warnings():  # where resamples leave it undefined, the NaN says so
         warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = scipy_bootstrap(
-            tuple(arrays),
-            statistic,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            paired=True,
-            vectorized=True,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
+            tuple(arrays), statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+            method="percentile", paired=True, vectorized=True, rng=np.random.default_rng(seed),
+        ).confidence_interval  # fmt: skip
     return Estimate(value, float(interval.low), float(interval.high), note)
 
 
 def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1) -> np.ndarray:
     """``sum(numerator) / sum(denominator)``, NaN where there is nothing to divide by."""
     numerator, denominator = numerator.sum(axis), denominator.sum(axis)
-    return np.divide(
-        numerator, denominator, out=np.full_like(denominator, np.nan), where=denominator != 0
-    )
-
-
-def bootstrap_runs(
-    *values: np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of values by run and sample, whose interval resamples both (hierarchical).
-
-    Runs that are asked about the same samples are no independent samples: each resample draws runs
-    and, once for all of them, samples (the crossed bootstrap of Owen 2007).
-
-    Parameters
-    ----------
-    *values : (R, B) arrays
-        Values of each run and sample. Several arrays are resampled together.
-    statistic : callable, default mean
-        Takes the arrays, flattened to the drawn values, and ``axis``.
-    seed : int
-        Of the 2,000 resamples.
-
-    Returns
-    -------
-    Estimate
-        Without interval where there are fewer than two runs or samples.
-
-    Raises
-    ------
-    ValueError
-        If the arrays have other shapes, or there are none.
-
-    Examples
-    --------
-    >>> bootstrap_runs(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])).value
-    2.5
-    """
-    arrays = [np.asarray(x, dtype=np.float64) for x in values]
-    if not arrays or {array.shape for array in arrays} != {arrays[0].shape} or arrays[0].ndim != 2:
-        raise ValueError(
-            "expected values by run and sample, all of one shape (runs, samples); got arrays of "
-            f"shapes {[array.shape for array in arrays]}"
-        )
-    runs, samples = arrays[0].shape
-    value = float(statistic(*(array.reshape(-1) for array in arrays), axis=-1))
-    if min(runs, samples) < 2:
-        return Estimate(value, np.nan, np.nan, "an interval needs two runs and two samples")
-    random = np.random.default_rng(seed)
-    run = random.integers(runs, size=(RESAMPLES, runs, 1))
-    sample = random.integers(samples, size=(RESAMPLES, 1, samples))
-    drawn = (array[run, sample].reshape(RESAMPLES, -1) for array in arrays)
-    return Estimate.of(value, statistic(*drawn, axis=-1))
+    nothing = np.full_like(denominator, np.nan)
+    return np.divide(numerator, denominator, out=nothing, where=denominator != 0)
 
 
 FEWEST_CELLS = 5  # for a correlation over cells
@@ -286,10 +257,7 @@ FEWEST_CELLS = 5  # for a correlation over cells
 def proportion(right: int, tested: int) -> Estimate:
     """How many of the tested were right, with the 95 % Wilson interval.
 
-    Raises
-    ------
-    ValueError
-        If fewer than none or more than all were right, or none was tested.
+    A ValueError if fewer than none or more than all were right, or none was tested.
 
     Examples
     --------
@@ -381,13 +349,8 @@ def paired_difference(
 def mean_accuracy(correct: np.ndarray) -> Estimate:
     """Mean accuracy of several runs on the same test samples, with its 95 % interval.
 
-    Of one run Wilson's; of several, test samples are resampled for all runs alike, and from five
-    runs on runs too.
-
-    Parameters
-    ----------
-    correct : (R, N) bool
-        Which of N test samples each of R runs had right.
+    `correct` (R, N) says which of N test samples each of R runs had right. The interval of one run
+    is Wilson's; of several, test samples are resampled for all alike, and five runs or more too.
 
     Examples
     --------
@@ -405,18 +368,9 @@ def mean_accuracy(correct: np.ndarray) -> Estimate:
 def paired_gain(correct: np.ndarray, other_correct: np.ndarray) -> Difference:
     """Mean accuracy of an arm's runs minus that of another arm's, on the same test samples.
 
-    Of one run each, `paired_difference`; of several, the test samples are resampled for all runs
-    alike, and from five runs on each arm's runs too.
-
-    Parameters
-    ----------
-    correct, other_correct : (R, N) and (Q, N) bool
-        Which of N test samples each run had right.
-
-    Raises
-    ------
-    ValueError
-        If the two are not about the same number of test samples.
+    `correct` (R, N) and `other_correct` (Q, N), bool, say which of N test samples each run had
+    right; a ValueError for other shapes. Of one run each, `paired_difference`; of several, test
+    samples are resampled for all alike, and five runs or more of an arm too.
 
     Examples
     --------

@@ -60,20 +60,7 @@ def and_inverse(interactions: Tensor) -> Tensor:
 def or_transform(v: Tensor) -> Tensor:
     """OR interactions of the games `v`: what a coalition adds as soon as any member is present.
 
-    Parameters
-    ----------
-    v : (..., 2**n) real
-        Value of every coalition.
-
-    Returns
-    -------
-    (..., 2**n) float64
-        ``I_or(S)``, in the unit of `v`; at index 0 the value of the empty coalition.
-
-    Raises
-    ------
-    ValueError
-        If the last axis is not a power of two, or a value is NaN or infinite.
+    Shapes, unit, index 0 and errors as `and_transform`.
 
     Examples
     --------
@@ -95,11 +82,10 @@ def or_inverse(interactions: Tensor) -> Tensor:
     >>> or_inverse(torch.tensor([0., 0., 0., 1.])).tolist()
     [0.0, 1.0, 1.0, 1.0]
     """
-    interactions = checked(interactions)
-    empty = interactions[..., :1].clone()
-    inside = interactions.clone()
-    inside[..., 0] = 0
-    inside = _butterfly(inside, +1)  # sum over nonempty subsets
+    nonempty = checked(interactions).clone()
+    empty = nonempty[..., :1].clone()
+    nonempty[..., 0] = 0
+    inside = _butterfly(nonempty, +1)
     return empty + inside[..., -1:] - inside.flip(-1)
 
 
@@ -109,28 +95,14 @@ def walsh_transform(v: Tensor) -> Tensor:
     ``w(S) = 2**-n sum_T (-1)**(|S|-|S & T|) v(T) = sum_{T contains S} 2**-|T| I_and(T)``, which is
     ``2**-|S|`` times the Banzhaf interaction index of S (Grabisch and Roubens 1999). They are
     orthonormal over uniformly random coalitions: ``sum_{S != {}} w(S)**2`` is the variance of v.
-
-    Parameters
-    ----------
-    v : (..., 2**n) real
-        Value of every coalition.
-
-    Returns
-    -------
-    (..., 2**n) float64
-        ``w(S)``, in the unit of `v`; at index 0 the mean of `v`.
-
-    Raises
-    ------
-    ValueError
-        If the last axis is not a power of two, or a value is NaN or infinite.
+    Shapes, unit and errors as `and_transform`; at index 0 the mean of `v`.
 
     Examples
     --------
     >>> walsh_transform(torch.tensor([0., 1., 2., 5.])).tolist()
     [2.0, 1.0, 1.5, 0.5]
     """
-    game = checked(v).clone(memory_format=torch.contiguous_format)
+    game = _copy(checked(v))
     for without, with_player in _pairs(game):
         without.add_(with_player).div_(2)
         with_player.sub_(without)  # (with - without) / 2
@@ -145,11 +117,15 @@ def walsh_inverse(coefficients: Tensor) -> Tensor:
     >>> walsh_inverse(torch.tensor([2., 1., 1.5, 0.5])).tolist()
     [0.0, 1.0, 2.0, 5.0]
     """
-    game = checked(coefficients).clone(memory_format=torch.contiguous_format)
+    game = _copy(checked(coefficients))
     for without, with_player in _pairs(game):
         without.sub_(with_player)
         with_player.mul_(2).add_(without)
     return game
+
+
+def _copy(game: Tensor) -> Tensor:
+    return game.clone(memory_format=torch.contiguous_format)
 
 
 def _pairs(game: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -160,7 +136,7 @@ def _pairs(game: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _butterfly(game: Tensor, sign: int) -> Tensor:
     """Möbius (sign -1) or zeta (sign +1) transform along the last axis, one pass per player."""
-    game = game.clone(memory_format=torch.contiguous_format)
+    game = _copy(game)
     for without, with_player in _pairs(game):
         with_player.add_(without, alpha=sign)
     return game
@@ -173,8 +149,8 @@ def checked(game: Tensor) -> Tensor:
         raise ValueError(f"expected real values, one per coalition; got {game.dtype}")
     game = game.to(torch.float64)
     players_in_game(game)
-    if not torch.isfinite(game).all():
-        *where, index = torch.nonzero(~torch.isfinite(game))[0].tolist()
+    if not (finite := game.isfinite()).all():
+        *where, index = (~finite).nonzero()[0].tolist()
         sample = f"sample {where[0] if len(where) == 1 else tuple(where)}, " if where else ""
         raise ValueError(
             f"expected finite values; got {game[(*where, index)].item()} at {sample}"

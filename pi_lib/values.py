@@ -1,9 +1,8 @@
-"""What is asked of a model's output: from outputs and what is true of the samples to values.
+"""Values: from a model's output and what is true of a sample to the number that is explained.
 
 The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
-(arXiv 2410.08455, section 3), computed from logits and never through p, which saturates. What a
-network says of a region, a box or a number has a value too; a value is any function from the
-model's outputs and what is true of the samples.
+(arXiv 2410.08455, section 3), computed from logits and never through p, which saturates. Regions,
+boxes and numbers have values below; any function of outputs and labels can be a value.
 """
 
 import math
@@ -77,12 +76,7 @@ def region_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     Returns
     -------
     (B,) float
-        In nats.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not match, a label is not one of the classes, or a region is empty.
+        In nats; errors as `log_odds`, and a ValueError for an empty region.
 
     Examples
     --------
@@ -98,9 +92,9 @@ def region_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
         )
     inside = labels >= 0
     count = inside.flatten(1).sum(1)
-    if not count.all():
-        empty = (count == 0).nonzero()[0].item()
-        raise ValueError(f"the region of sample {empty} is empty: all its labels are -1")
+    if (empty := count == 0).any():
+        sample = empty.nonzero()[0].item()
+        raise ValueError(f"the region of sample {sample} is empty: all its labels are -1")
     odds = log_odds(outputs.movedim(1, -1), labels.clamp(min=0))
     return odds.where(inside, 0).flatten(1).sum(1) / count
 
@@ -123,12 +117,8 @@ def box_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     Returns
     -------
     (B,) float
-        In nats; where no box overlaps the true one, that of a score of 1e-6.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not match, a label is not one of the classes, or a true box is empty.
+        In nats; where no box overlaps the true one, that of a score of 1e-6. Errors as `log_odds`,
+        and a ValueError for an empty true box.
 
     Examples
     --------
@@ -177,12 +167,7 @@ def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
     Returns
     -------
     (B,) float
-        In the squared unit of the targets; summed over D.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not match.
+        In the squared unit of the targets, summed over D; a ValueError for other shapes.
 
     Examples
     --------
@@ -212,14 +197,14 @@ def _in_box(label: Tensor, shape: tuple[int, int]) -> Tensor:
     return ((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right)
 
 
-# Where in the input a value looks, if not everywhere: from a sample's label to a map of pixels.
-_LOOKS_AT = {region_log_odds: _in_region, box_log_odds: _in_box}
+# Pixels of a sample on which its value depends, from its label; other values depend on all.
+_PIXELS_OF = {region_log_odds: _in_region, box_log_odds: _in_box}
 
 
 def has_player(value: Callable, placement: Placement, label: Tensor) -> bool:
-    """Whether a player owns a part of what a value is about, as of a region or a box.
+    """Whether a player owns a pixel of the region or box that the value asks about.
 
-    True of values that are about the whole input.
+    True for other values, which ask about the whole input.
 
     Examples
     --------
@@ -229,8 +214,8 @@ def has_player(value: Callable, placement: Placement, label: Tensor) -> bool:
     >>> [has_player(box_log_odds, placement, box) for box in (corner, centre)]
     [False, True]
     """
-    look = next((look for known, look in _LOOKS_AT.items() if known is value), None)
-    if look is None:
+    pixels_of = next((of for known, of in _PIXELS_OF.items() if known is value), None)
+    if pixels_of is None:
         return True
     owned = (placement.owner < len(placement.names)).expand_as(placement.inputs)
-    return bool((owned & look(label.cpu(), tuple(placement.inputs.shape[-2:]))).any())
+    return bool((owned & pixels_of(label.cpu(), tuple(placement.inputs.shape[-2:]))).any())

@@ -1,11 +1,10 @@
 """Words as players: what a word is, which tokens are its own, and what masks it.
 
-A word ends where Unicode Standard Annex 29 ends it, as the `regex` module finds it: combining
-marks, vowel signs and points stay with their letter, and an apostrophe between letters or a comma
-between digits divides nothing. Three choices are ours: words joined by one hyphen or apostrophe
-are one word ("e-mail"); an underscore divides; so do a full stop and a colon between letters
-("film.The"), where writers forgot a space more often than they meant a name. Which tokens belong
-to a word, the tokenizer's own offsets say.
+A word ends where Unicode Standard Annex 29 ends it (the `regex` module's boundaries): combining
+marks, vowel signs and points stay with their letter. Three rules are our own: words joined by one
+hyphen or apostrophe are one word ("e-mail"); an underscore divides; so do a full stop and a colon
+between letters ("film.The"), where writers forgot a space more often than they meant a name. Which
+tokens belong to a word is read from the tokenizer's own offsets.
 """
 
 import unicodedata
@@ -104,14 +103,11 @@ def words_given_by(segmenter: Callable[[str], Iterable], text: str) -> list[Word
     """
     words, end = [], 0
     for given in segmenter(text):
-        if isinstance(given, str):
-            start = text.find(given, end)
-            span = (start, start + len(given))
-        else:
-            try:
-                span = tuple(int(x) for x in given)
-            except (TypeError, ValueError):
-                span = ()
+        try:
+            start = text.find(given, end) if isinstance(given, str) else None
+            span = (start, start + len(given)) if start is not None else tuple(map(int, given))
+        except (TypeError, ValueError):
+            span = ()
         if len(span) != 2 or not end <= span[0] <= span[1] <= len(text):
             raise ValueError(
                 f"words= gave {given!r} for {text[:80]!r}; expected its words in order, as "
@@ -149,10 +145,9 @@ def shortened(text: str, length: int = 24) -> str:
     >>> shortened("a great film, a moving story", 12)
     'a great fil…'
     """
-    characters = regex.findall(r"\X", " ".join(text.split()))
-    if len(characters) > length:
-        return "".join(characters[: length - 1]).rstrip() + "…"
-    return "".join(characters)
+    text = " ".join(text.split())
+    characters = regex.findall(r"\X", text)
+    return text if len(characters) <= length else "".join(characters[: length - 1]).rstrip() + "…"
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -163,31 +158,29 @@ def distinct(names: Sequence[str]) -> list[str]:
     >>> distinct(["good", "film", "good"])
     ['good', 'film', 'good (2)']
     """
-    seen, taken, result = Counter(), set(), []
+    counts, result = Counter(), {}
     for name in names:
-        seen[name] += 1
-        numbered = name if seen[name] == 1 else f"{name} ({seen[name]})"
-        while numbered in taken:  # a name may look like a numbered one
-            seen[name] += 1
-            numbered = f"{name} ({seen[name]})"
-        taken.add(numbered)
-        result.append(numbered)
-    return result
+        counts[name] += 1
+        numbered = name if counts[name] == 1 else f"{name} ({counts[name]})"
+        while numbered in result:  # a name may look like a numbered one
+            counts[name] += 1
+            numbered = f"{name} ({counts[name]})"
+        result[numbered] = None
+    return list(result)
 
 
 class WordPlayers:
     """Words of a sentence, or of a pair of sentences, as players; a word's tokens go together.
 
-    Where the tokenizer gives one token for several words (one it does not know, ``great😍film``),
-    these words are one player, named by their text: no token has two players, and no player is
-    without a token. A text longer than `max_length` is cut as the tokenizer cuts it (at its
-    ``truncation_side``), with a warning; words that lose a token by it cannot be players.
+    Words that share a token (one the tokenizer does not know, ``great😍film``) are one player: no
+    token has two players, and no player is without a token. A longer text than `max_length` is cut
+    as the tokenizer cuts it, with a warning; words that lose a token by it cannot be players.
 
     Parameters
     ----------
     tokenizer : fast tokenizer of `transformers`
-        Gives offsets, so that a word and its tokens are matched by position in the text. Whatever
-        else it makes (attention mask, token types of pairs) goes to the model unmasked.
+        Gives offsets. Whatever else it makes (attention mask, token types of pairs) goes to the
+        model unmasked.
     n : int
         Players per sample.
     cover : bool
@@ -201,21 +194,17 @@ class WordPlayers:
         Chinese, Japanese, Thai and other scripts without spaces need. Default the words between
         Unicode's word boundaries that have two letters or digits in a row.
     masking : "token" or "drop"
-        What becomes of a masked word's tokens: the mask token each, or they leave the sentence,
-        whose other tokens close up (`pi_lib.players.without_dropped`). The second fits networks
-        that never saw a mask token, such as causal language models.
+        Whether a masked word's tokens become the mask token, or leave the sentence, whose other
+        tokens close up: for networks that never saw a mask token, such as causal language models.
     mask_token : str or int, optional
         The token, or its id, that stands for a masked one; default the tokenizer's mask token.
     background : "keep" or "mask"
-        What becomes of tokens without a player (special tokens are always kept).
+        What becomes of tokens without a player (special tokens stay).
     max_length : int
         Longest input in tokens, the special ones included; no more than the tokenizer's
         ``model_max_length``.
-    seed : int
-        Seeds the draw together with each sample's id.
-    others : mapping of str to Tensor of shape (B, ...), optional
-        What the model takes beside the text, unmasked, as keyword arguments: row i goes with
-        sample i of the B samples that are placed together.
+    seed, others
+        As in `pi_lib.PatchPlayers`.
 
     Raises
     ------
@@ -312,12 +301,13 @@ class WordPlayers:
         """
         if isinstance(inputs, str):
             raise ValueError("expected a list of sentences; got str, a single one")
-        others, encoded = by_sample(self.others, len(inputs)), []
+        encoded = []
         for position, text in enumerate(inputs):
             try:
                 encoded.append(self._encode(text))
             except _DoesNotFit as reason:
                 raise ValueError(f"sample {position} {reason}") from None
+        others = by_sample(self.others, len(inputs))
         samples = zip(encoded, sample_ids(inputs, ids), others, strict=True)
         placements = [self._placement(*sample) for sample in samples]
         if cut := sum(each.is_cut for each in encoded):
@@ -329,10 +319,7 @@ class WordPlayers:
         return placements
 
     def _encode(self, text) -> "_Encoded":
-        """A sample's tokens, and those of the players that may be drawn; with `cover`, of all n.
-
-        Raises `_DoesNotFit` where there are fewer than n.
-        """
+        """A sample's tokens and those that may be players; `_DoesNotFit` if they are under n."""
         parts = _parts(text)
         words = [(part, word) for part, each in enumerate(parts) for word in self._all_words(each)]
         room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=len(parts) == 2)
@@ -359,9 +346,8 @@ class WordPlayers:
             raise _DoesNotFit(f"has {have} {what}, fewer than the n={self.n} {aim} asked for", text)
         if self.masking == "drop" and not self._something_stays(made, tokens, players):
             raise _DoesNotFit("has no token left when all its players are dropped", text)
-        names = distinct([name for name, _ in players])
-        positions = [positions for _, positions in players]
-        return _Encoded(made, tokens, list(zip(names, positions, strict=True)), is_cut)
+        names, positions = zip(*players, strict=True)
+        return _Encoded(made, tokens, [*zip(distinct(names), positions, strict=True)], is_cut)
 
     def _chunks(
         self, words: list["_Group"], tokens: list["_Token"], parts
@@ -402,8 +388,8 @@ class WordPlayers:
         for player, (_, positions) in enumerate(chosen):
             owner[0, positions] = player
         made = _beside_tokens(encoded.made)
-        if both := sorted(made.keys() & others.keys()):
-            raise ValueError(f"the tokenizer makes {both} itself: leave it out of others")
+        if twice := sorted(made.keys() & others.keys()):
+            raise ValueError(f"the tokenizer makes {twice} itself: leave it out of others")
         return Placement(
             inputs=tokens,
             owner=owner,
@@ -414,16 +400,14 @@ class WordPlayers:
         )
 
     def _all_words(self, text: str) -> list[Word]:
-        if any(0xD800 <= ord(character) < 0xE000 for character in text):
+        if regex.search(r"\p{Cs}", text):
             raise _DoesNotFit("is no valid Unicode: half of a surrogate pair stands in it", text)
         return words_of(text) if self.words is None else words_given_by(self.words, text)
 
     def _is_content(self, word: Word) -> bool:
-        if self.cover:
-            return True
-        if self.words is None and not has_two_letters(word.text):
-            return False
-        return word.text.lower().replace("’", "'") not in self.stop_words
+        is_long = self.words is not None or has_two_letters(word.text)
+        is_stop = word.text.lower().replace("’", "'") in self.stop_words
+        return self.cover or (is_long and not is_stop)
 
     def _text_tokens(self, made, parts: tuple[str, ...]) -> list["_Token"]:
         """Where the tokens of the text stand, without those that are special."""
@@ -480,10 +464,7 @@ class _NeedsSegmenter(_DoesNotFit):
 
 
 def _groups(
-    parts: tuple[str, ...],
-    words: list[tuple[int, Word]],
-    whole: list[_Token],
-    tokens: list[_Token],
+    parts, words: list[tuple[int, Word]], whole: list[_Token], tokens: list[_Token]
 ) -> list[_Group]:
     """Words that the input has whole, in order, grouped where one token holds parts of several.
 
@@ -493,28 +474,25 @@ def _groups(
     for i, (part, word) in enumerate(words):
         word_at[part][word.start : word.end] = [i] * (word.end - word.start)
 
-    def touched(token: _Token) -> list[int]:
+    def words_in(token: _Token) -> list[int]:
         return sorted({*word_at[token.part][token.start : token.end]} - {-1})
 
     group_of, groups = [*range(len(words))], {}
     for token in whole:
-        for before, i in pairwise(touched(token)):
+        for before, i in pairwise(words_in(token)):
             group_of[i] = group_of[before]
     for i, (part, word) in enumerate(words):
         groups.setdefault(group_of[i], _Group(part, [], [])).words.append(word)
-    missing = Counter(group_of[touched(token)[0]] for token in whole if touched(token))
+    missing = Counter(group_of[own[0]] for token in whole if (own := words_in(token)))
     for token in tokens:
-        if own := touched(token):
+        if own := words_in(token):
             groups[group_of[own[0]]].positions.append(token.position)
             missing[group_of[own[0]]] -= 1
     return [group for i, group in groups.items() if group.positions and not missing[i]]
 
 
 def _opening(tokens: list[_Token], parts, in_words: set[int], first: int) -> int:
-    """Where what stands directly before a word starts, as an opening bracket or quotation mark.
-
-    `first` is the position of the word's first token, and so is the result of one of a token.
-    """
+    """Position of the first token that stands directly before the word at `first`, as a bracket."""
     index = next(i for i, token in enumerate(tokens) if token.position == first)
     opening = first
     while index > 0:
@@ -532,11 +510,8 @@ def _opening(tokens: list[_Token], parts, in_words: set[int], first: int) -> int
 
 def _beside_tokens(made: Mapping) -> dict[str, Tensor]:
     """What the tokenizer makes for the model beside the tokens themselves, ``(1, tokens)``."""
-    others = {
-        name: torch.tensor([row])
-        for name, row in made.items()
-        if name not in ("input_ids", "offset_mapping")
-    }
+    names = made.keys() - {"input_ids", "offset_mapping"}
+    others = {name: torch.tensor([row]) for name, row in made.items() if name in names}
     pair = 1 in made.sequence_ids(0)
     if not pair and not others.get("token_type_ids", torch.ones(1)).any():
         del others["token_type_ids"]  # all 0 is what a model takes that is given none

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from pi_lib import (
     Interactions,
     and_inverse,
-    and_or_split,
     bootstrap,
     compare,
     jaccard,
     learned_by_scratch,
-    or_inverse,
     trajectory,
 )
 from pi_lib.coalitions import order
@@ -28,8 +26,6 @@ from pi_lib.knowledge import (
     hard_to_learn,
     jaccard_share,
     normalised,
-    only_scratch,
-    salient_error,
     shared,
 )
 
@@ -86,28 +82,6 @@ def test_learned_by_hand():
     assert learned_by_scratch(compare(BEFORE, AFTER), of([[0, -4, 0, 14]])).ratio().value == 0
 
 
-def test_only_scratch_by_hand():
-    scratch = of([[0, 2, 9, -1]])  # normalised: .2, .9, -.1; fine-tuned: .4, -.1, .7
-    only, total = only_scratch(AFTER, scratch)
-    torch.testing.assert_close(only, torch.tensor([[0, 0.9, 0.1]]).double())
-    torch.testing.assert_close(total, torch.tensor([[0, 1.1, 0.1]]).double())
-
-
-@pytest.mark.parametrize("kind", ["and", "and-or"])
-def test_salient_error_is_the_variance_left_out(kind):
-    games = random(3)
-    if kind == "and-or":
-        split = and_or_split(games.v)
-        games = Interactions(v=games.v, i_and=split.i_and, i_or=split.i_or)
-    residual, total = salient_error(games, tau=0)
-    assert (residual / total).max() < 1e-6
-    residual, _ = salient_error(games, tau=0.5)
-    kept = games.terms.where(games.salient(0.5) | (games.orders == 0), 0).split(16, -1)
-    rebuilt = and_inverse(kept[0]) + (or_inverse(kept[1]) if kind == "and-or" else 0)
-    torch.testing.assert_close(residual, (games.v - rebuilt).square().sum(-1))
-    torch.testing.assert_close(total, games.v.var(-1, correction=0) * 16)
-
-
 def test_two_ways_to_average_ratios():
     before, after = of([[0, 10, 0, 0], [0, 10, 0, 0]]), of([[0, 10, 0, 0], [0, 2, 0, 8]])
     scratch = of([[0, 5, 0, 5], [0, 10, 0, 0]])
@@ -157,13 +131,7 @@ def test_jaccard_extremes():
 
 def test_trajectory_numbers():
     t = Trajectory([0, 5, 10], torch.tensor([[0.0, 0.2], [0.4, 0.6], [1.0, 1.0]]).double())
-    assert t.area().value == pytest.approx((0.45 + 0.6) / 2)
-    assert t.reaches(0.5).value == pytest.approx(0.5)
-    assert t.reaches(0.3).value == pytest.approx(0.25)
-    assert np.isnan(t.reaches(1.1).value)
-    assert t.directness().value == pytest.approx(1)
-    back = Trajectory([0, 1, 2], torch.tensor([[0.4], [0.2], [1.0]]).double())
-    assert back.directness().value == pytest.approx(0.6 / 1.0)
+    assert t.areas() == pytest.approx([0.45, 0.6])
     ends = trajectory([random(1), random(2)], random(2), [0, 7])
     torch.testing.assert_close(ends.similarity[-1], torch.ones(4).double())
 
@@ -340,12 +308,10 @@ def test_an_output_that_does_not_move_is_not_measurable():
     assert jaccard(still, moving).isnan().all() and jaccard(still, still).isnan().all()
     learned = learned_by_scratch(compare(moving, random(2)), still)
     assert str(learned.ratio()) == str(learned.mean_ratio()) == "not measurable"
-    assert only_scratch(moving, still)[0][:, 1:].isnan().all()
     assert compare(moving, still).strength("preserved")[:, 1:].isnan().all()
     run = trajectory([still, random(2), moving], moving, [0, 3, 6])
     assert run.similarity[0].isnan().all() and str(run.to_frame()["value"][0]) == "nan"
-    assert run.area().value == pytest.approx(0.5 * run.similarity[1:].mean().item())
-    assert run.directness().value == 1
+    assert run.areas() == pytest.approx(0.5 * run.similarity[1:].mean(0).numpy())
 
 
 def test_a_sample_that_does_not_move_is_left_out():
@@ -396,7 +362,7 @@ def test_results_that_do_not_belong_together_are_refused():
         *((key, {"meta": made | {key: "other"}}) for key in made),
     ):
         second = Interactions.from_values(v, **({"meta": made} | other))
-        for comparison in (compare, jaccard, only_scratch, jaccard_share):
+        for comparison in (compare, jaccard, jaccard_share):
             with pytest.raises(ValueError, match=f"differ in {what}"):
                 comparison(first, second)
         with pytest.raises(ValueError, match=f"differ in {what}"):

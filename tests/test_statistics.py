@@ -6,13 +6,10 @@ import pytest
 from pi_lib.statistics import (
     Difference,
     Estimate,
-    bootstrap,
-    bootstrap_runs,
     difference,
     holm,
     paired_difference,
     proportion,
-    ratio_of_sums,
     resample_counts,
     resample_run_counts,
 )
@@ -94,24 +91,6 @@ def test_holm_by_hand():
         holm([0.04, 0.005, np.nan, 0.03, 0.5]), [0.09, 0.02, np.nan, 0.09, 0.5]
     )
     assert holm([0.6, 0.7]).tolist() == [1, 1] and holm([]).size == 0
-
-
-def test_runs_are_units_of_their_own():
-    """Runs that differ by much: three of them, not 90 samples, are what is known."""
-    random = np.random.default_rng(0)
-    values = random.standard_normal((3, 1)) + 0.1 * random.standard_normal((3, 30))
-    apart, together = bootstrap_runs(values), bootstrap(values.reshape(-1))
-    assert apart.value == pytest.approx(together.value)
-    assert apart.high - apart.low > 4 * (together.high - together.low)
-    same = np.repeat(values[:1], 3, 0)  # runs that do not differ: 30 samples, not 90
-    assert bootstrap_runs(same).high - bootstrap_runs(same).low == pytest.approx(
-        bootstrap(same[0]).high - bootstrap(same[0]).low, rel=0.1
-    )
-    ratio = bootstrap_runs(values, 2 * values, statistic=ratio_of_sums)
-    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert "two runs" in bootstrap_runs(values[:1]).note
-    with pytest.raises(ValueError, match="by run and sample"):
-        bootstrap_runs(values[0])
 
 
 def test_resamples_are_paired_and_seeded():
