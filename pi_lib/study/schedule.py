@@ -130,18 +130,21 @@ def chosen_rate(cell: Cell, arm: str, store: Store) -> tuple[float, dict[float, 
     TrainingDiverged
         If every rate diverged.
     """
-    tried, diverged = {}, None
     trials = _trials(cell, arm, store)
     if len(trials) <= 1:
         return (trials[0].rate if trials else 0.0), {}
-    for trial in trials:
-        try:
-            tried[trial.rate] = run_record(trial.path(store))["settings"]["validation"]
-        except training.TrainingDiverged as error:
-            diverged = error
-    if not tried:
-        raise diverged
+    if not (tried := _validations(trials, store)):
+        run_record(trials[-1].path(store))  # says that it diverged
     return _best(tried), tried
+
+
+def _validations(trials: Sequence[Step], store: Store) -> dict[float, dict[str, Any]]:
+    """Accuracy and loss on the validation samples by learning rate, of those that have an end."""
+    tried = {}
+    for trial in trials:
+        with suppress(training.TrainingDiverged):
+            tried[trial.rate] = run_record(trial.path(store))["settings"]["validation"]
+    return tried
 
 
 def _best(tried: dict[float, dict[str, Any]]) -> float:
@@ -163,15 +166,8 @@ def _trials(cell: Cell, arm: str, store: Store) -> list[Step]:
     if not cell.settings.n_val:
         return trials[:1]
     for _ in range(BEYOND):
-        tried = {}
-        for trial in trials:
-            if not trial.stored(store):
-                return trials
-            try:
-                tried[trial.rate] = run_record(trial.path(store))["settings"]["validation"]
-            except training.TrainingDiverged:
-                continue
-        if not tried:
+        there = all(trial.stored(store) for trial in trials)
+        if not there or not (tried := _validations(trials, store)):
             return trials
         best, rates = _best(tried), sorted(trial.rate for trial in trials)
         if best not in (rates[0], rates[-1]):
