@@ -366,6 +366,25 @@ def test_callbacks_see_the_run_and_may_stop_it(digits):
     assert watching.events == ["begin", *rows, "end"]
 
 
+def test_models_that_return_more_than_logits(digits):
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x):
+            return {"aux": -self.net(x), "logits": self.net(x)}
+
+    plain, paired, other = (
+        finetune(model, *digits, output=output, **SHORT)
+        for model, output in ((network(), None), (Pair(), None), (Pair(), "aux"))
+    )
+    assert plain.log == paired.log and other.log[0]["loss"] != plain.log[0]["loss"]
+    assert other.settings["output"] == "aux" and "output" not in plain.settings
+    with pytest.raises(ValueError, match="output='heads'"):
+        finetune(Pair(), *digits, output="heads", **SHORT)
+
+
 def test_checkpoint_steps():
     assert checkpoint_steps(80, 5) == [0, 1, 4, 18, 80]
     assert checkpoint_steps(2, 6) == [0, 1, 2] and checkpoint_steps(9, 2) == [0, 9]
