@@ -7,7 +7,7 @@ salient are dropped. A sample whose value does not move under one of the models 
 `Share` stands beside what chance and a second run give: alone it says nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -35,10 +35,10 @@ class Share(Estimate):
     Attributes
     ----------
     chance : Estimate
-        The same share after the other network's interactions were shuffled within each sample and
-        order, positions and signs: the exact mean over all ways to shuffle.
+        Mean of the same share over all ways to shuffle the other network's interactions within
+        each sample and order, positions and signs.
     second_run : Estimate
-        The same share where a second fine-tuned run stands in; says so where none was given.
+        The same share of a second fine-tuned run; not measurable where none was given.
     over_chance, under_second_run : Difference
         The share minus chance; that of the second run minus the share. Paired by sample.
 
@@ -78,9 +78,8 @@ class Share(Estimate):
         rows = np.stack([part, chance, whole, *runs])
         measured = ~np.isnan(rows if second_runs else rows[:3]).any(0)
         moving = int(measured.sum())
-        note = (
-            "" if measured.all() else f"{len(whole) - moving} of {len(whole)} samples do not move"
-        )
+        still = len(whole) - moving
+        note = f"{still} of {len(whole)} samples do not move" if still else ""
         counts, _ = resample_weights(moving)
         part, chance, whole, again, again_whole = (counts @ rows[:, measured].T).T
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -159,44 +158,32 @@ class Knowledge:
         return [normalised(result, self.tau) for result in self.results[2:]]
 
     def strength(self, part: str) -> Tensor:
-        """``sum_{|S|=m} |K(S)|`` of one of `PARTS` by sample and order: (B, n + 1) float64.
-
-        Raises
-        ------
-        ValueError
-            If there is no such part.
-        """
+        """``sum_{|S|=m} |K(S)|`` of one of `PARTS` by sample and order: (B, n + 1) float64."""
         if part not in self.PARTS:
             raise ValueError(f"part={part!r}; expected one of {', '.join(self.PARTS)}")
         return sum_by_order(getattr(self, part).abs(), self.orders, self.n)
 
     def agreement_by_order(self) -> "pd.DataFrame":
-        """How far the interactions of an order speak for the true class, or cancel each other.
+        """``sum K(S) / sum |K(S)|`` of each order and part, over all samples.
 
-        ``sum K(S) / sum |K(S)|`` over the interactions of an order and all samples, for each of
-        `PARTS`: 1 if all raise the log-odds of the true class, -1 if all lower them, 0 if they
-        cancel. NaN where a part has none.
-
-        Returns
-        -------
-        DataFrame
-            Columns ``part``, ``order``, ``value``, ``low``, ``high`` (95 % bootstrap over samples).
+        1 if all interactions raise the log-odds of the true class, -1 if all lower them, 0 if they
+        cancel, NaN if there are none. Columns as `by_order`.
         """
-        return _frame(
-            {"part": part, "order": m, **_fields(estimate)}
-            for part in self.PARTS
-            for signed in [sum_by_order(getattr(self, part), self.orders, self.n)]
-            for size in [self.strength(part)]
-            for m in range(1, self.n + 1)
-            for estimate in [bootstrap(signed[:, m], size[:, m], statistic=ratio_of_sums)]
-        )
+
+        def agreement(part: str, m: int) -> Estimate:
+            signed = sum_by_order(getattr(self, part), self.orders, self.n)
+            return bootstrap(signed[:, m], self.strength(part)[:, m], statistic=ratio_of_sums)
+
+        return self._by_part(agreement)
 
     def by_order(self) -> "pd.DataFrame":
         """Mean strength of each part by order, with intervals: part, order, value, low, high."""
+        return self._by_part(lambda part, m: bootstrap(self.strength(part)[:, m]))
+
+    def _by_part(self, estimate: Callable[[str, int], Estimate]) -> "pd.DataFrame":
         return _frame(
-            {"part": part, "order": m, **_fields(bootstrap(strength[:, m]))}
+            {"part": part, "order": m, **_fields(estimate(part, m))}
             for part in self.PARTS
-            for strength in [self.strength(part)]
             for m in range(1, self.n + 1)
         )
 
@@ -310,15 +297,8 @@ def compare(
         raise ValueError("second_runs: the same result is given twice")
     before, after = normalised(pretrained, tau), normalised(finetuned, tau)
     preserved = shared(before, after)
-    return Knowledge(
-        preserved=preserved,
-        discarded=before - preserved,
-        new=after - preserved,
-        orders=pretrained.orders,
-        n=pretrained.n,
-        tau=tau,
-        results=results,
-    )
+    parts = preserved, before - preserved, after - preserved
+    return Knowledge(*parts, pretrained.orders, pretrained.n, tau, results)
 
 
 @dataclass(frozen=True, eq=False)
@@ -410,8 +390,8 @@ class LearnedPart:
     Attributes
     ----------
     scratch, second_run, chance : Estimate
-        Share of it in networks trained from scratch, in second fine-tuned runs, and by chance in
-        networks trained from scratch.
+        Share that networks from scratch have, second fine-tuned runs, networks from scratch by
+        chance.
     excess : Difference
         Second run minus scratch, paired by sample.
     """
@@ -431,8 +411,8 @@ class HardToLearn:
     preserved, new : LearnedPart
         Of what fine-tuned runs preserved, and, as the control, of what they learned anew.
     special : Difference
-        Excess of the preserved part minus that of the new part: a second fine-tuned run resembles
-        the first in everything, and only what goes beyond is special to preserved knowledge.
+        Excess of the preserved part minus that of the new part, since a second fine-tuned run
+        resembles the first in everything.
     """
 
     preserved: LearnedPart
@@ -446,9 +426,8 @@ class HardToLearn:
             for part in ("preserved", "new")
             for name, estimate in vars(getattr(self, part)).items()
         ]
-        return _frame(
-            [*rows, {"part": "preserved minus new", "number": "excess", **vars(self.special)}]
-        )
+        special = {"part": "preserved minus new", "number": "excess", **vars(self.special)}
+        return _frame([*rows, special])
 
 
 def hard_to_learn(
@@ -462,9 +441,9 @@ def hard_to_learn(
 ) -> HardToLearn:
     """Whether preserved knowledge is hard to learn from scratch: more than new knowledge is.
 
-    For every fine-tuned run, its preserved part ``K_preserve(P, F)`` is looked for in every other
-    fine-tuned run and in every network from scratch, as in `learned_by_scratch`; so is its new
-    part. Ratios of sums over samples and pairs of runs.
+    The preserved part ``K_preserve(P, F)`` of every fine-tuned run is compared with every other
+    fine-tuned run and every network from scratch, as in `learned_by_scratch`; so is its new part.
+    Ratios of sums over samples and pairs of runs.
 
     Parameters
     ----------
@@ -502,20 +481,19 @@ def hard_to_learn(
     counts, weights = resample_weights(terms.shape[1], arms, resample_runs)
     curves = {
         part: _shares_in_others(
-            [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n,
-            counts, *weights,
+            [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n, counts,
+            *weights,
         )
         for part in ("preserved", "new")
     }  # fmt: skip
+    excess = {part: again - scratch for part, (scratch, again, _) in curves.items()}
     of = Difference.of_resamples
     parts = {
         part: LearnedPart(
-            *(Estimate.of_resamples(x, note) for x in (scratch, again, chance)),
-            excess=of(again - scratch, note),
+            *(Estimate.of_resamples(x, note) for x in curves[part]), of(excess[part], note)
         )
-        for part, (scratch, again, chance) in curves.items()
+        for part in curves
     }
-    excess = {part: again - scratch for part, (scratch, again, _) in curves.items()}
     return HardToLearn(**parts, special=of(excess["preserved"] - excess["new"], note))
 
 
@@ -587,10 +565,9 @@ def jaccard_share(
     *,
     second_runs: Sequence[Interactions] = (),
 ) -> Share:
-    """Mean of `jaccard` over samples, beside chance and a second run.
+    """Mean of `jaccard` over samples, beside chance and second runs of the arm of `second`.
 
-    Chance takes the strength in common that shuffling gives on average. `second_runs` are runs of
-    the kind of `second`, which it is compared with.
+    Chance takes the strength in common that shuffling gives on average.
     """
     check_comparable(first, second, *second_runs)
     a, b = normalised(first, tau), normalised(second, tau)
@@ -705,8 +682,7 @@ def moves(interactions: Interactions) -> Tensor:
 def normalised(interactions: Interactions, tau: float) -> Tensor:
     """Salient terms divided by the model's mean ``|v(N) - v({})|``; the others are 0.
 
-    NaN for a sample whose value does not move, or all of a model with nothing to divide by: what
-    it shares with another is not 0, but not measurable.
+    NaN where the value of the sample, or of the model, does not move: that is not 0.
     """
     terms = interactions.terms.where(interactions.salient(tau), 0)
     scale = interactions.scale or torch.nan
@@ -714,16 +690,16 @@ def normalised(interactions: Interactions, tau: float) -> Tensor:
 
 
 def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
-    """Strength shared if `second` is shuffled within sample and order, positions and signs.
+    """Strength shared, on average over all ways to shuffle `second` within sample and order.
 
-    The mean over all ways to shuffle, exactly: a pair of terms meets in one of K positions and has
-    the same sign half of the time, so it is ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K`` over the K
-    sets of an order.
+    Positions and signs are shuffled, AND and OR apart: a pair of terms meets in one of the K
+    positions of an order and has the same sign half of the time, so the mean is
+    ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K``.
 
     Parameters
     ----------
     first, second : (..., M) float64
-        Terms of n players, AND first, then OR if any, which are shuffled apart.
+        Terms of n players, AND first, then OR if any.
 
     Returns
     -------
@@ -744,11 +720,8 @@ def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
 
 
 def shared(first: Tensor, second: Tensor) -> Tensor:
-    """``sign(second) min(|first|, |second|)`` where both have the same sign, else 0.
-
-    NaN where one of them is.
-    """
-    smaller = torch.minimum(first.abs(), second.abs())  # NaN if one is
+    """``sign(second) min(|first|, |second|)`` where both have the same sign, else 0; NaN stays."""
+    smaller = torch.minimum(first.abs(), second.abs())
     same_sign = first * second > 0
     return torch.where(same_sign | smaller.isnan(), smaller * second.sign(), 0.0)
 

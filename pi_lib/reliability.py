@@ -76,8 +76,8 @@ def reliability(
     Raises
     ------
     ValueError
-        If there is one run, or the same result twice, if runs are of other samples, players,
-        labels or values, or if there is no such basis or order.
+        For one run, or the same result twice; for runs of other samples, players, labels or
+        values; if there is no such basis or order.
 
     Examples
     --------
@@ -267,12 +267,8 @@ def yardstick(
     -------
     DataFrame
         ``basis, orders, quantity, first, second, value, low, high, note``. Quantities are
-        "reliability" (``second`` is empty), "similarity", and those of `Origins`.
-
-    Raises
-    ------
-    ValueError
-        As `reliability`.
+        "reliability" (``second`` is empty), "similarity", and those of `Origins`. Errors as
+        `reliability`.
     """
     import pandas as pd
 
@@ -303,12 +299,11 @@ class Approach:
     steps : list of int
         Training steps of the checkpoints, ascending; the last is the run's end.
     similarity : list of Estimate
-        With the ends of other runs, at each checkpoint. At the end it is the root of the
-        reliability, not 1, and standing still wins nothing.
+        With the ends of other runs, at each checkpoint; at the end the root of the reliability.
     directness : Estimate
         Length of the straight way from start to end over the length of the way taken, both of
-        what replicates of the run share: 1 is straight. Not measurable without replicates, whose
-        noise looks like detours.
+        what replicates of the run share: 1 is straight. Not measurable without replicates: noise
+        looks like detours.
     curves, ratios : (1 + N, T) and (1 + N,) float64
         Similarities and directness, then those of N resamples; two approaches of the same samples
         are resampled alike.
@@ -342,10 +337,7 @@ class Approach:
     def sooner_than(self, other: "Approach", share: float) -> Difference:
         """By how many steps this run has a share of its own end before `other` has of its own.
 
-        Raises
-        ------
-        ValueError
-            If the two are of other numbers of samples, and so not paired.
+        A ValueError if only one of the two has enough samples for an interval.
         """
         self._check_paired(other)
         own, others = (steps_to_share(x.steps, x.curves, share) for x in (self, other))
@@ -482,17 +474,9 @@ def steps_to_accuracy(correct: np.ndarray, steps: Sequence[int], share: float) -
 def inner_products(
     v: Tensor, n: int, *, basis: Basis = "walsh", centred: bool = False
 ) -> np.ndarray:
-    """Products ``sum_{|S|=m} I_r(S) I_s(S)`` of enumerated games by sample and order.
+    """Products ``sum_{|S|=m} I_r(S) I_s(S)`` of games (R, B, 2**n) by sample and order.
 
-    Parameters
-    ----------
-    v : (R, B, 2**n) real
-        Games of R runs.
-
-    Returns
-    -------
-    (B, n + 1, R, R) float64
-        Order 0, the empty set, is 0.
+    Returns (B, n + 1, R, R) float64; order 0, the empty set, is 0.
     """
     terms = BASES[basis](v).transpose(0, 1)  # (B, R, 2**n)
     products = terms.new_zeros(len(terms), n + 1, terms.shape[1], terms.shape[1])
