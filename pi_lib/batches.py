@@ -41,18 +41,10 @@ class Masked:
 
 
 class Batches:
-    """A model, what is asked of it, and the size of batches that it takes.
+    """A model, what is asked of it, and the `size` of batches, halved whenever memory is short.
 
-    Attributes
-    ----------
-    size : int
-        Rows of a batch; halved whenever memory is short.
-    fixed : bool
-        Whether the model takes batches of that size alone: then each is filled up to it.
-    output_dtype : torch dtype
-        Of the model's last output.
-    dtype : torch dtype
-        The coarsest in the model, from `pi_lib.checks.check_model` on.
+    `fixed`: the model takes batches of that size alone, so each is filled up to it. `output_dtype`
+    is that of the model's last output, `dtype` the coarsest in the model.
     """
 
     def __init__(self, model: Callable, value: Callable, pick, device: torch.device, size):

@@ -151,29 +151,10 @@ def check_model(
 ) -> tuple[Tensor, Tensor]:
     """Refuse a model whose answers are random, or depend on what else is in the batch.
 
-    Parameters
-    ----------
-    batches : Batches
-        Its `fixed` and `dtype` are set here.
-    masked, other : Masked
-        A sample, of which four coalitions are run alone and in a batch; and one of the same form,
-        masked inputs of which are in that batch too.
-    networks : iterable of nn.Module
-        What the model is made of.
-    autocast : torch dtype, optional
-        Of the forward passes.
-
-    Returns
-    -------
-    coalitions : (k, n) bool
-        k = 4, or fewer where batches are smaller than 8.
-    values : (2, k) float64, on the CPU
-        Their values alone, and in a batch.
-
-    Raises
-    ------
-    ValueError
-        Naming what differs, and what to do.
+    Four coalitions of `masked` are run alone and in a batch with others, some of them of `other`,
+    a sample of the same form. Sets `fixed` and `dtype` of `batches`. Returns the coalitions (k, n),
+    k = 4 or fewer where batches are smaller than 8, and their values (2, k), alone and in a batch.
+    The ValueError names what differs, and what to do.
     """
     draw = torch.Generator().manual_seed(0)
     coalitions, others = torch.rand(2, 4, masked.n, generator=draw) < 0.5

@@ -57,37 +57,36 @@ def coalition_values(
         Ids of the samples, which seed the draw of players; default a digest of their content.
     value : callable, default `log_odds`
         From the model's output, in float64, and the labels ``(batch, ...)`` to values ``(batch,)``
-        or ``(batch, 1)``: `region_log_odds` for segmentation, `box_log_odds` for detection,
-        `negative_error` for regression, or one's own.
+        or ``(batch, 1)``: see `pi_lib.values`, or write your own.
     output : str, int or callable, optional
-        Which part of the model's output counts, where that is not plain: a key, a place, a
-        function, or "all" for the whole; see `pi_lib.outputs.model_output`.
+        Which part of the model's output counts: a key, a place, a function, or "all"; default its
+        logits (`pi_lib.outputs.model_output`).
     device : "auto" or a torch device
         "auto" is the GPU where there is one.
     batch_size : "auto" or int
-        Masked inputs per forward pass; "auto" is 1,024 on a GPU, else 64. Halved, down to 1,
-        whenever the device's memory is short. A model that takes batches of one size only gets
-        batches of this size, the last one filled up.
+        Masked inputs per forward pass; "auto" is 1,024 on a GPU, else 64. Halved, down to 1, when
+        the device's memory is short. A model that takes batches of a single size gets this size,
+        the last batch filled up.
     autocast : torch dtype, optional
-        Forward passes in this mixed precision; default the model's own precision. For a first
-        look: a warning says how far it is from float64.
+        Forward passes in this mixed precision, for a first look: a warning says how far it is from
+        float64. Default the model's own precision.
     share : bool or "always", optional
         Whether a module's first layers may run once for what masked inputs have in common
-        (`pi_lib.sharing`): done where it changes no value by more than rounding, and the first
-        sample shows that it saves time. Switch it off for a model that records what passes through
-        it, or that another thread uses meanwhile. With "always" no time is measured, so that a
-        second run gives the same values to the last bit.
+        (`pi_lib.sharing`), where that changes no value by more than rounding and saves time on the
+        first sample. Switch it off for a model that records what passes through it, or that
+        another thread uses meanwhile. With "always" no time is measured, so that a second run
+        gives the same values to the last bit.
     keep : path, optional
-        Folder where each sample's values are kept as soon as they are there, and taken from when
-        the same is asked again, as after an interruption: the same weights, code of model and
-        value, sample, label, players and coalitions.
+        Folder where each sample's values are stored, and read from when the same is asked again,
+        as after an interruption: the same weights, code of model and value, sample, label, players
+        and coalitions.
     report : dict, optional
         Filled with what was measured on 4 coalitions of the first sample that was run:
         ``error``, by how much values are off, in their unit; ``error_against``, "float64" (a copy
-        of the module, up to 2**28 parameters) or "rounding" (what a function shows: different
-        batches, and its output's precision); ``spread``, largest minus smallest value;
-        ``precision``, the coarsest in the model; ``shared``, whether layers were shared. Of
-        values taken from `keep`, what was reported then.
+        of the module, up to 2**28 parameters) or "rounding" (different batches, and the output's
+        precision); ``spread``, largest minus smallest value; ``precision``, the coarsest in the
+        model; ``shared``, whether layers were shared. Of values from `keep`, what was reported
+        then.
 
     Returns
     -------
@@ -97,11 +96,10 @@ def coalition_values(
     Raises
     ------
     ValueError
-        For more than 16 players; a model that is in training mode, answers the same input
-        differently, or depends on what else is in the batch; labels out of range; a region or box
-        without a player; a value that is no number for each input, or not finite (sample and
-        coalition are named); a device that is not there; with `keep`, for a model or `value` of
-        which neither code nor data can be seen.
+        For more than 16 players; a model that is in training mode, random, or depends on what else
+        is in the batch; labels out of range; a region or box without a player; a value that is no
+        finite number for each input; a device that is not there; with `keep`, a model or `value`
+        of which neither code nor data can be seen.
     TypeError
         If the model's output holds no logits and `output` does not say what counts.
     torch.OutOfMemoryError

@@ -22,7 +22,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Placement:
-    """One sample with the player that owns each of its elements.
+    """A sample with the player that owns each of its elements.
 
     Attributes
     ----------
@@ -38,8 +38,7 @@ class Placement:
         Further keyword arguments of the model, never masked (an attention mask).
     dropped_with : tuple of str, optional
         None: a masked element becomes `baseline`. Otherwise it leaves the input, a row of tokens,
-        and its elements of these `others` leave with it: `baseline` is then negative, and
-        `without_dropped` gives what the model receives.
+        and so do its elements of these `others`; `baseline` is then negative.
 
     Raises
     ------
@@ -67,22 +66,10 @@ def without_dropped(
 ) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
     """Rows of tokens without those that are dropped, the rows of one length at a time.
 
-    A network receives the shorter sentence itself: for networks that take sentences of any length.
+    A network receives the shorter sentence itself, so it must take sentences of any length.
 
-    Parameters
-    ----------
-    masked : int64 Tensor, shape (batch, tokens)
-        Token ids; negative where a token is dropped.
-    others : mapping of str to Tensor, shape (batch, ...)
-    dropped_with : sequence of str
-        Which of `others` have an element for each token.
-
-    Yields
-    ------
-    rows : int64 Tensor, shape (k,)
-        Which rows of the batch these are.
-    tokens : int64 Tensor, shape (k, length)
-    others : dict of str to Tensor, shape (k, ...)
+    Yields the rows of `masked` (batch, tokens), negative where a token is dropped; their tokens
+    (k, length); and their `others`, of which those in `dropped_with` lose the same tokens.
 
     Examples
     --------

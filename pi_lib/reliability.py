@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval
-SAMPLED_ORDERS = (1, 2, 3)  # the sampling noise of order m grows with the number of its sets
+MOST_SAMPLED_ORDER = 3  # the sampling noise of order m grows with the number of its sets
 
 
 def reliability(
@@ -421,15 +421,8 @@ def approach(
 def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np.ndarray:
     """Steps at which curves first have a share of their own last value: (...,) float64.
 
-    Interpolated between checkpoints; NaN where the last value is not above 0.
-
-    Parameters
-    ----------
-    steps : sequence of T int
-    curves : (..., T) float64
-        Of similarity, or of accuracy.
-    share : float
-        Above 0, at most 1.
+    `curves` (..., T) are of similarity or accuracy, `share` is above 0 and at most 1. Interpolated
+    between checkpoints; NaN where the last value is not above 0.
 
     Examples
     --------
@@ -452,12 +445,7 @@ def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np
 def steps_to_accuracy(correct: np.ndarray, steps: Sequence[int], share: float) -> Estimate:
     """Steps until a run has a share of its final accuracy, resampling the test samples.
 
-    Parameters
-    ----------
-    correct : (T, N) bool
-        Which of N test samples are right at each of T checkpoints.
-    steps, share
-        As in `steps_to_share`.
+    `correct` (T, N) says which of N test samples are right at each checkpoint.
 
     Examples
     --------
@@ -492,22 +480,11 @@ def inner_products(
 def sampled_products(
     v: Tensor, coalitions: Tensor, orders: Collection[int] | None, *, centred: bool = False
 ) -> np.ndarray:
-    """The same products from values on random coalitions, without bias: (B, R, R) float64.
+    """The same products from values (R, B, M) on random coalitions (B, M, n): (B, R, R) float64.
 
     Over all orders they are covariances over coalitions. Of order m they are means of
     ``v_r(T) v_s(T') sum_{|S|=m} chi_S(T) chi_S(T')`` over pairs of *different* coalitions, so that
     the sampling noise of both averages out; the inner sum depends on how many players differ.
-
-    Parameters
-    ----------
-    v : (R, B, M) real
-        Values of R runs on M independent, uniformly random coalitions.
-    coalitions : (B, M, n) bool
-        Which players each holds; the same for every run.
-    orders : collection of int or None
-        All orders, or some of 1, 2 and 3.
-    centred : bool
-        As in `reliability`.
     """
     v = v.double().transpose(0, 1)
     v = v - v.mean(-1, keepdim=True)
@@ -547,20 +524,15 @@ def _kernel(drawn: Tensor, orders: Collection[int] | None, centred: bool) -> Ten
 
 def _elementary(total: Tensor, n: int, m: int) -> Tensor:
     """Elementary symmetric polynomial of degree 1 to 3 of n signs, from their sum."""
-    return (total, (total**2 - n) / 2, (total**3 - (3 * n - 2) * total) / 6)[m - 1]
+    if m < 3:
+        return total if m == 1 else (total**2 - n) / 2
+    return (total**3 - (3 * n - 2) * total) / 6
 
 
 class Arms:
     """Runs by arm, checked; products of all of them, for any orders.
 
-    Parameters
-    ----------
-    arms : mapping of str to sequence of Interactions, or to one Interactions
-        As in `similarity`.
-    basis, resample_runs
-        As in `reliability`.
-    several : collection of str
-        Arms that need two runs or more.
+    Arguments as `yardstick` and `reliability` take them; the arms in `several` need two runs.
     """
 
     def __init__(
@@ -606,15 +578,21 @@ class Arms:
         self.scales = np.array([run.scale if moves(run).any() else np.nan for run in runs])
         self._by_order = {}
 
-    def products(self, orders: Collection[int] | None, centred: bool) -> np.ndarray:
-        """Inner products (B, R, R) over some orders."""
-        v = torch.stack([run.v.double() for run in self.runs])
+    def products(
+        self, orders: Collection[int] | None, centred: bool = False, v: Tensor | None = None
+    ) -> np.ndarray:
+        """Inner products (B, R, R) over some orders, of the runs or of games `v` (R, B, M)."""
+        chosen, is_own = self.checked(orders), v is None
+        if is_own:
+            v = torch.stack([run.v.double() for run in self.runs])
         if self.coalitions is not None:
-            return sampled_products(v, self.coalitions, self.checked(orders), centred=centred)
-        if centred not in self._by_order:
-            self._by_order[centred] = inner_products(v, self.n, basis=self.basis, centred=centred)
-        by_order = self._by_order[centred]
-        return by_order.sum(1) if orders is None else by_order[:, self.checked(orders)].sum(1)
+            return sampled_products(v, self.coalitions, chosen, centred=centred)
+        by_order = self._by_order.get(centred) if is_own else None
+        if by_order is None:
+            by_order = inner_products(v, self.n, basis=self.basis, centred=centred)
+        if is_own:
+            self._by_order[centred] = by_order
+        return by_order.sum(1) if chosen is None else by_order[:, chosen].sum(1)
 
     def checked(self, orders: Collection[int] | None) -> list[int] | None:
         """Orders as a list, None for all of sampled coalitions, refused if there are none such."""
@@ -625,7 +603,7 @@ class Arms:
             return orders
         if orders == list(range(1, self.n + 1)):
             return None
-        if orders[-1] > max(SAMPLED_ORDERS):
+        if orders[-1] > MOST_SAMPLED_ORDER:
             raise ValueError(
                 f"orders={orders}; coalitions drawn at random give orders 1, 2 and 3, or all "
                 "(orders=None): beyond, sampling noise is larger than what it hides"
@@ -644,14 +622,7 @@ class Arms:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean products of runs, and what is computed from them.
-
-    Attributes
-    ----------
-    arms : Arms
-    products : (1 + N, R, R) float64
-        Of all samples, then of each of N resamples.
-    """
+    """Mean products (1 + N, R, R) of runs, over all samples and each of N resamples."""
 
     arms: Arms
     products: np.ndarray
@@ -664,8 +635,7 @@ class Moments:
         if second is None and not (isinstance(first, str) and first in self.arms.exact):
             weights[:, range(len(rows)), range(len(rows))] = 0
         total = weights.sum((1, 2))
-        # a resample of one run alone has no pair
-        total = np.where(total > 0, total, np.nan)
+        total = np.where(total > 0, total, np.nan)  # a resample of a single run has no pair
         return (weights * self.products[:, rows][:, :, columns]).sum((1, 2)) / total
 
     def power(self, arm: str) -> np.ndarray:
@@ -739,12 +709,7 @@ def _directness(
     values = values / torch.tensor([way[-1].scale for way in runs])[:, None, None, None].to(values)
     # (runs, T, B, values): from each checkpoint to the next, then from the first to the last
     legs = torch.cat([values.diff(dim=1), values[:, -1:] - values[:, :1]], 1)
-    if arms.coalitions is None:
-        inner = inner_products(legs.flatten(0, 1), arms.n, basis=arms.basis)
-        chosen = arms.checked(orders)
-        inner = inner.sum(1) if chosen is None else inner[:, chosen].sum(1)
-    else:
-        inner = sampled_products(legs.flatten(0, 1), arms.coalitions, arms.checked(orders))
+    inner = arms.products(orders, v=legs.flatten(0, 1))
     samples, parts = len(inner), legs.shape[1]
     inner = inner.reshape(samples, len(runs), parts, len(runs), parts)
     pairs = list(combinations(range(len(runs)), 2))

@@ -30,14 +30,8 @@ WORTH_A_TRIAL = 0.05  # seconds that a sample takes: below, there is nothing to 
 class Sharing:
     """Whether samples of a run share layers: only where that is faster on this device.
 
-    Parameters
-    ----------
-    batches : Batches
-        Of a model that is a module, eager and in eval mode.
-    report : dict
-        As `coalition_values` fills it: here "shared", and "error" where sharing adds to it.
-    timed : bool
-        Whether time decides; if not, layers are shared wherever that changes no value.
+    The model of `batches` is an eager module in eval mode. `report` gets "shared", and "error"
+    where sharing adds to it. Without `timed`, layers are shared wherever that changes no value.
     """
 
     def __init__(self, batches: Batches, report: dict, timed: bool = True):
@@ -150,16 +144,11 @@ class SharedLayers:
 
     Parameters
     ----------
-    model : nn.Module
-        In eval mode.
-    forward : callable
-        From inputs ``(batch, ...)`` to the model's output.
-    masked : callable
-        From coalitions, bool ``(batch, n)``, to masked inputs.
-    owner : int Tensor, broadcastable to one input
-        As in `pi_lib.players.Placement`.
-    n : int
-        Players.
+    model, forward
+        The module, in eval mode, and a function from inputs ``(batch, ...)`` to its output.
+    masked, owner, n
+        A function from coalitions, bool ``(batch, n)``, to masked inputs; the player of each
+        element, as `pi_lib.players.Placement` has it; how many players.
     rows : int
         Coalitions that a layer may be run on, to share it: more of them share more layers.
     bottlenecks : dict
@@ -169,8 +158,7 @@ class SharedLayers:
     Attributes
     ----------
     layers : list of nn.Module
-        Those whose output is shared, from the input on. The last counts: each makes the next one
-        cheaper to run. Empty if the model has no such layer.
+        Those whose output is shared, from the input on; the last counts.
     """
 
     def __init__(

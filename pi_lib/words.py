@@ -55,11 +55,8 @@ class Word(NamedTuple):
 def words_of(text: str) -> list[Word]:
     """The words of a text whose script writes spaces between them, in order.
 
-    Raises
-    ------
-    ValueError
-        If the text has letters of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer,
-        Burmese, Tibetan): where its words end takes a dictionary.
+    A ValueError for a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese,
+    Tibetan): where its words end takes a dictionary.
 
     Examples
     --------
@@ -84,17 +81,9 @@ def words_of(text: str) -> list[Word]:
 
 
 def words_given_by(segmenter: Callable[[str], Iterable], text: str) -> list[Word]:
-    """The words that a reader's segmenter gives; what has no letter or digit in it is left out.
+    """The words that a segmenter gives, strings or pairs (start, end), without bare punctuation.
 
-    Parameters
-    ----------
-    segmenter : callable
-        From a text to its words in order: strings, or pairs (start, end).
-
-    Raises
-    ------
-    ValueError
-        If a word is neither, is not in the text, or overlaps the word before it.
+    A ValueError if a word is neither, is not in the text, or overlaps the word before it.
 
     Examples
     --------
@@ -266,18 +255,14 @@ class WordPlayers:
     def content_words(self, text: str) -> list[Word]:
         """Words of a sentence that may be players, with where they stand; with `cover` all words.
 
-        Raises
-        ------
-        ValueError
-            If the sentence is in a script without spaces and there is no segmenter.
+        A ValueError for a script without spaces where there is no segmenter.
         """
         return [word for word in self._all_words(text) if self._is_content(word)]
 
     def fits(self, text: str | Sequence[str]) -> bool:
         """Whether `place` takes a sentence or pair: at least n words that can be players.
 
-        A text in a script without spaces does not fit where there is no segmenter (`words=`), and
-        a warning says so.
+        False, with a warning, for a script without spaces where there is no segmenter (`words=`).
         """
         try:
             self._encode(text)
@@ -293,11 +278,8 @@ class WordPlayers:
     ) -> list[Placement]:
         """Placements of sentences, or of pairs (first, second).
 
-        Raises
-        ------
-        ValueError
-            If a sample has fewer than n content words, or fewer than n words to make n chunks of
-            (choose samples with `fits`).
+        A ValueError if a sample has fewer than n content words, or with `cover` fewer than n words
+        (choose samples with `fits`).
         """
         if isinstance(inputs, str):
             raise ValueError("expected a list of sentences; got str, a single one")
