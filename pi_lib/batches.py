@@ -56,10 +56,7 @@ class Batches:
         self.fixed, self.output_dtype, self.dtype = False, torch.float32, torch.float32
 
     def values(self, pieces: Pieces, model: Callable | None = None) -> Tensor:
-        """Values (rows,) float64 of coalitions of some samples, in one batch.
-
-        With `model`, those of that one, in float64 throughout.
-        """
+        """Values (rows,) float64 of some samples, in a batch; of `model`, in float64 throughout."""
         inputs, others, labels = self._batch(pieces)
         if model is not None:
             inputs, others = in_float64(inputs), in_float64(others)
@@ -104,8 +101,8 @@ class Batches:
         if isinstance(values, Tensor) and values.shape == (len(labels), 1):
             values = values[:, 0]
         if not isinstance(values, Tensor) or values.shape != labels.shape[:1]:
-            kind = f"a {type(values).__name__}"
-            got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else kind
+            is_tensor = isinstance(values, Tensor)
+            got = f"shape {tuple(values.shape)}" if is_tensor else f"a {type(values).__name__}"
             raise ValueError(
                 f"value= gave {got} for {len(labels)} masked inputs; expected one number for "
                 f"each, a tensor of shape ({len(labels)},) or ({len(labels)}, 1)"

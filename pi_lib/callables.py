@@ -139,7 +139,10 @@ def parts(x: Any) -> tuple[str, list]:
 
 
 def _function(x: types.FunctionType) -> tuple[str, list]:
-    cells = [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
+    cells = []
+    for cell in x.__closure__ or ():
+        with suppress(ValueError):  # of a name that is not bound yet
+            cells.append(cell.cell_contents)
     inside = [*cells, x.__defaults__, x.__kwdefaults__]
     if _is_installed(x):
         return _installed(x), inside
@@ -151,13 +154,6 @@ def _function(x: types.FunctionType) -> tuple[str, list]:
 
 def _is_installed(x: types.FunctionType) -> bool:
     return x.__code__.co_filename.startswith(INSTALLED)
-
-
-def _filled(cell) -> bool:
-    try:
-        return cell.cell_contents is cell.cell_contents
-    except ValueError:  # of a name that is not bound yet
-        return False
 
 
 def _globals_read(code: types.CodeType) -> Iterator[str]:

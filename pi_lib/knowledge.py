@@ -303,12 +303,12 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """How much of the preserved knowledge another model has.
+    """How much of the preserved knowledge another model has; strengths by sample and order.
 
     Attributes
     ----------
     found, preserved : (B, n + 1) float64
-        By sample and order: strength that the other model has, strength preserved.
+        Strength that the other model has, strength preserved.
     chance : (B, n + 1) float64
         Strength that the other model would have by chance, its interactions being shuffled.
     second_runs : list of (B, n + 1) float64
@@ -356,17 +356,9 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     ``sum_S [K_preserve I_scr > 0] min(|K_preserve|, |I_scr|) / sum_S |K_preserve|``
     (arXiv 2410.08455, section 3.3; it reports 13 to 45 %).
 
-    Parameters
-    ----------
-    knowledge : Knowledge
-        From `compare`; with second runs, their share stands beside.
-    scratch : Interactions
-        Of the model trained from scratch, on the same samples and players.
-
-    Raises
-    ------
-    ValueError
-        If `scratch` is of other samples, players, labels, values or kind.
+    `knowledge` is from `compare`, with second runs if their share is to stand beside; `scratch` is
+    of the model trained from scratch. A ValueError if it is of other samples, players, labels,
+    values or kind.
     """
     check_comparable(knowledge.results[1], scratch)
     preserved, n = knowledge.preserved, knowledge.n
@@ -375,25 +367,17 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     def strength_in(terms: Tensor) -> Tensor:
         return sum_by_order(shared(preserved, terms).abs(), knowledge.orders, n)
 
-    return Learned(
-        found=strength_in(other),
-        preserved=knowledge.strength("preserved"),
-        chance=chance_overlap(preserved, other, n),
-        second_runs=[strength_in(terms) for terms in knowledge.second_runs],
-    )
+    by_chance = chance_overlap(preserved, other, n)
+    second_runs = [strength_in(terms) for terms in knowledge.second_runs]
+    return Learned(strength_in(other), knowledge.strength("preserved"), by_chance, second_runs)
 
 
 @dataclass(frozen=True)
 class LearnedPart:
-    """How much of one part of the fine-tuned knowledge other networks have.
+    """Shares of a part of the fine-tuned knowledge that other networks have.
 
-    Attributes
-    ----------
-    scratch, second_run, chance : Estimate
-        Share that networks from scratch have, second fine-tuned runs, networks from scratch by
-        chance.
-    excess : Difference
-        Second run minus scratch, paired by sample.
+    Of networks from `scratch`, of a `second_run` of fine-tuning, of networks from scratch by
+    `chance`; `excess` is the second run minus scratch, paired by sample.
     """
 
     scratch: Estimate
@@ -404,15 +388,10 @@ class LearnedPart:
 
 @dataclass(frozen=True)
 class HardToLearn:
-    """Whether what was preserved is harder to learn from scratch than what is new.
+    """Whether what was preserved is harder to learn from scratch than what is new, the control.
 
-    Attributes
-    ----------
-    preserved, new : LearnedPart
-        Of what fine-tuned runs preserved, and, as the control, of what they learned anew.
-    special : Difference
-        Excess of the preserved part minus that of the new part, since a second fine-tuned run
-        resembles the first in everything.
+    `special` is the excess of the preserved part minus that of the new part, since a second
+    fine-tuned run resembles the first in everything.
     """
 
     preserved: LearnedPart
@@ -538,15 +517,8 @@ def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Ten
     ``sum_S min(I1+, I2+) + min(I1-, I2-)`` over ``sum_S max(..) + max(..)``, with
     ``I+ = max(I, 0)``, ``I- = max(-I, 0)`` (arXiv 2410.08455, section 3.4).
 
-    Returns
-    -------
-    (B,) float64
-        From 0, nothing in common, to 1, equal; NaN where a model's value does not move.
-
-    Raises
-    ------
-    ValueError
-        If the two are not of the same samples, players, labels, values and kind.
+    From 0, nothing in common, to 1, equal, (B,) float64; NaN where a model's value does not move.
+    A ValueError if the two are not of the same samples, players, labels, values and kind.
     """
     check_comparable(first, second)
     a, b = normalised(first, tau), normalised(second, tau)
@@ -580,14 +552,10 @@ def jaccard_share(
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """How similar a run's interactions are to a target's as it trains (the paper's speed).
+    """How similar a run's interactions are to a target's as it trains.
 
-    Attributes
-    ----------
-    steps : list of int
-        Training steps of the checkpoints, ascending.
-    similarity : (T, B) float64
-        Jaccard similarity with the target at each checkpoint, per sample.
+    `similarity` (T, B) float64 is the Jaccard similarity with the target at each of T ascending
+    training `steps`, per sample.
     """
 
     steps: list[int]
@@ -600,12 +568,8 @@ class Trajectory:
 
     def to_frame(self) -> "pd.DataFrame":
         """Mean similarity at each checkpoint, with intervals: step, progress, value, low, high."""
-        return _frame(
-            {"step": step, "progress": progress, **_fields(bootstrap(similarity))}
-            for step, progress, similarity in zip(
-                self.steps, self.progress, self.similarity, strict=True
-            )
-        )
+        rows = zip(self.steps, self.progress, map(bootstrap, self.similarity), strict=True)
+        return _frame({"step": step, "progress": p, **_fields(x)} for step, p, x in rows)
 
     def areas(self) -> np.ndarray:
         """Area under each sample's similarity curve, over the run as [0, 1]: (B,).
@@ -627,18 +591,13 @@ def trajectory(
     Parameters
     ----------
     checkpoints : sequence of Interactions
-        The run's interactions, one per step.
+        The run's interactions, at each of `steps`.
     target : Interactions
         The run's own final model (the paper), or another.
     steps : sequence of int
-        Training step of each checkpoint, ascending; at least two.
+        Training steps, ascending; at least two. A ValueError if not, or of another number.
     tau : float, default 0.05
         Salience threshold.
-
-    Raises
-    ------
-    ValueError
-        If steps and checkpoints do not match, or the steps do not ascend.
     """
     steps = check_steps(steps, checkpoints)
     return Trajectory(steps, torch.stack([jaccard(c, target, tau) for c in checkpoints]))
@@ -711,10 +670,9 @@ def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
     sizes, overlap = order(n), first.new_zeros(*first.shape[:-2], n + 1)
     for m in range(1, n + 1):
         own, other = (x[..., sizes == m].contiguous() for x in (first, second))
-        other = other.sort(-1).values
+        other, count = other.sort(-1).values, own.shape[-1]
         smaller = torch.searchsorted(other, own)  # how many of the other are
         below = torch.nn.functional.pad(other.cumsum(-1), (1, 0)).gather(-1, smaller)
-        count = own.shape[-1]
         overlap[..., m] = (below + own * (count - smaller)).sum((-1, -2)) / (2 * count)
     return overlap
 

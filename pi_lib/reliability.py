@@ -116,12 +116,7 @@ def similarity(
     Estimate
         1 if both know the same, 0 if they have nothing in common; above 1 only by noise. Not
         measurable where the interval of ``C_XX`` or ``C_YY`` reaches 0: there is nothing
-        reproducible to compare. A limit is infinite where resamples are.
-
-    Raises
-    ------
-    ValueError
-        As `reliability`.
+        reproducible to compare. A limit is infinite where resamples are. Errors as `reliability`.
 
     Examples
     --------
@@ -140,12 +135,9 @@ def similarity(
 class Origins:
     """Of what fine-tuned runs reproducibly know, the shares that two other arms explain.
 
-    Attributes
-    ----------
-    pretraining, both, scratch, neither : Estimate
-        What the probe of the pre-trained network alone explains, what both it and training from
-        scratch do, what scratch alone does, and what neither does. They add up to 1; noise may
-        take one of them a little below 0.
+    The probe of the pre-trained network alone explains `pretraining`, it and training from scratch
+    `both`, `scratch` alone, and `neither`, Estimates that add up to 1; noise may take one of them
+    a little below 0.
     """
 
     pretraining: Estimate
@@ -204,13 +196,8 @@ def origins(
     Returns
     -------
     Origins
-        Not measurable where one of the similarities is not, or where probe and scratch cannot be
-        told apart.
-
-    Raises
-    ------
-    ValueError
-        As `reliability`.
+        Not measurable where one of the similarities is not, or where probe and scratch are the
+        same within noise. Errors as `reliability`.
 
     Examples
     --------
@@ -682,7 +669,7 @@ class Moments:
         if not note and max(abs(c[0]), np.nanquantile(np.append(c[0], c[1:]), 1 - TAIL)) >= 1:
             note = "probe and scratch cannot be told apart"
         if note:
-            return Origins(*(Estimate.unmeasurable(note) for _ in Origins.PARTS))
+            return Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
         with np.errstate(divide="ignore", invalid="ignore"):
             explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
             parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained

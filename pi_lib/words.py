@@ -422,7 +422,7 @@ class _Group(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """What the tokenizer made of a sample, its tokens of the text, and who may be a player."""
+    """A tokenized sample, its tokens of the text, and the players that may be drawn."""
 
     made: Mapping
     tokens: list[_Token]
@@ -526,9 +526,8 @@ def _mask_token_id(tokenizer, mask_token: str | int | None) -> int:
                 f"mask_token={mask_token} is no token's id: expected 0..{len(tokenizer) - 1}"
             )
         return int(mask_token)
-    token = tokenizer.get_vocab().get(mask_token)
-    if token is not None:
-        return token
+    if mask_token in tokenizer.get_vocab():
+        return tokenizer.get_vocab()[mask_token]
     pieces = tokenizer(mask_token, add_special_tokens=False)["input_ids"]
     if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
         raise ValueError(
