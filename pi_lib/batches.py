@@ -65,16 +65,17 @@ class Batches:
         if dropped_with is None:
             return self.of_output(self.output(inputs, others, model), labels)[:rows]
         values = torch.empty(len(inputs), dtype=torch.float64, device=inputs.device)
-        for at, tokens, beside in without_dropped(inputs, others, dropped_with):
-            output = self.output(tokens, beside, model)
-            values[at] = self.of_output(output, labels[at.to(labels.device)]).to(values.device)
+        for rows_of_length, tokens, their_others in without_dropped(inputs, others, dropped_with):
+            output = self.output(tokens, their_others, model)
+            their_labels = labels[rows_of_length.to(labels.device)]
+            values[rows_of_length] = self.of_output(output, their_labels).to(values.device)
         return values[:rows]
 
     def _batch(self, pieces: Pieces) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         inputs = _cat([masked.inputs(coalitions) for masked, coalitions in pieces])
         labels = _cat([masked.labels(len(coalitions)) for masked, coalitions in pieces])
         named = [masked.named(len(coalitions)) for masked, coalitions in pieces]
-        others = {name: _cat([each[name] for each in named]) for name in named[0]}
+        others = {name: _cat([x[name] for x in named]) for name in named[0]}
         if self.fixed and len(inputs) < self.size:  # the last row is repeated
             index = torch.arange(self.size).clamp(max=len(inputs) - 1)
             labels, index = labels[index.to(labels.device)], index.to(self.device)

@@ -253,7 +253,7 @@ class _Stored:
 
     def __init__(self, folder: Path, model, value: Callable, output, autocast):
         try:
-            self.whole = digest(model, value, output, autocast)
+            self.model_digest = digest(model, value, output, autocast)
         except Unidentified as error:
             raise ValueError(
                 "keep= tells by code and data whether a model and a value are what they were, and "
@@ -263,7 +263,7 @@ class _Stored:
         self.folder = folder
 
     def file(self, label: Tensor, placement, coalitions: Tensor) -> Path:
-        key = fingerprint(self.whole, (label, vars(placement), coalitions))
+        key = fingerprint(self.model_digest, (label, vars(placement), coalitions))
         return self.folder / f"{key}.safetensors"
 
     @staticmethod
@@ -276,14 +276,14 @@ class _Stored:
     def save(file: Path, values: Tensor, report: dict) -> None:
         from safetensors.torch import save_file
 
-        aside = file.with_suffix(f".{os.getpid()}.aside")
+        unfinished = file.with_suffix(f".{os.getpid()}.aside")
         numbers = {
             name: torch.tensor(report[name], dtype=torch.float64)
             for name in ("error", "spread")
             if name in report
         }
-        save_file({"values": values.contiguous(), **numbers}, aside)
-        os.replace(aside, file)  # whole or not at all
+        save_file({"values": values.contiguous(), **numbers}, unfinished)
+        os.replace(unfinished, file)  # whole or not at all
 
 
 @dataclass
@@ -346,8 +346,8 @@ class _Run:
             masked = [self._masked(s) for s in samples]
             if self.check is not None:
                 form = self._form(samples[0])
-                alike = [s for s in range(len(self.placements)) if self._form(s) == form]
-                self.check(masked[0], self._masked(alike[-1]))
+                same_form = [s for s in range(len(self.placements)) if self._form(s) == form]
+                self.check(masked[0], self._masked(same_form[-1]))
                 self.check = None
             on_device = coalitions.to(device)
             values = self._in_batches(masked, on_device).view(len(samples), -1).cpu()

@@ -81,19 +81,19 @@ class Share(Estimate):
         still = len(whole) - moving
         note = f"{still} of {len(whole)} samples do not move" if still else ""
         counts, _ = resample_weights(moving)
-        part, chance, whole, again, again_whole = (counts @ rows[:, measured].T).T
+        part, chance, whole, second, second_whole = (counts @ rows[:, measured].T).T
         with np.errstate(divide="ignore", invalid="ignore"):
             share, by_chance = (np.where(whole > 0, x / whole, np.nan) for x in (part, chance))
-            again = np.where(again_whole > 0, again / again_whole, np.nan)
+            second = np.where(second_whole > 0, second / second_whole, np.nan)
         if np.isnan(share[0]):
             note = "there is no strength" if moving else "no sample moves under both networks"
         note_of_second = note if second_runs else ONE_RUN
         return cls(
             **vars(Estimate.of_resamples(share, note)),
             chance=Estimate.of_resamples(by_chance, note),
-            second_run=Estimate.of_resamples(again, note_of_second),
+            second_run=Estimate.of_resamples(second, note_of_second),
             over_chance=Difference.of_resamples(share - by_chance, note),
-            under_second_run=Difference.of_resamples(again - share, note_of_second),
+            under_second_run=Difference.of_resamples(second - share, note_of_second),
         )
 
     @property
@@ -326,9 +326,9 @@ class Learned:
 
     def mean_ratio(self) -> Share:
         """Mean over samples of each sample's ratio; samples that preserve nothing are left out."""
-        some = self.preserved.sum(-1) > 0
-        whole = self.preserved[some].sum(-1)
-        return self._of_sums([(x[some].sum(-1) / whole).numpy() for x in self._parts])
+        measured = self.preserved.sum(-1) > 0
+        whole = self.preserved[measured].sum(-1)
+        return self._of_sums([(x[measured].sum(-1) / whole).numpy() for x in self._parts])
 
     def by_order(self) -> "pd.DataFrame":
         """Ratio within each order: order, value, low, high, chance, second_run, verdict."""
@@ -465,7 +465,7 @@ def hard_to_learn(
         )
         for part in ("preserved", "new")
     }  # fmt: skip
-    excess = {part: again - scratch for part, (scratch, again, _) in curves.items()}
+    excess = {part: second - scratch for part, (scratch, second, _) in curves.items()}
     of = Difference.of_resamples
     parts = {
         part: LearnedPart(

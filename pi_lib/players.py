@@ -174,14 +174,14 @@ class PatchPlayers:
         baselines, others = self._baselines(inputs), by_sample(self.others, len(inputs))
         placements = []
         rows = zip(inputs, baselines, sample_ids(inputs, ids), others, strict=True)
-        for image, baseline, sample, beside in rows:
+        for image, baseline, sample, image_others in rows:
             chosen = [self.eligible[k] for k in draw(len(self.eligible), self.n, self.seed, sample)]
             player_of = torch.full((self.grid**2,), self.n + (self.background == "mask"))
             for player, (row, column) in enumerate(chosen):
                 player_of[row * self.grid + column] = player
             names = [f"r{row}c{column}" for row, column in chosen]
             owner = player_of[patch][None, None]
-            placements.append(Placement(image[None], owner, baseline[None], names, beside))
+            placements.append(Placement(image[None], owner, baseline[None], names, image_others))
         return placements
 
     def _baselines(self, inputs: Tensor) -> Tensor:
@@ -291,16 +291,16 @@ class LabelMapPlayers:
         """
         masks = torch.as_tensor(masks).bool()
         per_sample, owners = options.get("per_sample"), []
-        for each in masks if per_sample else masks[None]:
-            if (overlap := each.sum(0) > 1).any():
+        for sample in masks if per_sample else masks[None]:
+            if (overlap := sample.sum(0) > 1).any():
                 where = tuple(torch.nonzero(overlap)[0].tolist())
-                both = torch.nonzero(each[(slice(None), *where)])[:, 0].tolist()
+                both = torch.nonzero(sample[(slice(None), *where)])[:, 0].tolist()
                 raise ValueError(
                     f"players {both} overlap at element {where}; an element has one owner"
                 )
-            if empty := torch.nonzero(~each.flatten(1).any(1))[:, 0].tolist():
+            if empty := torch.nonzero(~sample.flatten(1).any(1))[:, 0].tolist():
                 raise ValueError(f"players {empty} own no element")
-            owners.append(torch.where(each.any(0), each.int().argmax(0), -1))
+            owners.append(torch.where(sample.any(0), sample.int().argmax(0), -1))
         return cls(torch.stack(owners) if per_sample else owners[0], baseline, **options)
 
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
@@ -315,19 +315,19 @@ class LabelMapPlayers:
         shape = tuple(self.owner.shape[1:] if self.per_sample else self.owner.shape)
         if not isinstance(inputs, Tensor) or inputs.ndim < 1 + len(shape):
             raise ValueError(f"expected inputs (B, {shape}); got {describe(inputs)}")
-        each = self.owner.ndim > 1 and len(self.owner) == len(inputs)  # as many maps as samples
-        if self.per_sample and not each:
+        as_many = self.owner.ndim > 1 and len(self.owner) == len(inputs)  # maps as samples
+        if self.per_sample and not as_many:
             raise ValueError(
                 f"{len(self.owner)} label maps for {len(inputs)} samples; place them together"
             )
         if not _lies_on(shape, inputs):
-            as_maps = each and _lies_on(tuple(self.owner.shape[1:]), inputs)
+            as_maps = as_many and _lies_on(tuple(self.owner.shape[1:]), inputs)
             hint = ". For one map per sample pass per_sample=True" if as_maps else ""
             raise ValueError(
                 f"the label map of shape {shape} does not lie on inputs of shape "
                 f"{tuple(inputs.shape[1:])}: players would be outside the input{hint}"
             )
-        if self.per_sample is None and each and _lies_on(shape[1:], inputs) and len(inputs) > 1:
+        if self.per_sample is None and as_many and _lies_on(shape[1:], inputs) and len(inputs) > 1:
             raise ValueError(
                 f"labels of shape {shape} on inputs of shape {tuple(inputs.shape)} could be one "
                 f"map for all, or {len(inputs)} maps, one per sample: pass per_sample=False or True"
@@ -337,8 +337,8 @@ class LabelMapPlayers:
         baseline = self.baseline.to(inputs.dtype)
         others = by_sample(self.others, len(inputs))
         return [
-            Placement(x[None], labels[axes], baseline, list(self.names), beside)
-            for x, labels, beside in zip(inputs, maps, others, strict=True)
+            Placement(x[None], labels[axes], baseline, list(self.names), sample_others)
+            for x, labels, sample_others in zip(inputs, maps, others, strict=True)
         ]
 
 

@@ -457,10 +457,10 @@ def inner_products(
     products = terms.new_zeros(len(terms), n + 1, terms.shape[1], terms.shape[1])
     sizes = order(n).to(terms.device)
     for m in range(1, n + 1):
-        some = terms[..., sizes == m]
+        of_order = terms[..., sizes == m]
         if centred:
-            some = some - some.mean(-1, keepdim=True)
-        products[:, m] = some @ some.transpose(-1, -2)
+            of_order = of_order - of_order.mean(-1, keepdim=True)
+        products[:, m] = of_order @ of_order.transpose(-1, -2)
     return products.cpu().numpy()
 
 
@@ -692,8 +692,8 @@ def _directness(
             "one run: its noise cannot be told from detours; give replicates of its checkpoints"
         )
     check_comparable(*(run for checkpoints in runs for run in checkpoints))
-    values = torch.stack([torch.stack([run.v.double() for run in way]) for way in runs])
-    values = values / torch.tensor([way[-1].scale for way in runs])[:, None, None, None].to(values)
+    values = torch.stack([torch.stack([x.v.double() for x in run]) for run in runs])
+    values = values / torch.tensor([run[-1].scale for run in runs])[:, None, None, None].to(values)
     # (runs, T, B, values): from each checkpoint to the next, then from the first to the last
     legs = torch.cat([values.diff(dim=1), values[:, -1:] - values[:, :1]], 1)
     inner = arms.products(orders, v=legs.flatten(0, 1))
