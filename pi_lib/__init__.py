@@ -15,8 +15,8 @@ and one callback for a run that goes on::
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `and_or`, `players` (with `words`), `values`, `engine` (with
 `sharing`), `interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`,
-`training` (with `objectives`) and `tracker`. `pi_lib.study` runs the method many times on real
-data, `pi_lib.book` shows the results.
+`training` (with `objectives`), `tracker`, and `transfer`, which is all of it in one call.
+`pi_lib.study` runs the method many times on real data, `pi_lib.book` shows the results.
 """
 
 import sys
@@ -52,6 +52,7 @@ from pi_lib.reliability import (
 )
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Run, finetune, pretrain, train_from_scratch
+from pi_lib.transfer import TransferStudy, transfer_study
 from pi_lib.transforms import (
     and_inverse,
     and_transform,
@@ -79,6 +80,7 @@ __all__ = [
     "Run",
     "Share",
     "Trajectory",
+    "TransferStudy",
     "WordPlayers",
     "and_inverse",
     "and_or_split",
@@ -107,6 +109,7 @@ __all__ = [
     "similarity",
     "train_from_scratch",
     "trajectory",
+    "transfer_study",
     "walsh_inverse",
     "walsh_transform",
     "yardstick",

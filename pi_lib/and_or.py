@@ -15,6 +15,9 @@ what any split could reach. Nothing of size ``2**n x 2**n`` is ever formed: see 
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -187,15 +190,16 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
     allowed = torch.zeros_like(w[..., -1]) if box is None else box
     todo = torch.nonzero((w.abs().amax(-1) > allowed).any(-1))[:, 0]
     chunk = max(1, CHUNK.get(v.device.type, CHUNK["cuda"]) // (models * size))
-    for part in todo.split(chunk) if len(todo) else ():
-        unit = scale[part, None, None]
-        i_and[part], i_or[part], numbers[:, part] = _solve(
-            w[part] / unit, None if box is None else box[part] / unit[..., 0], alpha, tol,
-            max_iterations,
-        )  # fmt: skip
-        i_and[part] *= unit
-        i_or[part] *= unit
-        numbers[0, part] *= scale[part]
+    with _threads_that_pay(models * size):
+        for part in todo.split(chunk) if len(todo) else ():
+            unit = scale[part, None, None]
+            i_and[part], i_or[part], numbers[:, part] = _solve(
+                w[part] / unit, None if box is None else box[part] / unit[..., 0], alpha, tol,
+                max_iterations,
+            )  # fmt: skip
+            i_and[part] *= unit
+            i_or[part] *= unit
+            numbers[0, part] *= scale[part]
 
     bound, iterations = numbers
     strength = torch.stack([i_and, i_or]).abs()
@@ -217,124 +221,210 @@ def _split(v: Tensor, alpha: float, noise: float, tol: float, max_iterations: in
     return AndOrSplit(i_and, i_or, *(x.reshape(lead) for x in numbers))
 
 
+@contextmanager
+def _threads_that_pay(values: int) -> Iterator[None]:
+    """One thread where a game of so many `values` fits the cache; the caller's number afterwards.
+
+    The matrices are then so small that a second thread mostly waits for the first.
+    """
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if values <= CHUNK["cpu"] else threads)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _solve(
     w: Tensor, box: Tensor | None, alpha: float, tol: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """AND, OR and (bound, iterations) of games `w` (games, models, 2**n), unit scale.
-
-    The unknowns a and b and, with noise, the deviation e (``Z a + O b + e = w``) are rows of one
-    tensor `x`. Proximal steps of the penalty and of the constraint alternate, in a metric that
-    each game adapts when it restarts: `step` for a and b, ``step * ratio`` for e.
-    """
-    games, models, size = w.shape
-    con = _Constraint.of(size.bit_length() - 1, w.device)
-    ab = 2 * con.high  # rows of a and b; those of e follow
-    i_and, i_or, numbers = torch.zeros_like(w), torch.zeros_like(w), w.new_zeros(2, games)
-    w = con.fold(w)
-    box = w.new_zeros(0, con.low) if box is None else box.reshape(-1, 1).repeat(1, con.low)
-    noisy = len(box) > 0
-
-    alive = torch.arange(games, device=w.device)
-    bound = w.new_zeros(games)
-    step = w.new_full((games,), 0.01)
-    ratio = w.new_full((games,), 10.0 if noisy else 0.0)
-    x = w.new_zeros(ab + noisy * con.high, *w.shape[1:])
-    anchor, age = x.clone(), w.new_zeros(games)
-    first = previous = w.new_full((games,), torch.inf)
-
-    def wide(per_game: Tensor) -> Tensor:  # shaped to multiply rows
-        return per_game.repeat_interleave(models)[:, None]
-
-    def total(rows: Tensor) -> Tensor:  # per game
-        return rows.sum((0, 2)).reshape(-1, models).sum(1)
-
-    def reflect(x: Tensor) -> Tensor:  # 2 prox(x) - x, of the penalty on a, b and the box on e
-        q = torch.empty_like(x)
-        dual = _dual_part(x[:ab], wide(step).repeat(1, con.low), models, alpha)
-        torch.sub(x[:ab], dual, alpha=2, out=q[:ab])
-        if noisy:
-            torch.clamp(x[ab:], -box, box, out=q[ab:])
-            q[ab:].mul_(2).sub_(x[ab:])
-        return q
-
-    def halves(x: Tensor) -> tuple[Tensor, Tensor]:  # x = z + metric * y, z the sparse point
-        z = (x + reflect(x)) / 2
-        y = (x - z) / wide(step)
-        y[ab:] /= wide(ratio)
-        return z, y
-
+    """AND, OR and (bound, iterations) of games `w` (games, models, 2**n), unit scale."""
+    i_and, i_or = torch.zeros_like(w), torch.zeros_like(w)
+    numbers = w.new_zeros(2, len(w))
+    solver = _Solver.start(w, box, alpha)
     for iteration in range(1, max_iterations + 1):
-        q, back = reflect(x), torch.empty_like(x)
-        missing = con.values(q[:ab]).sub_(w)
-        dual = con.solve(
-            missing.add_(q[ab:]) if noisy else missing, ratio.repeat_interleave(models)
-        )
-        con.transpose(dual, out=back[:ab])
-        if noisy:
-            torch.mul(dual, wide(ratio), out=back[ab:])
-        age += 1
         check = iteration % CHECK_EVERY == 0 or iteration == max_iterations
-        if check:
-            projected = q - back
-            left = (projected - (q + x).div_(2)).square_()  # from the sparse point, squared
-            left = total(left[:ab]) + (total(left[ab:]) / ratio if noisy else 0)
-        torch.lerp(anchor, q.sub_(back, alpha=2), wide(age / (age + 1)), out=x)
+        solver.step(check)
         if not check:
             continue
-
-        # Certificate. From below: the dual point, shrunk until it is feasible. From above: the
-        # projected point, where it leaves the box brought back by changing a and b.
-        reach = -total(dual * w) - (total(dual.abs() * box) if noisy else 0)
-        bound = torch.maximum(
-            bound, reach / torch.maximum(_dual_norm(back[:ab], models, alpha), step)
-        )
-        answer = projected[:ab]
-        if noisy:
-            excess = projected[ab:] - projected[ab:].clamp(-box, box)
-            answer = answer + con.transpose(con.solve(excess, w.new_zeros(w.shape[1])))
-        objective = total(_penalty(answer, models, alpha))
-        done = (objective - bound <= tol * objective) | (iteration == max_iterations)
-
-        # Restart where much is gained, or some and no more, or nothing for long; with steps that
-        # match how far the unknowns went to how far their duals went.
-        first = torch.where(age <= CHECK_EVERY, left, first)
-        restart = (left <= 0.04 * first) | (age >= 0.36 * iteration)
-        restart |= (left <= 0.64 * first) & (left > previous)
-        previous = torch.where(restart, torch.inf, left)
-        if restart.any():
-            (z, y), (z0, y0) = halves(x), halves(anchor)
-            dz, dy = (z - z0).square_(), (y - y0).square_()
-            new_step = _nearer(step, total(dz[:ab]) / total(dy[:ab]))
-            new_ratio = ratio
-            if noisy:
-                new_ratio = _nearer(step * ratio, total(dz[ab:]) / total(dy[ab:])) / new_step
-            step = torch.where(restart, new_step, step)
-            ratio = torch.where(restart, new_ratio.clamp(1e-3, 1e4), ratio) if noisy else ratio
-            y *= wide(step)
-            y[ab:] *= wide(ratio)
-            x = torch.where(wide(restart), z + y, x)
-            anchor = torch.where(wide(restart), x, anchor)
-            age = torch.where(restart, 0.0, age)
-
+        done = solver.certify(tol) | (iteration == max_iterations)
+        solver.restart(iteration)
         if done.any():
-            a, b = con.unfold(answer[: con.high], models), con.unfold(answer[con.high :], models)
-            i_and[alive[done]], i_or[alive[done]] = a[done], b[done]
-            count = torch.full_like(bound, iteration)
-            numbers[:, alive[done]] = torch.stack([bound, count])[:, done]
-            rest = torch.nonzero(~done)[:, 0]
-            if not len(rest):
+            games = solver.games[done]
+            i_and[games], i_or[games] = (x[done] for x in solver.interactions())
+            numbers[0, games], numbers[1, games] = solver.bound[done], iteration
+            if done.all():
                 break
-            alive, bound, step, ratio, age, first, previous = (
-                t[rest] for t in (alive, bound, step, ratio, age, first, previous)
-            )
-            rows = (rest[:, None] * models + torch.arange(models, device=w.device)).flatten()
-            x, anchor, w = (t[:, rows] for t in (x, anchor, w))
-            box = box[rows] if noisy else box
+            solver.drop(done)
 
-    alone = order(con.n).to(w.device) == 1
+    alone = order(w.shape[-1].bit_length() - 1).to(w.device) == 1
     i_and[..., alone] += i_or[..., alone]
     i_or[..., alone] = 0
     return i_and, i_or, numbers
+
+
+@dataclass
+class _Solver:
+    """The iteration's state, for the games that are not done.
+
+    The unknowns a and b and, with noise, the deviation e (``Z a + O b + e = w``) are rows of one
+    tensor `x`. Proximal steps of the penalty and of the constraint alternate, in a metric that
+    each game adapts when it restarts: `length` for a and b, ``length * ratio`` for e.
+    """
+
+    con: "_Constraint"
+    models: int
+    alpha: float
+    w: Tensor  # (rows, games * models, columns), as x and anchor
+    box: Tensor | None  # (games * models, columns)
+    x: Tensor
+    anchor: Tensor
+    # One number per game: its place in the batch, the best lower bound, lengths of steps, steps
+    # since the restart, distance from the constraint at the first and the latest check since.
+    games: Tensor
+    bound: Tensor
+    length: Tensor
+    ratio: Tensor
+    age: Tensor
+    first: Tensor
+    latest: Tensor
+
+    @classmethod
+    def start(cls, w: Tensor, box: Tensor | None, alpha: float) -> "_Solver":
+        count, models, size = w.shape
+        con = _Constraint.of(size.bit_length() - 1, w.device)
+        if box is not None:
+            box = box.reshape(-1, 1).repeat(1, con.low)
+        x = w.new_zeros((2 if box is None else 3) * con.high, count * models, con.low)
+        never = w.new_full((count,), torch.inf)
+        solver = cls(
+            con, models, alpha, con.fold(w), box, x, x.clone(),
+            games=torch.arange(count, device=w.device), bound=w.new_zeros(count),
+            length=w.new_full((count,), 0.01),
+            ratio=w.new_full((count,), 0.0 if box is None else 10.0),
+            age=w.new_zeros(count), first=never, latest=never,
+        )  # fmt: skip
+        solver._prepare()
+        return solver
+
+    def _prepare(self) -> None:
+        """What depends on how many games there are; `q` and `back` are overwritten at each step.
+
+        Fresh memory of their size would be cleared by the system at each step.
+        """
+        self.inverse = _Inverse(self.con, self._each(self.ratio))
+        self.q, self.back = torch.empty_like(self.x), torch.empty_like(self.x)
+
+    def step(self, check: bool) -> None:
+        """One iteration; before a `check`, also how far the sparse point is from the constraint."""
+        ab, e = self._parts
+        q, back = self._reflect(self.x, self.q), self.back
+        missing = self.con.values(q[ab]).sub_(self.w)
+        dual = self.inverse(missing if self.box is None else missing.add_(q[e]))
+        self.con.transpose(dual, out=back[ab])
+        if self.box is not None:
+            torch.mul(dual, self._wide(self.ratio), out=back[e])
+        if check:
+            self.dual, self.image, self.projected = dual, back[ab], q - back
+            squared = (self.projected - (q + self.x).div_(2)).square_()
+            self.distance = self._total(squared[ab])
+            if self.box is not None:
+                self.distance += self._total(squared[e]) / self.ratio
+        self.age += 1
+        share = self._wide(self.age / (self.age + 1))
+        torch.lerp(self.anchor, q.sub_(back, alpha=2), share, out=self.x)
+
+    def certify(self, tol: float) -> Tensor:
+        """Which games are within `tol`.
+
+        From below: the dual point, shrunk until it is feasible. From above: the projected point,
+        where it leaves the box brought back by changing a and b.
+        """
+        (ab, e), total = self._parts, self._total
+        value = -total(self.dual * self.w)
+        self.answer = self.projected[ab]
+        if self.box is not None:
+            value -= total(self.dual.abs() * self.box)
+            excess = self.projected[e] - self.projected[e].clamp(-self.box, self.box)
+            exact = self.inverse.at(torch.zeros_like(self._each(self.ratio)))
+            self.answer = self.answer + self.con.transpose(exact(excess))
+        norm = _dual_norm(self.image, self.models, self.alpha)
+        self.bound = torch.maximum(self.bound, value / torch.maximum(norm, self.length))
+        objective = total(_penalty(self.answer, self.models, self.alpha))
+        return objective - self.bound <= tol * objective
+
+    def restart(self, iteration: int) -> None:
+        """Restart where much is gained, or some and no more, or nothing for long.
+
+        New lengths match how far the unknowns went to how far their duals went.
+        """
+        distance, total = self.distance, self._total
+        self.first = torch.where(self.age <= CHECK_EVERY, distance, self.first)
+        now = (distance <= 0.04 * self.first) | (self.age >= 0.36 * iteration)
+        now |= (distance <= 0.64 * self.first) & (distance > self.latest)
+        self.latest = torch.where(now, torch.inf, distance)
+        if not now.any():
+            return
+        (ab, e), (z, y), (z0, y0) = self._parts, self._halves(self.x), self._halves(self.anchor)
+        dz, dy = (z - z0).square_(), (y - y0).square_()
+        length, ratio = _nearer(self.length, total(dz[ab]) / total(dy[ab])), self.ratio
+        if self.box is not None:
+            deviation = _nearer(self.length * ratio, total(dz[e]) / total(dy[e]))
+            self.ratio = torch.where(now, (deviation / length).clamp(1e-3, 1e4), ratio)
+            self.inverse = self.inverse.at(self._each(self.ratio))
+        self.length = torch.where(now, length, self.length)
+        y *= self._wide(self.length)
+        y[e] *= self._wide(self.ratio)
+        self.x = torch.where(self._wide(now), z + y, self.x)
+        self.anchor = torch.where(self._wide(now), self.x, self.anchor)
+        self.age = torch.where(now, 0.0, self.age)
+
+    def interactions(self) -> tuple[Tensor, ...]:
+        """AND and OR of the last certified answer, (games, models, 2**n)."""
+        return tuple(self.con.unfold(half, self.models) for half in self.answer.chunk(2))
+
+    def drop(self, done: Tensor) -> None:
+        """Go on without the games that are `done`."""
+        for name in ("games", "bound", "length", "ratio", "age", "first", "latest"):
+            setattr(self, name, getattr(self, name)[~done])
+        rows = torch.nonzero(self._each(~done))[:, 0]
+        self.x, self.anchor, self.w = self.x[:, rows], self.anchor[:, rows], self.w[:, rows]
+        self.box = None if self.box is None else self.box[rows]
+        self._prepare()
+
+    @property
+    def _parts(self) -> tuple[slice, slice]:
+        """Where a and b, and where e, lie in the rows of `x`."""
+        return slice(0, 2 * self.con.high), slice(2 * self.con.high, None)
+
+    def _each(self, per_game: Tensor) -> Tensor:
+        return per_game.repeat_interleave(self.models)
+
+    def _wide(self, per_game: Tensor) -> Tensor:
+        """Shaped to multiply rows."""
+        return self._each(per_game)[:, None]
+
+    def _total(self, rows: Tensor) -> Tensor:
+        """Sum per game."""
+        return rows.sum((0, 2)).reshape(-1, self.models).sum(1)
+
+    def _reflect(self, x: Tensor, q: Tensor) -> Tensor:
+        """``2 prox(x) - x`` into `q`, of the penalty on a and b and of the box on e."""
+        ab, e = self._parts
+        length = self._wide(self.length).repeat(1, self.con.low)
+        dual = _dual_part(x[ab], length, self.models, self.alpha, out=q[ab])
+        torch.sub(x[ab], dual, alpha=2, out=q[ab])
+        if self.box is not None:
+            torch.clamp(x[e], -self.box, self.box, out=q[e])
+            q[e].mul_(2).sub_(x[e])
+        return q
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x = z + metric * y``, z the sparse point."""
+        z = (x + self._reflect(x, torch.empty_like(x))) / 2
+        y = (x - z) / self._wide(self.length)
+        y[self._parts[1]] /= self._wide(self.ratio)
+        return z, y
 
 
 def _nearer(step: Tensor, squared: Tensor) -> Tensor:
@@ -364,17 +454,17 @@ def _dual_norm(rows: Tensor, models: int, alpha: float) -> Tensor:
     return (largest / (1 + alpha * torch.arange(1, models + 1).to(largest))).amax(1)
 
 
-def _dual_part(rows: Tensor, step: Tensor, models: int, alpha: float) -> Tensor:
+def _dual_part(rows: Tensor, step: Tensor, models: int, alpha: float, out: Tensor) -> Tensor:
     """``x - prox(x)``: projection on `step` times the dual ball of the penalty."""
     if models == 1:
-        return rows.clamp(-(1 + alpha) * step, (1 + alpha) * step)
+        return torch.clamp(rows, -(1 + alpha) * step, (1 + alpha) * step, out=out)
     each = rows.clamp(-alpha * step, alpha * step)  # the models' own part, then the shared one:
     size = _by_model((rows - each).abs(), models)  # a projection on the l1 ball over models
     step = _by_model(step[None], models)[:, :, :1]
     largest = size.sort(dim=2, descending=True).values.cumsum(2) - step
     level = (largest / torch.arange(1, models + 1).to(size)[:, None]).amax(2, keepdim=True)
     shared = (size - level.clamp_(min=0)).clamp_(min=0).flatten(1, 2)
-    return each + torch.copysign(shared, rows)
+    return torch.add(each, torch.copysign(shared, rows), out=out)
 
 
 class _Constraint:
@@ -425,13 +515,13 @@ class _Constraint:
         torch.mm(a.reshape(-1, self.low), self.z_low.T, out=half[: self.high].view(-1, self.low))
         torch.mm(b.reshape(-1, self.low), self.apart_low, out=half[self.high :].view(-1, self.low))
         b[0, :, 0] = 0
-        return self._rows(self.left, half)
+        return self.rows(self.left, half)
 
     def transpose(self, dual: Tensor, out: Tensor | None = None) -> Tensor:
         """``(Z' l, O' l)``, 0 at the empty coalition; `dual` is set to 0 there."""
         dual[0, :, 0] = 0
         dual[0, :, 0] = -dual.sum((0, 2))
-        half = self._rows(self.left_t, dual)
+        half = self.rows(self.left_t, dual)
         dual[0, :, 0] = 0
         out = torch.empty_like(half) if out is None else out
         torch.mm(half[: self.high].view(-1, self.low), self.z_low,
@@ -441,23 +531,7 @@ class _Constraint:
         out[0, :, 0] = out[self.high, :, 0] = 0
         return out
 
-    def solve(self, values: Tensor, ratio: Tensor) -> Tensor:
-        """``(Z Z' + O O' + ratio I)**-1 values`` with one `ratio` per game."""
-        t = self._rows(self.basis_high.T, values).view(-1, self.low) @ self.basis_low
-        t = t.view(values.shape)
-        ratio = ratio[:, None]
-        for rows, columns, vectors, eigenvalues in self.blocks:
-            part = t[rows, :, columns].unflatten(2, (eigenvalues.shape[1], -1))
-            part = part.unflatten(0, (eigenvalues.shape[0], -1))  # spin, copy, game, spin, copy
-            spread = part.permute(0, 3, 1, 2, 4)
-            inner = vectors.T @ spread.reshape(len(vectors), -1)
-            inner = inner.view(spread.shape)
-            inner /= eigenvalues[:, :, None, None, None] + ratio
-            part.copy_((vectors @ inner.view(len(vectors), -1)).view(spread.shape)
-                       .permute(0, 2, 3, 1, 4))  # fmt: skip
-        return self._rows(self.basis_high, (t.view(-1, self.low) @ self.basis_low.T).view(t.shape))
-
-    def _rows(self, matrix: Tensor, rows: Tensor) -> Tensor:
+    def rows(self, matrix: Tensor, rows: Tensor) -> Tensor:
         return (matrix @ rows.view(len(rows), -1)).view(-1, *rows.shape[1:])
 
     def _block(self, high: tuple[slice, int], low: tuple[slice, int]):
@@ -471,6 +545,61 @@ class _Constraint:
         block = torch.einsum("rgc,rhc->gh", vectors, image) + torch.outer(empty, empty)
         eigenvalues, eigenvectors = torch.linalg.eigh((block + block.T) / 2)
         return rows, columns, eigenvectors, eigenvalues.view(spins, spins_low)
+
+
+class _Inverse:
+    """``(Z Z' + O O' + ratio I)**-1`` with one `ratio` per game, for the map `con`.
+
+    The blocks of all kinds lie one after the other in one flat tensor, so that a few large
+    operations serve all of them: small ones cost more than their arithmetic.
+    """
+
+    def __init__(self, con: _Constraint, ratio: Tensor):
+        self.con = con
+        where = torch.arange(con.high * len(ratio) * con.low, device=ratio.device)
+        where = where.view(con.high, -1, con.low)
+        places = [self._spread(where[rows, :, columns], eigenvalues.shape)
+                  for rows, columns, _, eigenvalues in con.blocks]  # fmt: skip
+        self.shapes = [place.shape for place in places]
+        self.sizes = [place.numel() for place in places]
+        self.order = torch.cat([place.flatten() for place in places])
+        self.order_back = torch.empty_like(self.order)
+        self.order_back[self.order] = where.flatten()
+        self.vectors = [vectors for _, _, vectors, _ in con.blocks]
+        self.divisor = self._divisor(ratio)
+
+    def at(self, ratio: Tensor) -> "_Inverse":
+        """The same at another `ratio`."""
+        other = copy(self)
+        other.divisor = self._divisor(ratio)
+        return other
+
+    def __call__(self, values: Tensor) -> Tensor:
+        con = self.con
+        t = con.rows(con.basis_high.T, values).view(-1, con.low) @ con.basis_low
+        t = self._blockwise([v.T for v in self.vectors], t.flatten().index_select(0, self.order))
+        t = self._blockwise(self.vectors, t.div_(self.divisor))
+        t = t.index_select(0, self.order_back).view(-1, con.low) @ con.basis_low.T
+        return con.rows(con.basis_high, t.view(values.shape))
+
+    def _blockwise(self, matrices: list[Tensor], flat: Tensor) -> Tensor:
+        out = torch.empty_like(flat)
+        parts = zip(matrices, flat.split(self.sizes), out.split(self.sizes), strict=True)
+        for matrix, part, target in parts:
+            torch.mm(matrix, part.view(len(matrix), -1), out=target.view(len(matrix), -1))
+        return out
+
+    def _divisor(self, ratio: Tensor) -> Tensor:
+        return torch.cat([
+            (eigenvalues[:, :, None, None, None] + ratio[:, None]).expand(shape).flatten()
+            for (_, _, _, eigenvalues), shape in zip(self.con.blocks, self.shapes, strict=True)
+        ])  # fmt: skip
+
+    @staticmethod
+    def _spread(part: Tensor, spins: tuple[int, int]) -> Tensor:
+        """(spin and copy, game, spin and copy) to (spin, spin, copy, game, copy)."""
+        part = part.unflatten(2, (spins[1], -1)).unflatten(0, (spins[0], -1))
+        return part.permute(0, 3, 1, 2, 4)
 
 
 def _power(matrix: Tensor, n: int, device: torch.device) -> Tensor:

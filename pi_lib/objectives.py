@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pi_lib.outputs import model_output
 from pi_lib.values import box_log_odds, log_odds, region_log_odds
 
 STRIDE = 4  # pixels from one position of a feature map to the next: ResNet-20's
@@ -138,17 +139,30 @@ def _positions(outputs: Tensor) -> Tensor:
     return torch.cartesian_prod(side, side).flip(-1).to(outputs)
 
 
-def supervised(model: nn.Module, x: Tensor, labels: Tensor, **others) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the labels.
+def supervised(
+    model: nn.Module, x: Tensor, labels: Tensor, *, output=None, **others
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the labels: mean over the batch, and the logits ``(B, C)``.
+
+    Parameters
+    ----------
+    model : callable
+        From `x` and `others` to logits, or to what `pi_lib.outputs.model_output` takes them from.
+    x : Tensor (B, ...)
+        Inputs, or token ids.
+    labels : (B,) int64
+    output : str, int or callable, optional
+        Which part of what the model returns are the logits; see `pi_lib.outputs.model_output`.
+    **others
+        Further inputs of the model, as the attention mask.
 
     Examples
     --------
-    >>> loss, logits = supervised(lambda x: x, torch.zeros(1, 2), torch.tensor([0]))
+    >>> loss, logits = supervised(lambda x: {"logits": x}, torch.zeros(1, 2), torch.tensor([0]))
     >>> round(loss.item(), 3)
     0.693
     """
-    logits = model(x, **others)
-    logits = getattr(logits, "logits", logits)
+    logits = model_output(model(x, **others), output)
     return F.cross_entropy(logits, labels), logits
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pi_lib.engine import choose_device
 from pi_lib.objectives import MapHead, classified
+from pi_lib.outputs import model_output
 from pi_lib.progress import track
 from pi_lib.seeds import seed_of
 from pi_lib.training import Batches, Run, Split, fit
@@ -31,6 +32,7 @@ def linear_probe(
     test: Split,
     *,
     features: str | Callable[..., Tensor] | None = None,
+    output: str | int | Callable | None = None,
     n_classes: int | None = None,
     validation: Split | None = None,
     batch_size: int = 128,
@@ -61,6 +63,9 @@ def linear_probe(
         averaged over its positions, a sequence ``(B, L, D)`` over its tokens (of the
         `attention_mask`, where there is one). Default: the model's method `features` and its linear
         `head`, as of `pi_lib.study.backbones.Classifier`, which together must be the model.
+    output : str, int or callable, optional
+        Which part of that module's output they are, where it has several: as
+        `pi_lib.outputs.model_output` takes it; default `last_hidden_state`, if there is one.
     n_classes : int, optional
         Outputs of the head; default those of the model's own `head`, or with `features` the highest
         label plus 1.
@@ -103,7 +108,7 @@ def linear_probe(
     if not len(train) or not len(test):
         raise ValueError(f"nothing to probe: {len(train)} training and {len(test)} test samples")
     device = choose_device(device)
-    probe = _probe(model, features).to(device).eval()
+    probe = _probe(model, features, output).to(device).eval()
     own = features is None
     if options and not isinstance(probe.head, MapHead):
         raise TypeError(
@@ -140,6 +145,8 @@ class Probe(nn.Module):
         As of `linear_probe`.
     head : Module
         From feature vectors ``(B, D)`` to logits ``(B, C)``.
+    output : str, int or callable, optional
+        As of `linear_probe`.
 
     Examples
     --------
@@ -148,7 +155,13 @@ class Probe(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(self, model: nn.Module, features: str | Callable[..., Tensor], head: nn.Module):
+    def __init__(
+        self,
+        model: nn.Module,
+        features: str | Callable[..., Tensor],
+        head: nn.Module,
+        output: str | int | Callable | None = None,
+    ):
         super().__init__()
         if not callable(features) and features not in dict(model.named_modules()):
             names = [name for name, _ in model.named_children()]
@@ -156,7 +169,7 @@ class Probe(nn.Module):
                 f"features={features!r} names no module of {type(model).__name__}; it has "
                 f"{', '.join(names) or 'none'}, and what is within them (model.named_modules())"
             )
-        self.model, self.where, self.head = model, features, head
+        self.model, self.where, self.head, self.output = model, features, head, output
 
     def features(self, x: Tensor, **others) -> Tensor:
         """Feature vectors ``(B, D)`` of a batch."""
@@ -172,7 +185,7 @@ class Probe(nn.Module):
                 handle.remove()
             if len(outputs) != 1:
                 raise ValueError(f"module {name!r} is called {len(outputs)} times in a pass; once")
-            output = _vectors(outputs[0], others.get("attention_mask"))
+            output = _vectors(outputs[0], self.output, others.get("attention_mask"))
         if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"{name} gives {shape}; expected feature vectors ({len(x)}, D)")
@@ -397,11 +410,13 @@ def _run(probe: nn.Module, cached: list[Split | None], chosen: dict, start: floa
     )
 
 
-def _probe(model: nn.Module, features: str | Callable | None) -> nn.Module:
+def _probe(model: nn.Module, features: str | Callable | None, output) -> nn.Module:
     """A copy of the model, with methods `features` and a `head`."""
     copied = copy.deepcopy(model)
     if features is not None:
-        return Probe(copied, features, nn.Identity())
+        return Probe(copied, features, nn.Identity(), output)
+    if output is not None:
+        raise ValueError(f"output={output!r} is of the module that features= names; name it")
     own = getattr(model, "features", None)
     if (
         not callable(own)
@@ -437,21 +452,21 @@ def _features(
     return replace(split, inputs=torch.cat(parts))
 
 
-def _vectors(output, mask: Tensor | None) -> Tensor:
+def _vectors(output, pick: str | int | Callable | None, mask: Tensor | None) -> Tensor:
     """A module's output as feature vectors: maps averaged over positions, sequences over tokens."""
-    output = getattr(output, "last_hidden_state", output)
-    if isinstance(output, tuple | list):
-        output = output[0]
+    if pick is None and hasattr(output, "last_hidden_state"):
+        pick = "last_hidden_state"
+    output = model_output(output, pick)
     if isinstance(output, Tensor) and output.ndim == 4:
         return output.mean((-2, -1))
-    if isinstance(output, Tensor) and output.ndim == 3:
-        if mask is None:
-            return output.mean(1)
-        if mask.shape != output.shape[:2]:
-            raise ValueError(
-                f"a sequence {tuple(output.shape)} under an attention mask {tuple(mask.shape)}: "
-                "give features= as a function"
-            )
-        real = mask[..., None].to(output.dtype)
-        return (output * real).sum(1) / real.sum(1).clamp(min=1)
-    return output
+    if not isinstance(output, Tensor) or output.ndim != 3:
+        return output
+    if mask is None:
+        return output.mean(1)
+    if mask.shape != output.shape[:2]:
+        raise ValueError(
+            f"a sequence {tuple(output.shape)} under an attention mask {tuple(mask.shape)}: give "
+            "features= as a function"
+        )
+    real = mask[..., None].to(output.dtype)
+    return (output * real).sum(1) / real.sum(1).clamp(min=1)

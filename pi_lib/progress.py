@@ -11,6 +11,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from tqdm.std import tqdm  # not tqdm.auto: a widget would leave its state in the executed page
@@ -18,6 +20,8 @@ from tqdm.std import tqdm  # not tqdm.auto: a widget would leave its state in th
 Item = TypeVar("Item")
 
 VARIABLE = "PI_LIB_PROGRESS"
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 class _Bar(tqdm):
@@ -52,10 +56,29 @@ def building_book() -> bool:
 
 def wanted(verbose: bool | None = None) -> bool:
     """Whether progress is to be shown: as `verbose` says, else as the module's first lines say."""
+    if _quiet.get():
+        return False
     if verbose is None:
         setting = os.environ.get(VARIABLE, "")
         return setting != "0" if setting else updates(sys.stderr)
     return verbose
+
+
+@contextmanager
+def quiet(on: bool = True) -> Iterator[None]:
+    """Show no progress within the ``with`` block, of whatever is called there.
+
+    Examples
+    --------
+    >>> with quiet():
+    ...     wanted(verbose=True)
+    False
+    """
+    token = _quiet.set(on or _quiet.get())
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 def bar(

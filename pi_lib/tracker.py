@@ -5,14 +5,17 @@ and players, and says what is preserved, discarded and new since the start. The 
 left as it is: with and without the callback, training gives the same bits.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from transformers.trainer_callback import CallbackHandler
 
 from pi_lib import progress
 from pi_lib.engine import MOST_PLAYERS
@@ -20,13 +23,22 @@ from pi_lib.extraction import extract
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import Knowledge, Trajectory, compare, jaccard
 from pi_lib.knowledge import trajectory as knowledge_trajectory
+from pi_lib.reliability import Arms
+from pi_lib.seeds import random_state_restored
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Split, images
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OPTIONS = ("kind", "noise", "tol", "value", "batch_size")  # of `extract`, that a tracker takes
+OPTIONS = (
+    "kind",
+    "noise",
+    "tol",
+    "value",
+    "output",
+    "batch_size",
+)  # of `extract`, that a tracker takes
 
 
 class KnowledgeTracker(TrainerCallback):
@@ -52,13 +64,19 @@ class KnowledgeTracker(TrainerCallback):
         Every so many steps, or at these steps; default at each evaluation.
     target : Interactions, optional
         Of another model, to which the similarity is tracked as well.
+    ends : sequence of Interactions, optional
+        Of the ends of two or more earlier runs of the same kind: the similarity with what they
+        reproducibly know is tracked as well.
     forward : callable, optional
-        ``forward(model, inputs, **others)`` returns logits ``(batch, C)``, or an object with
-        ``.logits``; default ``model(inputs, **others)``. For models that want something else.
+        ``forward(model, inputs, **others)`` returns what the model says; default
+        ``model(inputs, **others)``. For models that want something else. What of it are the logits
+        is as in `pi_lib.extract` (`output`).
     tau : float, default 0.05
         Salience threshold.
+    verbose : bool, optional
+        Whether to say each step's measures; default on a terminal (see `pi_lib.progress`).
     **options
-        `kind`, `noise`, `tol`, `value` and `batch_size` of `pi_lib.extract`.
+        `kind`, `noise`, `tol`, `value`, `output` and `batch_size` of `pi_lib.extract`.
 
     Attributes
     ----------
@@ -72,15 +90,16 @@ class KnowledgeTracker(TrainerCallback):
     Raises
     ------
     ValueError, TypeError
-        At once, if samples, players, steps, `before` or `target` do not fit together; when training
-        begins, if the model cannot be extracted.
+        At once, if samples, players, steps, `before`, `target` or `ends` do not fit together; when
+        training begins, if the model cannot be extracted.
 
     Notes
     -----
     Each extraction adds a line to the trainer's ``state.log_history`` (``knowledge_preserved``,
-    ``knowledge_discarded``, ``knowledge_new``, ``knowledge_jaccard_before``), and says it on the
-    terminal. With ``load_best_model_at_end`` the last step tracked is still that of the training,
-    not the model loaded. Models whose parameters are sharded (FSDP, DeepSpeed ZeRO-3) are refused.
+    ``knowledge_discarded``, ``knowledge_new``, ``knowledge_jaccard_before``), which reaches the
+    `on_log` of all other callbacks (TensorBoard, W&B), and says it on the terminal. With
+    ``load_best_model_at_end`` the last step tracked is still that of the training, not the model
+    loaded. Models whose parameters are sharded (FSDP, DeepSpeed ZeRO-3) are refused.
 
     Examples
     --------
@@ -100,26 +119,33 @@ class KnowledgeTracker(TrainerCallback):
         before: Interactions | None = None,
         steps: int | Sequence[int] | None = None,
         target: Interactions | None = None,
+        ends: Sequence[Interactions] = (),
         forward: Callable | None = None,
         tau: float = 0.05,
+        verbose: bool | None = None,
         **options,
     ):
         if unknown := sorted(set(options) - set(OPTIONS)):
             raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
         self.samples, self.players = _samples(samples), players
         self.steps, self.forward, self.tau = _steps(steps), forward, tau
-        self.options = options
+        self.options, self.verbose = options, verbose
         placements = players.place(self.samples.inputs, self._ids)  # refuses what does not fit
         if players.n > MOST_PLAYERS:
             raise ValueError(f"{players.n} players; enumeration stops at {MOST_PLAYERS}")
-        for name, given in (("before", before), ("target", target)):
-            if given is not None:
-                self._check_given(name, given, [placement.names for placement in placements])
-        self._given, self.target = before, target
+        given = {"before": before, "target": target}
+        given |= {f"ends[{i}]": end for i, end in enumerate(ends)}
+        for name, result in given.items():
+            if result is not None:
+                self._check_given(name, result, [placement.names for placement in placements])
+        self._given, self.target, self.ends = before, target, list(ends)
+        if ends:
+            Arms({"ends": self.ends}, "walsh", several=["ends"])  # refuses what cannot be compared
         self.before = before
         self.interactions: dict[int, Interactions] = {}
         self.failures: dict[int, str] = {}
         self._running, self._end = False, None
+        self._unlogged: list[dict[str, float]] = []
 
     def knowledge(self, step: int) -> Knowledge:
         """What was preserved, discarded and newly learned between `before` and a tracked step."""
@@ -141,7 +167,9 @@ class KnowledgeTracker(TrainerCallback):
         The measures, each with its 95 % interval over samples: ``preserved`` and ``discarded``,
         shares of the strength of `before`; ``new``, share of the strength at that step;
         ``jaccard_before``, similarity to `before`; ``jaccard_target``, to `target` if given;
-        ``jaccard_end``, to the end of the run once it has ended.
+        ``jaccard_end``, to the end of the run once it has ended; ``similarity_ends``, with the
+        reproducible part of `ends` if given, ``C(X_t, X_end) / sqrt(V(X_t) C_XX(end))`` in the
+        Walsh basis over all orders: what `pi_lib.reliability.approach` does for a whole run.
         """
         import pandas as pd
 
@@ -168,6 +196,9 @@ class KnowledgeTracker(TrainerCallback):
         if state.global_step not in self.interactions:
             self._track(state, model)  # an error stops here, before anything was trained
 
+    def on_step_begin(self, args, state, control, **_):
+        self._log(args, state, control)  # what came before every callback had begun
+
     def on_step_end(self, args, state, control, model=None, **_):
         step = state.global_step
         chosen = (
@@ -177,14 +208,17 @@ class KnowledgeTracker(TrainerCallback):
         )
         if chosen or control.should_training_stop:
             self._try(state, model)
+            self._log(args, state, control)
 
     def on_evaluate(self, args, state, control, model=None, **_):
         if self.steps is None:
             self._try(state, model)
+            self._log(args, state, control)
 
     def on_train_end(self, args, state, control, model=None, **_):
         if not args.load_best_model_at_end:  # then `model` is no longer that of the last step
             self._try(state, model)
+            self._log(args, state, control)
         self._running = False
         if state.global_step in self.interactions:
             self._end = state.global_step
@@ -210,6 +244,14 @@ class KnowledgeTracker(TrainerCallback):
                     "with pi_lib.extract on the same samples (and their ids), players and kind"
                 )
 
+    def _log(self, args, state, control) -> None:
+        """Hand what was measured to the `on_log` of all callbacks."""
+        logs, self._unlogged = self._unlogged, []
+        handler = _caller() if logs else None
+        if handler is not None:
+            for row in logs:  # not handler.on_log: it takes back what others asked to be logged
+                handler.call_event("on_log", args, state, control, logs=row)
+
     def _try(self, state, model) -> None:
         """Track a step of a run that must not be lost for it."""
         step = state.global_step
@@ -232,19 +274,18 @@ class KnowledgeTracker(TrainerCallback):
             self.before = found
         self.interactions[step] = found
         measures = self._measures(step)
-        state.log_history.append(
-            {"step": step, "epoch": state.epoch}
-            | {f"knowledge_{name}": e.value for name, e in measures.items()}
-        )
-        if not progress.building_book():
+        row = {f"knowledge_{name}": e.value for name, e in measures.items()}
+        state.log_history.append({"step": step, "epoch": state.epoch} | row)
+        self._unlogged.append(row | {"epoch": state.epoch})
+        if progress.wanted(self.verbose) and not progress.building_book():
             said = ", ".join(f"{name} {e}" for name, e in measures.items())
             progress.show(f"knowledge at step {step}: {said}")
 
     def _extract(self, model: nn.Module) -> Interactions:
         model = _unwrapped(model)
-        forward = self.forward or _forward
+        forward = self.forward or nn.Module.__call__
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        with _undisturbed(model):
+        with _undisturbed(model), progress.quiet(self.verbose is False):
             return extract(
                 lambda inputs, **others: forward(model, inputs, **others),
                 self.samples.inputs,
@@ -261,15 +302,31 @@ class KnowledgeTracker(TrainerCallback):
         kept = knowledge.preserved_share()
         references = {"before": self.before, "target": self.target}
         references["end"] = self.interactions.get(self._end)
-        return {
-            "preserved": kept,
-            "discarded": Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low),
-            "new": knowledge.new_share(),
-        } | {
-            f"jaccard_{name}": bootstrap(jaccard(now, reference, self.tau))
-            for name, reference in references.items()
-            if reference is not None
-        }
+        measures = {"similarity_ends": self._likeness(now)} if self.ends else {}
+        return (
+            measures
+            | {
+                "preserved": kept,
+                "discarded": Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low),
+                "new": knowledge.new_share(),
+            }
+            | {
+                f"jaccard_{name}": bootstrap(jaccard(now, reference, self.tau))
+                for name, reference in references.items()
+                if reference is not None
+            }
+        )
+
+    def _likeness(self, now: Interactions) -> Estimate:
+        """Similarity with the reproducible part of the ends of earlier runs."""
+        arms = Arms({"now": [now], "ends": self.ends}, "walsh", several=["ends"])
+        moments = arms.moments(None)
+        own, shared = moments.power("now"), moments.shared("ends")
+        if note := moments.nothing_shared(own, "now") or moments.nothing_shared(shared, "ends"):
+            return Estimate.unmeasurable(note)
+        with np.errstate(invalid="ignore"):
+            value, *resampled = moments.shared("now", "ends") / np.sqrt(own * shared)
+        return Estimate.of(value, np.array(resampled), arms.note)
 
 
 def _samples(samples) -> Split:
@@ -320,16 +377,14 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return extract_model_from_parallel(model)
 
 
-def _forward(model: nn.Module, inputs: Tensor, **others):
-    """Logits of a model whose first argument is the input, whatever its name."""
-    output = model(inputs, **others)
-    logits = output["logits"] if isinstance(output, dict) else output
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"the model returned {type(output).__name__}; expected logits, or an output with "
-            ".logits: give forward=, a function of the model and its inputs that returns them"
-        )
-    return logits
+def _caller() -> CallbackHandler | None:
+    """The trainer's handler of callbacks, which calls this one but does not introduce itself."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if isinstance(caller := frame.f_locals.get("self"), CallbackHandler):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 @contextmanager
@@ -338,12 +393,14 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     own = vars(model)
     patched = own.get("forward")  # where accelerate puts mixed precision, and keeps the original
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    devices = {p.device for p in model.parameters()} | {torch.device("cpu")}
     try:
         model.eval()
         if patched is not None and "_original_forward" in own:
             model.forward = own["_original_forward"]
-        with torch.random.fork_rng(devices=devices):
+        with ExitStack() as stack:
+            for device in devices:
+                stack.enter_context(random_state_restored(device))
             yield
     finally:
         for module, training in modes.items():

@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,6 +307,7 @@ def fit(
     resume: str | Path | None = None,
     loss: Callable[..., tuple[Tensor, Tensor]] = supervised,
     correct: Callable[[Tensor, Tensor], Tensor] = classified,
+    output: str | int | Callable | None = None,
     frozen: float = 0.0,
     label: str = "train",
     verbose: bool | None = None,
@@ -315,7 +317,7 @@ def fit(
     Parameters
     ----------
     model : Module
-        From a batch of inputs to logits ``(batch, C)``, or to what `pi_lib.engine.model_output`
+        From a batch of inputs to logits ``(batch, C)``, or to what `pi_lib.outputs.model_output`
         takes them from; for sentences, from token ids and an `attention_mask`.
     train, test : Split
         See `pi_lib.study.data`. Images of dtype uint8 reach the model as float in [0, 1]. Where a
@@ -354,6 +356,9 @@ def fit(
         From model, inputs and labels to the mean loss and the outputs; see `pi_lib.objectives`.
     correct : callable, default whether the largest logit is the label's
         From outputs and labels to which samples are right, bool ``(B,)``: what accuracy counts.
+    output : str, int or callable, optional
+        Which part of what the model returns are the logits, for a `loss` that takes it; see
+        `pi_lib.outputs.model_output`.
     frozen : float, default 0
         Share of the layers of ``model.encoder``, counted from the input, that stay as they are, in
         eval mode; at least 0, below 1. A layer is a module with parameters of its own.
@@ -370,25 +375,16 @@ def fit(
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
-    if epochs < 1 or not len(train) or not len(test):
-        raise ValueError(
-            f"nothing to train: {epochs} epochs, {len(train)} training and {len(test)} test samples"
-        )
     start = time.perf_counter()
-    batch_size = min(batch_size, len(train))
-    if len(train) % batch_size == 1 < batch_size:
-        train = train.take(range(len(train) - 1))
-    total = epochs * math.ceil(len(train) / batch_size)
-    if isinstance(checkpoints, int):
-        checkpoints = checkpoint_steps(total, checkpoints)
-    steps = sorted({*checkpoints, total})
-    if steps[0] < 0 or steps[-1] > total:
-        raise ValueError(f"checkpoints {steps} lie outside a run of {total} steps")
+    train, batch_size, steps = _planned(train, test, epochs, batch_size, checkpoints)
     settings = {
         "phase": label, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
         "train": len(train), "test": len(test), "loss": loss.__name__, "frozen": frozen,
     }  # fmt: skip
+    if output is not None:
+        settings["output"] = str(getattr(output, "__qualname__", output))
+        loss = partial(loss, output=output)
     device = choose_device(device)
     data, held_out = (Batches(split, device, tokenizer) for split in (train, test))
     with random_state_restored(device):
@@ -412,6 +408,26 @@ def fit(
         seconds=round(time.perf_counter() - start, 3),
         correct=torch.stack(loop.right),
     )
+
+
+def _planned(
+    train: Split, test: Split, epochs: int, batch_size: int, checkpoints: int | Sequence[int]
+) -> tuple[Split, int, list[int]]:
+    """The samples that are trained on, the batch size, and the steps of the checkpoints."""
+    if epochs < 1 or not len(train) or not len(test):
+        raise ValueError(
+            f"nothing to train: {epochs} epochs, {len(train)} training and {len(test)} test samples"
+        )
+    batch_size = min(batch_size, len(train))
+    if len(train) % batch_size == 1 < batch_size:
+        train = train.take(range(len(train) - 1))
+    total = epochs * math.ceil(len(train) / batch_size)
+    if isinstance(checkpoints, int):
+        checkpoints = checkpoint_steps(total, checkpoints)
+    steps = sorted({*checkpoints, total})
+    if steps[0] < 0 or steps[-1] > total:
+        raise ValueError(f"checkpoints {steps} lie outside a run of {total} steps")
+    return train, batch_size, steps
 
 
 def first_layers(model: nn.Module, share: float) -> list[nn.Module]:

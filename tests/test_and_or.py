@@ -1,6 +1,7 @@
 """The AND-OR split against a linear-programming solver, its own certificate, and the axioms."""
 
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -222,6 +223,31 @@ def test_neither_batch_nor_chunk_changes_an_answer(noise, monkeypatch):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-8)
     monkeypatch.setitem(pi_lib.and_or.CHUNK, "cpu", 3 * 64)
     torch.testing.assert_close(together, both(and_or_split(v, noise)), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("cached, used", [(2**16, 1), (32, 3)])
+def test_small_games_use_one_thread_and_the_number_comes_back(fails, cached, used, monkeypatch):
+    """Counted where the time goes; beyond what the cache holds, the caller's threads are used."""
+    v, seen, penalty = network_games(2, 6), set(), pi_lib.and_or._penalty
+
+    def watched(*args):
+        seen.add(torch.get_num_threads())
+        if fails:
+            raise MemoryError
+        return penalty(*args)
+
+    monkeypatch.setattr(pi_lib.and_or, "_penalty", watched)
+    monkeypatch.setitem(pi_lib.and_or.CHUNK, "cpu", cached)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(MemoryError) if fails else nullcontext():
+            and_or_split(v)
+        assert torch.get_num_threads() == 3
+        assert seen == {used}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_finds_as_many_planted_terms_as_the_linear_program():

@@ -19,7 +19,7 @@ MODULES = {
 ORDER = (
     "coalitions transforms and_or players words seeds progress values outputs callables batches "
     "checks sharing engine interactions search extraction statistics knowledge reliability "
-    "objectives probe training transfer tracker"
+    "objectives training probe transfer tracker"
 ).split()
 # What a step imports and yet does not decide its numbers, and why.
 NOT_DECISIVE = {
@@ -29,12 +29,19 @@ NOT_DECISIVE = {
     "pi_lib.study.cell": "what it decides is in the step's specification",
     "pi_lib.study.store": "keeps what was computed",
     "pi_lib.study.registration": "what is registered is in the step's specification",
+    "pi_lib.extraction": "puts the values that were computed into a result",
     "pi_lib.interactions": "holds the values that were computed",
     "pi_lib.transforms": "interactions of stored values are computed when they are read",
 }
 
 # Imported by modules that train and extract, and used to extract alone.
-FOR_EXTRACTION = {"pi_lib.engine", "pi_lib.players", "pi_lib.values", "pi_lib.words"}
+FOR_EXTRACTION = {
+    "pi_lib.engine",
+    "pi_lib.extraction",
+    "pi_lib.players",
+    "pi_lib.values",
+    "pi_lib.words",
+}
 
 
 def imported(module: str) -> dict[str, int]:

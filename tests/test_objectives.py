@@ -194,7 +194,7 @@ def test_scenes_hold_both_pictures_with_tight_masks_and_boxes():
             assert inside.sum() == (mask >= 0).sum() > 30
             assert all(inside.any(axis).all() or inside.any(axis)[[0, -1]].all() for axis in (0, 1))
         assert torch.equal(
-            scene.amax(0) > objectives.BRIGHT, (map_ >= 0).any(0)
+            scene.amax(0) > data.scenes.BRIGHT, (map_ >= 0).any(0)
         )  # nothing else is there
         assert scene.sum() > picture.sum()
         quarters = scene.unfold(1, 32, 32).unfold(2, 32, 32).flatten(1, 2)

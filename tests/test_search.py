@@ -36,10 +36,19 @@ def searched(model, n, samples=1, **options):
     return extract(model, inputs, labels, players, **{"method": "search"} | options)
 
 
+@pytest.fixture(scope="module")
+def many():
+    """Terms planted among 64 players, and what a search finds."""
+    terms, model = planted(64)
+    return terms, searched(model, 64, ids=[7])
+
+
 @pytest.mark.parametrize("n", [20, 32, 64])
-def test_planted_terms_are_found(n):
-    terms, model = planted(n)
-    one = searched(model, n)
+def test_planted_terms_are_found(n, request):
+    terms, one = request.getfixturevalue("many") if n == 64 else (None, None)
+    if one is None:
+        terms, model = planted(n)
+        one = searched(model, n)
     assert one.r2.item() > 0.99 and one.meta["forwards"] <= 2**13
     found = dict(zip(one.coalitions, one.i_and[0].tolist(), strict=True))
     assert {s for s, value in found.items() if abs(value) > 0.01} == set(terms)
@@ -105,13 +114,12 @@ def test_a_constant_model_has_no_interactions():
     assert one.top().empty and not one.salient().any()
 
 
-def test_selects_and_shows_as_the_exact_does():
-    terms, model = planted(64)
-    one = searched(model, 64, samples=2, ids=[3, 5])
+def test_selects_and_shows_as_the_exact_does(many):
+    terms, one = many[0], many[1][[0, 0]]
     exact = Interactions.from_values(torch.zeros(1, 2))
     assert list(one.to_frame()) == list(exact.to_frame())
     top = one.top(3, sample=1)
-    assert list(top) == list(one.to_frame()) and set(top["id"]) == {5} and set(top["sample"]) == {1}
+    assert list(top) == list(one.to_frame()) and set(top["id"]) == {7} and set(top["sample"]) == {1}
     strongest = max(terms, key=lambda s: abs(terms[s]))
     assert top["coalition"][0] == strongest and top["value"][0] == pytest.approx(terms[strongest])
     salient = [s for s, yes in zip(one.coalitions, one.salient()[0], strict=True) if yes]
@@ -122,9 +130,8 @@ def test_selects_and_shows_as_the_exact_does():
     assert by_order[0, strongest.bit_count()].item() == pytest.approx(of_that_order, abs=0.01)
 
 
-def test_saved_and_loaded_alike(tmp_path):
-    _, model = planted(64)
-    one = searched(model, 64, ids=[7])
+def test_saved_and_loaded_alike(tmp_path, many):
+    one = many[1]
     path = one.save(tmp_path / "one.safetensors")
     again = Interactions.load(path)
     torch.testing.assert_close(again.i_and, one.i_and.float().double(), rtol=0, atol=0)
@@ -149,18 +156,20 @@ def test_files_of_version_0_1_load(tmp_path):
     assert one.top()["players"].tolist() == ["{a, b}"] and one.i_and.tolist() == [[1, 1]]
 
 
-def test_the_old_name_of_the_method_warns():
-    _, model = planted(20)
+def test_the_old_name_of_the_method_warns(monkeypatch):
+    def spex(game, n, **_):
+        return {0: game(np.zeros((1, n), dtype=bool)).item()}
+
+    monkeypatch.setattr("pi_lib.search.spex", spex)
     with pytest.warns(DeprecationWarning, match="'sparse' is now 'search'"):
-        one = searched(model, 20, budget=1000, method="sparse")
+        one = searched(planted(20)[1], 20, budget=1000, method="sparse")
     assert one.method == one.meta["method"] == "search"
 
 
-def test_shapiq_holds_the_same_game():
+def test_shapiq_holds_the_same_game(many):
     from shapiq.game_theory.moebius_converter import MoebiusConverter
 
-    terms, model = planted(64)
-    values = searched(model, 64).to_shapiq()
+    terms, values = many[0], many[1].to_shapiq()
     assert values.index == "Moebius" and values.estimated and values.n_players == 64
     shapley = MoebiusConverter(values)("SV", 1)
     for player in range(64):
@@ -252,8 +261,8 @@ def test_what_it_does_to_the_process_is_undone():
     assert np.array_equal(np.random.get_state()[1], state)
 
 
-def test_estimates_are_not_compared():
-    one = searched(planted(20)[1], 20, budget=1000)
+def test_estimates_are_not_compared(many):
+    one = many[1]
     with pytest.raises(ValueError, match="method 'search' are not compared.*missed"):
         compare(one, one)
 

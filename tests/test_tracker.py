@@ -1,8 +1,10 @@
 """The callback for a Trainer of one's own: it sees all and changes nothing."""
 
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -48,7 +50,7 @@ class Network(nn.Module):
         self.head = nn.Linear(288, 10)
 
     def forward(self, pixel_values, labels=None):
-        torch.rand(1)  # moves the random state, in eval mode too
+        torch.rand(1), np.random.rand(), random.random()  # moves them, in eval mode too
         logits = self.head(self.body(pixel_values))
         if labels is None:
             return {"logits": logits}
@@ -66,9 +68,10 @@ def trainer(folder, digits, model, callbacks, **options):
     ]
     options = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 4} | options
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=16, learning_rate=1e-2, use_cpu=True,
+        output_dir=str(folder), per_device_train_batch_size=16, use_cpu=True,
         report_to=[], disable_tqdm=True, save_strategy=options.pop("save_strategy", "no"),
-        dataloader_pin_memory=False, seed=3, logging_strategy="no", **options,
+        dataloader_pin_memory=False, seed=3, **{"logging_strategy": "no", "learning_rate": 1e-2}
+        | options,
     )  # fmt: skip
     return Trainer(
         model, arguments, train_dataset=train[:100], eval_dataset=train[100:120],
@@ -95,8 +98,9 @@ class Weights(TrainerCallback):
 def extracted(state, samples):
     model = Network()
     model.load_state_dict(state)
+    model.eval()
     return pi.extract(
-        lambda x: model.eval()(x)["logits"], samples.inputs, samples.labels, PLAYERS,
+        lambda x: model(x)["logits"], samples.inputs, samples.labels, PLAYERS,
         ids=samples.ids,
     )  # fmt: skip
 
@@ -125,9 +129,9 @@ def test_training_gives_the_same_bits_with_and_without(tmp_path, digits, samples
         model = network()
         trainer(tmp_path, digits, model, callbacks).train()
         finals.append(model.state_dict())
-        drawn.append(torch.rand(3))
+        drawn.append((*torch.rand(3).tolist(), np.random.rand(), random.random()))
     assert all(torch.equal(x, finals[1][name]) for name, x in finals[0].items())
-    assert torch.equal(*drawn)
+    assert drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ def test_it_tracks_the_weights_of_the_chosen_steps(tmp_path, digits, samples, st
 
 
 def test_the_table_and_the_log_are_what_compare_gives(tmp_path, digits, samples, capsys):
-    knowledge = pi.KnowledgeTracker(samples, PLAYERS)
+    knowledge = pi.KnowledgeTracker(samples, PLAYERS, verbose=True)
     run = trainer(tmp_path, digits, network(), [knowledge])
     run.train()
     frame = knowledge.to_frame().set_index(["step", "measure"])
@@ -181,6 +185,96 @@ def test_a_probe_before_and_a_target(tmp_path, digits, samples):
     assert frame[(0, "jaccard_target")] == pytest.approx(pi.jaccard(target, now).mean().item())
     assert knowledge.trajectory(target).similarity.shape == (3, 6)
     assert len(knowledge.plot().axes[1].lines) == 3
+
+
+class Logged(TrainerCallback):
+    """As TensorBoard's: what reaches `on_log`, only once it has begun."""
+
+    def on_train_begin(self, args, state, control, **_):
+        self.rows = []
+
+    def on_log(self, args, state, control, logs, **_):
+        self.rows.append((state.global_step, dict(logs)))
+
+
+def test_its_numbers_reach_the_on_log_of_other_callbacks(tmp_path, digits, samples):
+    def rows(callbacks):
+        model = network()
+        run = trainer(
+            tmp_path, digits, model, callbacks, logging_strategy="steps", logging_steps=2
+        )  # fmt: skip
+        run.train()
+        return run.state.log_history
+
+    first, last = Logged(), Logged()
+    knowledge = pi.KnowledgeTracker(samples, PLAYERS, steps=2)
+    tracked, plain = rows([first, knowledge, last]), rows([])
+    measured = [row for row in tracked if "knowledge_new" in row]
+    for other in (first, last):
+        got = [(step, row) for step, row in other.rows if "knowledge_new" in row]
+        assert [step for step, _ in got] == [0, 2, 4, 6, 8]
+        assert [row | {"step": step} for step, row in got] == measured
+    # and what the Trainer logs itself is not lost
+    losses = [row["loss"] for row in tracked if "loss" in row]
+    assert losses == [row["loss"] for row in plain if "loss" in row] and len(losses) == 4
+
+
+def test_it_is_quiet_where_it_is_asked_to_be(tmp_path, digits, samples, capsys, monkeypatch):
+    def said(setting, **options):
+        monkeypatch.setenv("PI_LIB_PROGRESS", setting)
+        knowledge = pi.KnowledgeTracker(samples, PLAYERS, **options)
+        trainer(tmp_path, digits, network(), [knowledge], max_steps=2).train()
+        return capsys.readouterr().err
+
+    assert "knowledge at step 2: preserved" in said("1")
+    for quiet in (said("0"), said(""), said("1", verbose=False)):
+        assert "knowledge" not in quiet and "coalition values" not in quiet
+
+
+def test_similarity_with_the_ends_of_earlier_runs(tmp_path, digits, samples):
+    """Against its definition, over all sets but the empty one, in the Walsh basis."""
+    ends = []
+    for seed in (1, 2, 3):
+        knowledge = pi.KnowledgeTracker(samples, PLAYERS, steps=[1])
+        run = trainer(tmp_path, digits, network(), [knowledge], learning_rate=3e-2)
+        run.args.seed = seed
+        run.train()
+        ends.append(knowledge.interactions[8])
+    knowledge = pi.KnowledgeTracker(samples, PLAYERS, ends=ends)
+    trainer(tmp_path, digits, network(), [knowledge], learning_rate=3e-2).train()
+    frame = knowledge.to_frame().set_index(["step", "measure"])["value"]
+
+    def coefficients(x):
+        return pi.walsh_transform(x.v)[:, 1:] / x.scale
+
+    others = [coefficients(x) for x in ends]
+    shared = [(a * b).sum(1).mean() for i, a in enumerate(others) for b in others[:i]]
+    for step, found in knowledge.interactions.items():
+        now = coefficients(found)
+        cross = torch.stack([(now * x).sum(1).mean() for x in others]).mean()
+        expected = cross / ((now * now).sum(1).mean() * torch.stack(shared).mean()).sqrt()
+        assert frame[(step, "similarity_ends")] == pytest.approx(expected.item(), rel=1e-6)
+    assert frame[(8, "similarity_ends")] > frame[(0, "similarity_ends")]
+    with pytest.raises(ValueError, match="ends: got 1 run; .* cannot be known from fewer than two"):
+        pi.KnowledgeTracker(samples, PLAYERS, ends=ends[:1])
+    with pytest.raises(TypeError, match=r"ends\[1\] is Split; expected Interactions"):
+        pi.KnowledgeTracker(samples, PLAYERS, ends=[ends[0], digits])
+
+
+def test_models_that_return_more_than_logits(tmp_path, digits, samples):
+    class Pair(Network):
+        def forward(self, pixel_values, labels=None):
+            said = super().forward(pixel_values, labels)
+            both = (said["logits"], -said["logits"])
+            return both if labels is None else {"loss": said["loss"], "logits": both[0]}
+
+    finals = []
+    for model, output in ((Network, None), (Pair, None), (Pair, 1)):
+        torch.manual_seed(0)
+        knowledge = pi.KnowledgeTracker(samples, PLAYERS, steps=[2], output=output)
+        trainer(tmp_path, digits, model(), [knowledge], max_steps=2).train()
+        finals.append(knowledge.interactions[2].v)
+    assert torch.equal(finals[0], finals[1]) and not torch.allclose(finals[0], finals[2])
 
 
 def test_every_module_keeps_its_own_mode(tmp_path, digits, samples):
@@ -305,12 +399,12 @@ def test_a_model_that_cannot_be_extracted_stops_before_training(tmp_path, digits
         trainer(tmp_path, digits, network(), [knowledge, weights]).train()
     assert not weights.states
 
-    class Pair(Network):
+    class Silent(Network):
         def forward(self, pixel_values, labels=None):
-            return (super().forward(pixel_values, labels)["logits"],)
+            return "nothing"
 
-    with pytest.raises(TypeError, match="the model returned tuple; expected logits.*forward="):
-        trainer(tmp_path, digits, Pair(), [pi.KnowledgeTracker(samples, PLAYERS)]).train()
+    with pytest.raises(TypeError, match="the model returned is .*output="):
+        trainer(tmp_path, digits, Silent(), [pi.KnowledgeTracker(samples, PLAYERS)]).train()
     wrong = pi.KnowledgeTracker((samples.inputs, [10] * 6), PLAYERS)
     with pytest.raises(ValueError, match="labels 10..10 for a model with 10 output"):
         trainer(tmp_path, digits, network(), [wrong]).train()

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import torch
 from pi_lib import statistics
 from pi_lib.interactions import Interactions
 from pi_lib.statistics import Estimate
-from pi_lib.study import schedule
+from pi_lib.study import schedule, workers
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
@@ -208,7 +209,7 @@ class Record:
             with np.load(path, allow_pickle=False) as arrays:
                 header = json.loads(bytes(arrays["about"]))
                 values = {name: arrays[name] for name in arrays.files if name != "about"}
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise RecordError(f"{path} is no record ({error}): {again}") from error
         if (version := header.get("version", VERSION)) != VERSION:
             raise RecordError(f"{path} is of version {version}, not {VERSION}: {again}")
@@ -220,15 +221,19 @@ class Record:
         return cls(header, values, correct)
 
 
-def run(cell: Cell, store: Store | None = None, processes: int | None = None) -> Record:
-    """The record of a cell, computing what the store does not have yet.
+def run(cell: Cell, store: Store | None = None) -> Record:
+    """The record of a cell, computing here, step after step, what the store does not have yet.
 
     Raises
     ------
-    StudyFailed
-        If a run failed, after all the others were computed.
+    Exception
+        The first that a step raised; what was finished until then is stored.
     """
-    return run_all([cell], store, processes)[0]
+    store = store or Store()
+    for _, error in schedule.finished(schedule.jobs(cell), store, workers.Here()):
+        if error:
+            raise error
+    return collect(cell, store)
 
 
 def run_all(

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 
 from pi_lib import probe, training
-from pi_lib.engine import choose_device, coalition_values
-from pi_lib.interactions import Interactions
+from pi_lib.engine import choose_device
+from pi_lib.extraction import extract
 from pi_lib.objectives import AIMS, OBJECTIVES
 from pi_lib.players import PatchPlayers
 from pi_lib.study import backbones, data
@@ -30,6 +30,7 @@ from pi_lib.words import WordPlayers
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
     "objectives",
+    "outputs",
     "probe",
     "seeds",
     "study.assets",
@@ -49,7 +50,6 @@ STEPS = {
         "checks",
         "coalitions",
         "engine",
-        "outputs",
         "players",
         "sharing",
         "values",
@@ -398,18 +398,13 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
     steps = run_record(entry)["steps"]
     start = "probe" if step.arm == "probe" else "scratch"
     model = build(cell, len(task.classes), start, step.run, store)
-    names = [placement.names for placement in drawn.place(inputs, chosen.ids)]
     for at in steps if step.all_checkpoints else steps[-1:]:
-        report = {}
-        v = coalition_values(
+        game = extract(
             training.Run.load_at(entry, model, at), inputs, true_values(chosen), drawn,
-            value=AIMS[task.aim].value, ids=chosen.ids, keep=unfinished, report=report,
+            value=AIMS[task.aim].value, ids=chosen.ids, keep=unfinished,
             share="always" if choose_device("auto").type == "cpu" else False,  # never by time
         )  # fmt: skip
-        game = Interactions.from_values(
-            v, labels=chosen.labels.tolist(), ids=chosen.ids, players=names, meta=report
-        )
-        game.save(folder / f"{at}.safetensors")
+        replace(game, labels=chosen.labels.tolist()).save(folder / f"{at}.safetensors")
     shutil.rmtree(unfinished, ignore_errors=True)
 
 

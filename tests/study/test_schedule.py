@@ -95,7 +95,7 @@ def test_a_second_time_nothing_is_computed(record, store, monkeypatch):
 
     monkeypatch.setattr(training, "fit", refuse)
     monkeypatch.setattr(probe, "linear_probe", refuse)
-    monkeypatch.setattr(steps, "coalition_values", refuse)
+    monkeypatch.setattr(steps, "extract", refuse)
     again = study.run_all([CELL], store)[0]
     assert again.games.keys() == record.games.keys()
     assert all((again.games[key] == record.games[key]).all() for key in record.games)
