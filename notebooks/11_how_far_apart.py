@@ -49,6 +49,7 @@ from IPython.display import Markdown, display
 import pi_lib as pi
 from pi_lib.book import begin, figures
 from pi_lib.progress import track
+from pi_lib.statistics import FEWEST_CELLS
 from pi_lib.study import assets, backbones, data, single_runs
 
 begin(profile)
@@ -296,7 +297,7 @@ sure = [gain.compared_with(0) for gain in gains]
 display(
     Markdown(
         f"From the nearest to the farthest: {told}. With {len(gains)} kinds of text, fewer than "
-        f"{single_runs.FEWEST_CELLS}, whether distance matters stays **undecided**. The published weights: "
+        f"{FEWEST_CELLS}, whether distance matters stays **undecided**. The published weights: "
         f"{SIDES[published.compared_with(0)]} (gain {published}). In practice: "
         + (
             "take published weights; pre-training on a few thousand sentences of another kind is no "

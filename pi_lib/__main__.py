@@ -87,11 +87,10 @@ def _store_list(options: argparse.Namespace) -> None:
     for entry in held.entries():
         bytes_, why = store.size(entry), store.fault(entry)
         total += bytes_
-        about = "" if why else _about(held.record(entry))
+        what = "" if why else _in_a_line(held.record(entry))
         state = f"DAMAGED ({why})" if why else "" if store.is_current(entry) else "by other code"
-        print(
-            f"{entry.parent.name}/{entry.name}  {bytes_ / 1e6:8.1f} MB  {about}  {state}".rstrip()
-        )
+        line = f"{entry.parent.name}/{entry.name}  {bytes_ / 1e6:8.1f} MB  {what}  {state}"
+        print(line.rstrip())
     print(f"{len(held.entries())} entries, {total / 1e9:.2f} GB, in {held.root}")
 
 
@@ -109,16 +108,17 @@ def _store_show(options: argparse.Namespace) -> None:
 
     held = store.Store(options.store)
     wanted = options.entry.rpartition("/")[-1]
-    found = [entry for entry in held.entries() if wanted and entry.name.startswith(wanted)]
-    if len(found) != 1:
+    named = [entry for entry in held.entries() if wanted and entry.name.startswith(wanted)]
+    if len(named) != 1:
         raise runner.Refused(
-            f"{len(found)} entries are named {options.entry!r}; expected the 16 hex digits of one, "
+            f"{len(named)} entries are named {options.entry!r}; expected the 16 hex digits of one, "
             "or as many as name it alone: `python -m pi_lib store list`"
         )
-    if why := store.fault(found[0]):
-        raise runner.Failed(f"{found[0]} is damaged: {why}")
-    print(found[0])
-    print(yaml.safe_dump(held.record(found[0]), sort_keys=False, allow_unicode=True), end="")
+    (entry,) = named
+    if why := store.fault(entry):
+        raise runner.Failed(f"{entry} is damaged: {why}")
+    print(entry)
+    print(yaml.safe_dump(held.record(entry), sort_keys=False, allow_unicode=True), end="")
 
 
 def _store_prune(options: argparse.Namespace) -> None:
@@ -151,12 +151,12 @@ def _ask(paths: Sequence[Path], yes: bool) -> None:
         raise runner.Refused("nothing was removed")
 
 
-def _about(record: dict[str, Any]) -> str:
+def _in_a_line(record: dict[str, Any]) -> str:
     """What an entry is, on a line: its date, seconds and the words of its specification."""
     spec = record["spec"]
     words = [str(spec[k]) for k in ("backbone", "source", "task", "arm", "players") if spec.get(k)]
-    seed = f", run {spec['run'] + 1}" if "run" in spec else ""
-    return f"{record['finished'][:16]}  {record['seconds']:7.1f} s  {' '.join(words)}{seed}"
+    run = f", run {spec['run'] + 1}" if "run" in spec else ""
+    return f"{record['finished'][:16]}  {record['seconds']:7.1f} s  {' '.join(words)}{run}"
 
 
 def _cluster(options: argparse.Namespace):

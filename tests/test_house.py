@@ -1,6 +1,8 @@
 """The house: who may know whom, what keys a stored result, how long a function may be."""
 
 import ast
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -175,6 +177,51 @@ def test_moved_modules_say_where_they_are():
         assert new in MODULES
         with pytest.raises(AttributeError, match="import that"):
             getattr(pi_lib, old)
+
+
+def _missing_names(path: Path) -> list[str]:
+    """What a file takes from modules of the package that they do not have."""
+    tree, modules, missing = ast.parse(path.read_text()), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, alias.asname) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [(f"{node.module}.{alias.name}", alias.asname) for alias in node.names]
+        else:
+            continue
+        for name, known_as in names:
+            if not name.startswith("pi_lib"):
+                continue
+            try:
+                module = pkgutil.resolve_name(name)
+            except (ImportError, AttributeError):
+                missing.append(name)
+                continue
+            if inspect.ismodule(module):
+                modules[known_as or name.rpartition(".")[-1]] = module
+    own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    attributes = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            attributes.append((node.value.id, node.attr, node.lineno))
+    return missing + [
+        f"{name}.{attribute}, line {line}"
+        for name, attribute, line in attributes
+        if name in modules.keys() - own and not hasattr(modules[name], attribute)
+    ]
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "benchmarks", "pi_lib"])
+def test_what_is_used_of_the_package_is_there(folder):
+    """A chapter that draws old records is run last of all: a name that is gone is seen here."""
+    missing = {
+        path.name: names
+        for path in sorted((PACKAGE.parent / folder).rglob("*.py"))
+        if (names := _missing_names(path))
+    }
+    assert missing == {}
 
 
 def test_no_folder_of_a_machine_is_named():

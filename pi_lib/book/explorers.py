@@ -711,11 +711,12 @@ class _TrainingView:
         import pandas as pd
 
         from pi_lib.book import figures
+        from pi_lib.book.tables import ARMS
 
         task = next(iter(self.records)) if task is None else task
         panels, columns = {}, {}
         for arm in self.ARMS:
-            name, step = figures.NAMES[arm], [*self.runs[task, arm]][checkpoint]
+            name, step = ARMS[arm], [*self.runs[task, arm]][checkpoint]
             panels[f"{name}, step {step}"] = self.compared(task, arm)[checkpoint]
             columns[name] = self.numbers(task, arm, checkpoint)
         figure = figures.knowledge(panels, one_scale=True)

@@ -4,7 +4,7 @@ The same thing has the same colour throughout (`COLOURS`). Functions that compar
 or a dict of them, a panel each, and return the figure. Bands and whiskers are 95 % intervals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pi_lib.and_or import AndOrSplit
+from pi_lib.book.tables import ARMS
 from pi_lib.coalitions import coalition, label, members, order
 from pi_lib.interactions import Interactions, sum_by_order
 from pi_lib.knowledge import Knowledge
@@ -35,6 +36,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pi_lib.statistics import Estimate
     from pi_lib.training import Split
 
 # Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
@@ -58,12 +60,13 @@ PALETTE = (
     "#0173B2", "#C67B00", "#029E73", "#D55E00", "#B565A7", "#A5703D", "#2F8FC7", "#858585",
 )  # fmt: skip
 MARKERS = "osD^vP*X<>"
-NAMES = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
 SIMILARITIES = {  # colour and name of what a run in training is compared with
     "before": (COLOURS["probe"], "to the model before"),
     "end": (COLOURS["finetuned"], "to the run's end"),
     "target": (COLOURS["scratch"], "to the target"),
 }
+STRENGTH = "strength per sample, mean\n(in units of |v(N) - v({})|)"
+INTERVAL = ("value", "low", "high")
 PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
 
 
@@ -84,12 +87,9 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     Panels have the same vertical scale only if `one_scale`.
     """
     figure, panels = _panels(results, one_scale=one_scale)
-    for axis, one in panels:
-        frame = one.by_order()
-        for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
-            _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
-        _order_axis(axis, one.n)
-    _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
+    for axis, result in panels:
+        _parts_by_order(axis, result.by_order())
+    figure.axes[0].set_ylabel(STRENGTH)
     _legend(figure)
     return figure
 
@@ -101,12 +101,10 @@ def agreement(frame: "pd.DataFrame") -> Figure:
     """
     figure, panels = _panels(dict([*frame.groupby("data", sort=False)]))
     for axis, rows in panels:
-        for k, (part, one) in enumerate(rows.groupby("part", sort=False)):
-            _bars(axis, one, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+        _parts_by_order(axis, rows)
         axis.axhline(0, color="0.25", lw=1)
-        _order_axis(axis, int(rows["order"].max()))
         axis.set_ylim(-1, 1)
-    _label_left(figure, "signed over absolute strength")
+    figure.axes[0].set_ylabel("signed over absolute strength")
     _legend(figure)
     return figure
 
@@ -117,9 +115,9 @@ def tracked(frame: "pd.DataFrame") -> Figure:
     for measure, rows in frame.groupby("measure", sort=False):
         what, _, reference = measure.partition("_")
         if what == "jaccard":
-            _line(axes[1], rows, "step", *SIMILARITIES[reference])
+            _line(axes[1], rows, "step", *SIMILARITIES[reference], marker="o", markersize=5)
         else:
-            _line(axes[0], rows, "step", COLOURS[measure], measure)
+            _line(axes[0], rows, "step", COLOURS[measure], measure, marker="o", markersize=5)
     for axis, title in zip(axes, ("share of strength", "Jaccard similarity"), strict=True):
         axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
         if axis.lines:
@@ -130,40 +128,31 @@ def tracked(frame: "pd.DataFrame") -> Figure:
 def findings(frame: "pd.DataFrame") -> Figure:
     """Every claim in every cell: its number with interval, and the region in which it holds.
 
-    `frame` as `pi_lib.study.findings.findings` gives it. Small ticks: the range over seeds.
+    `frame` as `pi_lib.study.single_runs.findings` gives it. Small ticks: the range over seeds.
     """
     claims = list(frame.groupby("claim", sort=False))
     cells = frame["cell"].unique()
-    columns = 2
-    rows = -(-len(claims) // columns)
+    rows = -(-len(claims) // 2)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(10.5, rows * (0.28 * len(cells) + 1.2)), layout="constrained",
+        rows, 2, figsize=(10.5, rows * (0.28 * len(cells) + 1.2)), layout="constrained",
         squeeze=False, sharey=True,
     )  # fmt: skip
-    for axis, (claim, part) in zip(axes.flat, claims, strict=False):
-        at = np.arange(len(part))
+    for axis, (claim, numbers) in zip(axes.flat, claims, strict=False):
+        at = np.arange(len(numbers))
         for verdict, colour in VERDICT_COLOURS.items():
-            chosen = (part["verdict"] == verdict).to_numpy()
-            some = part[chosen]
-            reach = np.stack([some["value"] - some["low"], some["high"] - some["value"]])
-            axis.errorbar(
-                some["value"], at[chosen], xerr=np.nan_to_num(reach).clip(min=0), fmt="o",
-                color=colour, markersize=5, lw=1.6, label=verdict,
-            )  # fmt: skip
+            chosen = (numbers["verdict"] == verdict).to_numpy()
+            _dots(axis, numbers[chosen], at[chosen], colour)
         for end in ("least", "most"):
-            axis.plot(part[end], at, "|", color="0.25", markersize=9, markeredgewidth=1)
+            axis.plot(numbers[end], at, "|", color="0.25", markersize=9, markeredgewidth=1)
         left, right = axis.get_xlim()
-        low, high = part["from"].iloc[0], part["to"].iloc[0]
-        borders = [border for border in (low, high) if np.isfinite(border)]
+        region = tuple(numbers[["from", "to"]].iloc[0])
+        borders = [border for border in region if np.isfinite(border)]
         left, right = min([left, *borders]), max([right, *borders])
         margin = 0.04 * (right - left)
-        left, right = left - margin, right + margin
-        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
-        axis.set(xlim=(left, right))
-        axis.set_xlabel(fill(part["number"].iloc[0], 38), fontsize="small")
+        _region(axis, region, left - margin, right + margin)
+        axis.set_xlabel(fill(numbers["number"].iloc[0], 38), fontsize="small")
         axis.set_title(fill(claim, 38), loc="left", fontsize="small")
-    axes[0, 0].set_yticks(range(len(cells)), map(_plain, cells))
-    axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    name_rows(axes[0, 0], map(_plain, cells), grid=True)
     for axis in list(axes.flat)[len(claims) :]:
         axis.set_axis_off()
     handles = [
@@ -178,15 +167,15 @@ def findings(frame: "pd.DataFrame") -> Figure:
 
 
 def kept(table: "pd.DataFrame") -> Figure:
-    """The main picture: what each cell of a record kept, learned anew, and could have learned.
+    """What each cell of a table preserved, learned anew, and could have learned from scratch.
 
     A row per cell, all seeds together: the pre-trained strength as preserved and discarded, the
     fine-tuned strength as preserved and new, and the share of the preserved that scratch training
-    learned. `table` as `pi_lib.study.grid.recorded` gives it.
+    learned. `table` as `pi_lib.study.single_runs.recorded` gives it.
     """
-    from pi_lib.study import findings
+    from pi_lib.study import single_runs
 
-    names, rows = zip(*findings.cells(table), strict=True)
+    names, cells = zip(*single_runs.cells(table), strict=True)
     figure, axes = plt.subplots(
         1, 3, figsize=(8.6, 0.36 * len(names) + 1.5), layout="constrained", sharey=True
     )
@@ -197,24 +186,22 @@ def kept(table: "pd.DataFrame") -> Figure:
     )
     at = np.arange(len(names))
     for axis, (title, first, rest, quantity) in zip(axes, panels, strict=True):
-        found = [findings.share(one, quantity) for one in rows]
-        value = np.array([one.value for one in found])
-        reach = np.array([[one.value - one.low, one.high - one.value] for one in found]).T
+        shares = _frame(single_runs.share(rows, quantity) for rows in cells)
+        value, whiskers = shares["value"].to_numpy(), reach(shares)
         if quantity == rest:  # the share is the second bar's
-            value, reach = 1 - value, reach[::-1]
+            value, whiskers = 1 - value, whiskers[::-1]
         axis.barh(at, value, color=COLOURS[first], label=first)
         if rest:
             axis.barh(at, 1 - value, left=value, color=COLOURS[rest], label=rest)
         else:
             axis.axvspan(*PAPER_LEARNED, color="0.88", label="the paper's range", zorder=0)
-        axis.errorbar(value, at, xerr=reach.clip(min=0), fmt="none", ecolor="0.1", lw=1.4)
+        axis.errorbar(value, at, xerr=whiskers, fmt="none", ecolor="0.1", lw=1.4)
         axis.set_title(title, fontsize="small")
         axis.set(xlim=(0, 1))
         axis.grid(False, axis="y")
     axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
     _legend(figure, columns=5)
-    axes[0].set_yticks(at, map(_plain, names))
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    name_rows(axes[0], map(_plain, names))
     return figure
 
 
@@ -229,47 +216,32 @@ def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> 
         1, len(holds), figsize=(9, 0.29 * len(variants) + 1.3), layout="constrained",
         sharey=True, squeeze=False,
     )  # fmt: skip
-    at = np.arange(len(variants))
-    for axis, (number, (low, high)) in zip(axes[0], holds.items(), strict=True):
+    for axis, (number, region) in zip(axes[0], holds.items(), strict=True):
         rows = frame[frame["number"] == number]
-        reach = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
-        reach = np.nan_to_num(reach).clip(min=0)
-        axis.errorbar(
-            rows["value"], at, xerr=reach, fmt="o", color=COLOURS["preserved"], markersize=5, lw=1.6
-        )
+        _dots(axis, rows, np.arange(len(variants)), COLOURS["preserved"])
         left, right = axis.get_xlim()
-        border = low if np.isfinite(low) else high
-        left, right = min(left, border - 0.02), max(right, border + 0.02)
-        axis.axvspan(max(low, left), min(high, right), color="0.92", zorder=0)
+        border = region[0] if np.isfinite(region[0]) else region[1]
+        _region(axis, region, min(left, border - 0.02), max(right, border + 0.02))
         axis.axvline(rows["value"].iloc[0], color=COLOURS["preserved"], linestyle=":", lw=1.2)
-        axis.set(xlim=(left, right))
         axis.set_xlabel(number, fontsize="small")
         axis.grid(False, axis="y")
-    names = (variants["choice"] + ": " + variants["variant"]).map(_plain)
-    axes[0, 0].set_yticks(at, names)
-    axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
+    name_rows(axes[0, 0], (variants["choice"] + ": " + variants["variant"]).map(_plain))
     return figure
 
 
 def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
     """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``."""
-    import pandas as pd
-
     figure, panels = _panels(results, width=3.6, one_scale=False)
-    for axis, one in panels:
-        for k, (kind, terms, colour) in enumerate(
-            (("AND", one.i_and, "preserved"), ("OR", one.i_or, "new"))
-        ):
-            sums = sum_by_order(terms.abs(), order(one.n), one.n) / one.scale
-            rows = pd.DataFrame(
-                {"order": m, "value": e.value, "low": e.low, "high": e.high}
-                for m in range(1, one.n + 1)
-                for e in [bootstrap(sums[:, m])]
-            )
+    for axis, result in panels:
+        n, kinds = result.n, (("AND", result.i_and, "preserved"), ("OR", result.i_or, "new"))
+        for k, (kind, terms, colour) in enumerate(kinds):
+            sums = sum_by_order(terms.abs(), order(n), n) / result.scale
+            rows = _frame(bootstrap(sums[:, m]) for m in range(1, n + 1))
+            rows = rows.assign(order=range(1, n + 1))
             _bars(axis, rows, COLOURS[colour], kind, offset=(k - 0.5) * 0.4, width=0.4)
-        _order_axis(axis, one.n)
+        _order_axis(axis, n)
         axis.set_xlabel("order")
-    _label_left(figure, "strength per sample, mean\n(in units of |v(N) - v({})|)")
+    figure.axes[0].set_ylabel(STRENGTH)
     _legend(figure)
     return figure
 
@@ -302,7 +274,7 @@ def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
 def over_cells(
     frame: "pd.DataFrame", x: str, ys: Sequence[str], xlabel: str | None = None
 ) -> Figure:
-    """Numbers of every cell against each other, each an `Estimate`, as in `findings.summary`."""
+    """Numbers of every cell against each other, as of `pi_lib.study.single_runs.summary`."""
     columns = min(len(ys), 2)
     lines = -(-len(ys) // columns)
     figure, axes = plt.subplots(
@@ -313,12 +285,9 @@ def over_cells(
         axis.remove()
     for axis, y in zip(axes.flat, ys, strict=False):
         for k, (name, row) in enumerate(frame.iterrows()):
-            reach = [
-                np.nan_to_num([[e.value - e.low], [e.high - e.value]]).clip(min=0)
-                for e in (row[x], row[y])
-            ]
+            across, up = (reach(_frame([row[column]])) for column in (x, y))
             axis.errorbar(
-                row[x].value, row[y].value, xerr=reach[0], yerr=reach[1],
+                row[x].value, row[y].value, xerr=across, yerr=up,
                 fmt=MARKERS[k % len(MARKERS)], markersize=8, lw=1, label=_plain(name),
             )  # fmt: skip
         axis.set(xlabel=xlabel or f"{x} share", ylabel=y)
@@ -330,13 +299,15 @@ def over_cells(
 def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
     """Accuracies, gain and shares against the number of training samples, on a logarithmic axis.
 
-    `frame` has a size per row, its index, and columns as `pi_lib.study.findings.summary`;
-    `margin` is
-    the gain below which pre-training counts as unnecessary.
+    `frame` has a size per row, its index, and columns as `pi_lib.study.single_runs.summary`;
+    `margin` is the gain below which pre-training counts as unnecessary.
     """
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     panels = (
-        ("test accuracy", {f"accuracy {phase}": (phase, NAMES[phase]) for phase in NAMES}),
+        (
+            "test accuracy",
+            {f"accuracy {arm}": (arm, ARMS[arm]) for arm in ("probe", "finetuned", "scratch")},
+        ),
         ("accuracy, fine-tuned minus scratch", {"gain over scratch": (None, "gain")}),
         (
             "share of the strength",
@@ -349,7 +320,8 @@ def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
     )
     for axis, (ylabel, lines) in zip(axes, panels, strict=True):
         for k, (column, (colour, name)) in enumerate(lines.items()):
-            _band(axis, frame.index, frame[column], COLOURS.get(colour, "0.35"), name, MARKERS[k])
+            rows = _frame(frame[column]).assign(size=frame.index)
+            _line(axis, rows, "size", COLOURS.get(colour, "0.35"), name, marker=MARKERS[k])
         axis.set(xscale="log", xlabel="training samples", ylabel=ylabel)
         axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index], rotation=45)
         axis.minorticks_off()
@@ -427,15 +399,9 @@ def players_on_image(placement: Placement) -> Figure:
     for player, name in enumerate(placement.names):
         left, top, width, height = _outline(axis, placement, player, "#FFD700")
         axis.text(
-            left + width / 2,
-            top + height / 2,
-            _plain(name),
-            color="white",
-            ha="center",
-            va="center",
-            fontsize=8,
-            bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "lw": 0},
-        )
+            left + width / 2, top + height / 2, _plain(name), color="white", ha="center",
+            va="center", fontsize=8, bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "lw": 0},
+        )  # fmt: skip
     axis.set_axis_off()
     return figure
 
@@ -524,15 +490,9 @@ def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
 
 
 def growth(
-    frame: "pd.DataFrame",
-    x: str,
-    y: str,
-    methods: Sequence[str],
-    *,
-    logarithmic: str = "y",
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
+    frame: "pd.DataFrame", x: str, y: str, methods: Sequence[str], *,
+    logarithmic: str = "y", xlabel: str, ylabel: str,
+) -> Figure:  # fmt: skip
     """How `y` grows with `x`, a line per ``method`` of the frame; those of a ``peer`` are dashed.
 
     `methods` are all there are, so that each looks the same in every figure. `logarithmic` names
@@ -572,34 +532,59 @@ def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = 
     return figure, list(zip(axes[0], named.values(), strict=True))
 
 
-def _line(axis: Axes, frame, x: str, colour: str, name: str) -> None:
-    axis.plot(frame[x], frame["value"], color=colour, label=name, marker="o", markersize=5)
+def _frame(estimates: "Iterable[Estimate]") -> "pd.DataFrame":
+    """A row per estimate: value, low, high."""
+    import pandas as pd
+
+    return pd.DataFrame([(e.value, e.low, e.high) for e in estimates], columns=[*INTERVAL])
+
+
+def reach(frame: "pd.DataFrame") -> np.ndarray:
+    """How far whiskers go below and above the values of a frame: (2, rows); 0 where unknown."""
+    value, low, high = (frame[name].to_numpy(float) for name in INTERVAL)
+    return np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
+
+
+def name_rows(axis: Axes, names: Iterable[str], *, grid: bool = False) -> None:
+    """Name the rows of a figure, the first on top."""
+    names = list(names)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(grid, axis="y")
+
+
+def _dots(axis: Axes, rows: "pd.DataFrame", at: np.ndarray, colour: str) -> None:
+    axis.errorbar(rows["value"], at, xerr=reach(rows), fmt="o", color=colour, markersize=5, lw=1.6)
+
+
+def _region(axis: Axes, region: tuple[float, float], left: float, right: float) -> None:
+    """Show `left` to `right`, and shade where a claim holds."""
+    axis.axvspan(max(region[0], left), min(region[1], right), color="0.92", zorder=0)
+    axis.set(xlim=(left, right))
+
+
+def _line(axis: Axes, frame, x: str, colour: str, name: str, **look) -> None:
+    axis.plot(frame[x], frame["value"], color=colour, label=name, **look)
     axis.fill_between(frame[x], frame["low"], frame["high"], color=colour, alpha=0.2, linewidth=0)
 
 
-def _band(axis: Axes, x, estimates, colour: str, name: str, marker: str) -> None:
-    axis.plot(x, [e.value for e in estimates], color=colour, label=name, marker=marker)
-    low, high = [e.low for e in estimates], [e.high for e in estimates]
-    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: float) -> None:
+    at = frame["order"] + offset
+    axis.bar(at, frame["value"], width, color=colour, label=name)
+    axis.errorbar(at, frame["value"], reach(frame), fmt="none", ecolor="0.25", lw=1)
 
 
-def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: float = 0.0) -> None:
-    value = frame["value"].to_numpy()
-    reach = np.stack([value - frame["low"], frame["high"] - value]).clip(min=0)
-    axis.bar(frame["order"] + offset, value, width, color=colour, label=name)
-    axis.errorbar(
-        frame["order"] + offset, value, np.nan_to_num(reach), fmt="none", ecolor="0.25", lw=1
-    )
+def _parts_by_order(axis: Axes, frame: "pd.DataFrame") -> None:
+    """Preserved, discarded and new side by side at each order."""
+    for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
+        _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+    _order_axis(axis, int(frame["order"].max()))
 
 
 def _order_axis(axis: Axes, n: int) -> None:
     axis.set_xlabel("order (number of players)")
     axis.set_xticks(range(1, n + 1))
     axis.grid(False, axis="x")
-
-
-def _label_left(figure: Figure, text: str) -> None:
-    figure.axes[0].set_ylabel(text)
 
 
 def _legend(figure: Figure, columns: int = 3) -> None:

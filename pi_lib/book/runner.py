@@ -29,15 +29,9 @@ from pi_lib.study import PROFILES, assets, store
 ROOT = Path(__file__).resolve().parents[2]
 WORDS_A_MINUTE = 200  # of reading, formulas and figures among them
 LONGEST_SOCKET = 103  # bytes that the path of a unix socket may have everywhere
-DIGEST = "[0-9a-f]{16}"  # the name of an entry of the store
 _children: set[subprocess.Popen] = set()  # that execute notebooks now
-RUNNER = {
-    "__main__",
-    "book.runner",
-    "progress",
-    "study.assets",
-    "study.workers",
-}  # modules that change no result
+# Modules that change nothing of what a page shows.
+RUNNER = {"__main__", "book.runner", "progress", "study.assets", "study.workers"}
 
 
 class Refused(ValueError):
@@ -257,8 +251,8 @@ def _stored() -> list[Path]:
     """Everything in the store that has the form of an entry, and is not being written."""
     held = store.Store()
     entries = [path for path in held.entries() if (path / "record.json").is_file()]
-    left = [path for path in held.waste() if not re.fullmatch(DIGEST, path.name)]
-    form = re.compile(rf"{DIGEST}(-\d+)?|\.{DIGEST}\.(partial|lock)")
+    left = [path for path in held.waste() if not re.fullmatch(store.DIGEST, path.name)]
+    form = re.compile(rf"{store.DIGEST}(-\d+)?|\.{store.DIGEST}\.(partial|lock)")
     return [path for path in entries + left if form.fullmatch(path.name)]
 
 
@@ -341,14 +335,11 @@ def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
     values = {"profile": profile, **values}
     return [
         Job(
-            name=name,
-            source=str(known[name]),
-            target=str(executed / f"{name}.ipynb"),
-            parameters=values,
-            key=_key(known[name], values),
+            name, source=str(known[name]), target=str(executed / f"{name}.ipynb"),
+            parameters=values, key=_key(known[name], values),
         )
         for name in chosen
-    ]
+    ]  # fmt: skip
 
 
 def _in_own_process(job: Job) -> float:

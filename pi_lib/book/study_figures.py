@@ -16,7 +16,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pi_lib.book.figures import COLOURS, MARKERS, PALETTE
+from pi_lib.book import figures
+from pi_lib.book.figures import COLOURS, MARKERS, PALETTE, name_rows, reach
 from pi_lib.book.tables import ARMS, PARTS
 from pi_lib.interactions import Interactions
 from pi_lib.statistics import Estimate
@@ -41,12 +42,7 @@ KINDS = {  # colour and marker of what stands beside each other in a row
     "long scratch": ("#A5703D", "^"),
     "linear probe": (COLOURS["probe"], "o"),
 }
-VERDICT_COLOURS = {
-    "confirmed": "#029E73",
-    "contradicted": "#D55E00",
-    "undecided": "#C9C9C9",
-    "not measurable": "#FFFFFF",
-}
+VERDICT_COLOURS = figures.VERDICT_COLOURS | {"undecided": "#C9C9C9", "not measurable": "#FFFFFF"}
 
 
 def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
@@ -71,7 +67,7 @@ def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
         _stack(left, row, parts.clip(lower=0))
     left.set(xlim=(0, 1), xlabel="share of what fine-tuned runs reproducibly know")
     left.xaxis.set_major_formatter(PercentFormatter(1))
-    _rows(left, gains)
+    name_rows(left, [fill(name, 34) for name in gains])
     for row, gain in enumerate(gains.values()):
         _whiskers(right, gain, row, COLOURS["finetuned"], "o")
     right.axvline(0, color="0.3", lw=1)
@@ -98,15 +94,13 @@ def shares(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
             if kind in estimates:
                 shift = 0.17 * (k - (len(kinds) - 1) / 2)
                 _whiskers(axis, estimates[kind], row + shift, *KINDS[kind])
-    _rows(axis, rows)
+    name_rows(axis, [fill(name, 34) for name in rows])
     if axis.get_xlim()[0] > -0.05:
         axis.set_xlim(0, None)
     else:
         axis.axvline(0, color="0.3", lw=1)
     axis.set_xlabel(label)
-    handles = [
-        axis.plot([], [], KINDS[kind][1], color=KINDS[kind][0], label=kind)[0] for kind in kinds
-    ]
+    handles = [axis.plot([], [], KINDS[x][1], color=KINDS[x][0], label=x)[0] for x in kinds]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(kinds), fontsize=10)
     return figure
 
@@ -124,7 +118,7 @@ def differences(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figur
                 _whiskers(axis, estimates[kind], row, COLOURS["finetuned"], "o")
         axis.axvline(0, color="0.3", lw=1)
         axis.set_title(fill(kind, 28))
-        _rows(axis, rows)
+        name_rows(axis, [fill(name, 34) for name in rows])
     figure.supxlabel(label)
     return figure
 
@@ -137,28 +131,25 @@ def by_order(frame: "pd.DataFrame", label: str) -> Figure:
     """
     panels, cells = frame["panel"].unique(), frame["cell"].unique()
     groups = list(frame["orders"].unique())
+    looks = {
+        cell: {"marker": MARKERS[k % len(MARKERS)], "color": PALETTE[k % len(PALETTE)], "ls": ""}
+        for k, cell in enumerate(cells)
+    }
     figure, axes = plt.subplots(
         1, len(panels), sharey=True, squeeze=False, layout="constrained",
         figsize=(max(8.5, 4.6 * len(panels)), 4.2),
     )  # fmt: skip
     for axis, panel in zip(axes[0], panels, strict=True):
-        for k, cell in enumerate(cells):
+        for k, (cell, look) in enumerate(looks.items()):
             rows = frame[(frame["panel"] == panel) & (frame["cell"] == cell)].dropna(subset="value")
             at = np.array([groups.index(group) for group in rows["orders"]])
-            shift = 0.1 * (k - (len(cells) - 1) / 2)
-            axis.errorbar(
-                at + shift, rows["value"],
-                yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
-                fmt=MARKERS[k % len(MARKERS)], color=PALETTE[k % len(PALETTE)], capsize=2, ms=5,
-            )  # fmt: skip
+            at = at + 0.1 * (k - (len(cells) - 1) / 2)
+            axis.errorbar(at, rows["value"], yerr=reach(rows), capsize=2, ms=5, **look)
         axis.axhline(0, color="0.3", lw=1)
         axis.set(title=panel, xlabel="order")
         axis.set_xticks(range(len(groups)), groups)
     axes[0, 0].set_ylabel(label)
-    handles = [
-        axes[0, 0].plot([], [], MARKERS[k % len(MARKERS)], color=PALETTE[k % len(PALETTE)])[0]
-        for k in range(len(cells))
-    ]
+    handles = [axes[0, 0].plot([], [], **look)[0] for look in looks.values()]
     figure.legend(handles, cells, loc="outside lower center", ncols=2, fontsize=10)
     return figure
 
@@ -278,12 +269,6 @@ def _stack(axis: Axes, row: int, parts: "pd.Series") -> None:
                 color=_ink(colour), fontsize=10,
             )  # fmt: skip
         start += width
-
-
-def _rows(axis: Axes, names) -> None:
-    axis.set_yticks(range(len(names)), [fill(name, 34) for name in names])
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.grid(False, axis="y")
 
 
 def _whiskers(axis: Axes, number: Estimate, row: float, colour: str, marker: str) -> None:

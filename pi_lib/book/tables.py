@@ -99,14 +99,13 @@ def rates(records: Mapping[str, "Record"]) -> pd.DataFrame:
     rows = {}
     for record in records.values():
         for arm in ("finetuned", "scratch"):
-            found = record.header["rates"][arm]
-            tried = [
-                f"{float(rate):g}: {at['accuracy']:.2f}"
-                for rate, at in sorted(found["tried"].items(), key=lambda item: float(item[0]))
-            ]
+            rate = record.header["rates"][arm]
+            tried = sorted((float(x), at["accuracy"]) for x, at in rate["tried"].items())
             rows[record.title, ARMS[arm]] = {
-                "taken": f"{found['chosen']:g}",
-                "rate: accuracy on validation samples": ", ".join(tried) or "set beforehand",
+                "taken": f"{rate['chosen']:g}",
+                "rate: accuracy on validation samples": (
+                    ", ".join(f"{x:g}: {accuracy:.2f}" for x, accuracy in tried) or "set beforehand"
+                ),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -130,16 +129,14 @@ def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
 def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
     """Accuracies, gain and reliability of each cell: a row each."""
     rows = {}
-    for name, one in runs.items():
-        there = [arm for arm in ARMS if arm in one.arms]
-        moments = one.moments()
-        rows[name] = {f"accuracy, {ARMS[arm]}": one.record.accuracy(arm) for arm in there}
-        rows[name]["gain over scratch"] = one.record.gain()
-        rows[name] |= {
-            f"reliability, {ARMS[arm]}": moments.reliability(arm)
-            for arm in there
-            if len(one.arms[arm]) > 1
-        }
+    for name, cell in runs.items():
+        there = [arm for arm in ARMS if arm in cell.arms]
+        repeated = [arm for arm in there if len(cell.arms[arm]) > 1]
+        rows[name] = (
+            {f"accuracy, {ARMS[arm]}": cell.record.accuracy(arm) for arm in there}
+            | {"gain over scratch": cell.record.gain()}
+            | {f"reliability, {ARMS[arm]}": cell.moments().reliability(arm) for arm in repeated}
+        )
     return pd.DataFrame.from_dict(rows, orient="index").map(_said)
 
 

@@ -144,13 +144,12 @@ class Runs:
         ValueError
             If the record holds no checkpoints of it.
         """
-        runs = range(1, self.record.count(arm, self.players) + 1)
-        ways = [
+        first = self.record.over_time(arm, 1, self.players)
+        others = [
             self.record.over_time(arm, run, self.players)
-            for run in runs
-            if run == 1 or self.record.has_checkpoints(arm, run, self.players)
+            for run in range(2, self.record.count(arm, self.players) + 1)
+            if self.record.has_checkpoints(arm, run, self.players)
         ]
-        first, *others = ways
         return approach(
             list(first.values()), self.arms[arm][1:], list(first),
             replicates=[list(way.values()) for way in others if list(way) == list(first)],
@@ -219,13 +218,11 @@ def _harder_than_new(runs: Runs) -> Difference:
 
 
 def _sooner(runs: Runs) -> Difference:
-    fine, scratch = (runs.approach(arm) for arm in ("finetuned", "scratch"))
-    return fine.sooner_than(scratch, 0.5)
+    return runs.approach("finetuned").sooner_than(runs.approach("scratch"), 0.5)
 
 
 def _more_directly(runs: Runs) -> Difference:
-    fine, scratch = (runs.approach(arm) for arm in ("finetuned", "scratch"))
-    return fine.more_direct_than(scratch)
+    return runs.approach("finetuned").more_direct_than(runs.approach("scratch"))
 
 
 def _area(runs: Runs) -> Estimate:
@@ -325,7 +322,7 @@ def findings(runs: Mapping[str, Runs]) -> "pd.DataFrame":
 
     rows = []
     for claim in CLAIMS:
-        tested = {name: _tried(claim.test, one) for name, one in runs.items()}
+        tested = {name: _tried(claim.test, cell) for name, cell in runs.items()}
         corrected = holm([difference.p for difference in tested.values()])
         for (name, difference), p in zip(tested.items(), corrected, strict=True):
             share = claim.share(runs[name]) if claim.share else None
@@ -364,9 +361,8 @@ def origins_table(runs: Mapping[str, Runs], *, centred: bool = False) -> "pd.Dat
     """Where fine-tuned knowledge comes from, in every cell: cell, part, value, low, high, note."""
     import pandas as pd
 
-    frames = [
-        one.origins(centred=centred).to_frame().assign(cell=name) for name, one in runs.items()
-    ]
+    parts = {name: cell.origins(centred=centred).to_frame() for name, cell in runs.items()}
+    frames = [frame.assign(cell=name) for name, frame in parts.items()]
     return pd.concat(frames, ignore_index=True)
 
 

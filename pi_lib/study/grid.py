@@ -75,10 +75,10 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     cells: list[Cell] = []
     for entry, node in zip(entries, lines["cells"][1].value, strict=True):
         try:
-            found = _cells(shared, entry, instead)
-            if twice := [cell for cell in found if cell in cells]:
+            named = _cells(shared, entry, instead)
+            if twice := [cell for cell in named if cell in cells]:
                 raise ValueError(f"{twice[0].name} is named twice")
-            cells += found
+            cells += named
         except ValueError as error:
             wrong.append(f"line {node.start_mark.line + 1}: {error}")
     if wrong:
@@ -92,8 +92,8 @@ def _cells(shared: dict, entry, instead: dict) -> list[Cell]:
     wrong = [f"unknown key {key!r}; expected {', '.join(_KEYS)}" for key in entry.keys() - {*_KEYS}]
     wrong += [f"{key} is missing" for key in ("backbone", "task") if key not in entry]
     fields = shared | {key: value for key, value in entry.items() if key in _KEYS}
-    changes = [one.get("changes") or {} for one in (shared, entry)]
-    if not all(isinstance(one, dict) for one in changes):
+    changes = [mapping.get("changes") or {} for mapping in (shared, entry)]
+    if not all(isinstance(change, dict) for change in changes):
         wrong.append(f"changes={entry.get('changes')!r}; expected a mapping, {{n_train: 100}}")
     else:
         fields["changes"] = changes[0] | changes[1]

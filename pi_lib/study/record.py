@@ -8,7 +8,7 @@ are chosen when it is read: nothing is trained for them.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from pi_lib.study.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+AGAIN = "python -m pi_lib study --grid FILE --record FOLDER"
 VERSION = 2  # of the file's form; the first held tables of statistics
 _KEY = re.compile(r"(?:(\w+)/)?([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
 
@@ -166,15 +167,11 @@ class Record:
         return np.stack(runs) if runs else None
 
     def _interactions(self, key: tuple[str, str, int, int | None]) -> Interactions:
-        players, arm, run, step = key
-        names = self.header["players"]
-        return Interactions.from_values(
-            torch.from_numpy(self.games[self._keys[key]]).double(),
-            labels=self.header["labels"],
-            ids=self.header["ids"],
-            players=names.get(players) if isinstance(names, dict) else None,
-            meta=self.header.get("meta", {}).get(players, {}),
-        )
+        players = key[0]
+        header, v = self.header, torch.from_numpy(self.games[self._keys[key]]).double()
+        names = header["players"].get(players) if isinstance(header["players"], dict) else None
+        meta = header.get("meta", {}).get(players, {})
+        return Interactions.from_values(v, header["labels"], header["ids"], names, meta)
 
     def save(self, folder: str | Path) -> Path:
         """Write the record as ``SLUG.npz`` into a folder; returns its path."""
@@ -202,17 +199,16 @@ class Record:
             If it is no record, or one of another version.
         """
         path = Path(path)
-        again = "make it by python -m pi_lib study --grid FILE --record FOLDER"
         if not path.is_file():
-            raise FileNotFoundError(f"no record at {path}: {again}")
+            raise FileNotFoundError(f"no record at {path}: make it by {AGAIN}")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 header = json.loads(bytes(arrays["about"]))
                 values = {name: arrays[name] for name in arrays.files if name != "about"}
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
-            raise RecordError(f"{path} is no record ({error}): {again}") from error
+            raise RecordError(f"{path} is no record ({error}): make it by {AGAIN}") from error
         if (version := header.get("version", VERSION)) != VERSION:
-            raise RecordError(f"{path} is of version {version}, not {VERSION}: {again}")
+            raise RecordError(f"{path} is of version {version}, not {VERSION}: make it by {AGAIN}")
         correct = {
             name.removeprefix("correct/"): np.unpackbits(values.pop(name))[: header["tested"]] > 0
             for name in [*values]
@@ -264,29 +260,26 @@ def collect(cell: Cell, store: Store) -> Record:
     """The record of a cell whose steps are all stored."""
     from pi_lib.study import data
 
-    games, correct, logs, provenance = {}, {}, {}, {}
-    names, meta, last, rates = {}, {}, {}, {}
-    sample = None
-    for arm in ARMS:
-        if not cell.runs(arm):
-            continue
+    rates, trainings = {}, []
+    for arm in filter(cell.runs, ARMS):
         rate, tried = schedule.chosen_rate(cell, arm, store)
         rates[arm] = {"chosen": rate, "tried": {f"{r:g}": v for r, v in tried.items()}}
-        for number in cell.runs(arm):
-            key, trained = f"{arm}{number + 1}", Step(cell, "train", arm, number, rate)
-            about = run_record(trained.path(store))
-            logs[key], last[arm] = about["log"], about["steps"][-1]
-            correct[key] = _correct_at_end(trained.path(store))
-            provenance[f"train {key}"] = _provenance(trained, store)
-            for which in cell.players:
-                step = Step(cell, "extract", arm, number, rate, which)
-                provenance[f"extract {key}, {which} players"] = _provenance(step, store)
-                for file in step.path(store).glob("*.safetensors"):
-                    at = int(file.stem)
-                    sample = Interactions.load(file)
-                    end = "" if at == last[arm] else f"@{at}"
-                    games[f"{which}/{key}{end}"] = sample.v.numpy().astype(np.float32)
-                names[which], meta[which] = sample.players, sample.meta
+        trainings += [Step(cell, "train", arm, number, rate) for number in cell.runs(arm)]
+    games, correct, logs, last, names, meta, provenance = {}, {}, {}, {}, {}, {}, {}
+    for training in trainings:
+        key, entry = f"{training.arm}{training.run + 1}", training.path(store)
+        trained = run_record(entry)
+        logs[key], last[training.arm] = trained["log"], trained["steps"][-1]
+        correct[key] = _correct_at_end(entry)
+        provenance[f"train {key}"] = _provenance(training, store)
+        for which in cell.players:
+            extraction = replace(training, name="extract", players=which)
+            provenance[f"extract {key}, {which} players"] = _provenance(extraction, store)
+            for file in extraction.path(store).glob("*.safetensors"):
+                game = Interactions.load(file)
+                end = "" if int(file.stem) == last[training.arm] else f"@{file.stem}"
+                games[f"{which}/{key}{end}"] = game.v.numpy().astype(np.float32)
+            names[which], meta[which] = game.players, game.meta
     if cell.source is not None:
         provenance["pre-train"] = _provenance(Step(cell, "pretrain"), store)
         pretrained = run_record(Step(cell, "pretrain").path(store))
@@ -299,8 +292,8 @@ def collect(cell: Cell, store: Store) -> Record:
         "pretrained_on": cell.pretrained_on,
         "pretrain_accuracy": pretrained["log"][-1]["accuracy"] if cell.source else None,
         "identity": data.identity(cell.task),
-        "labels": sample.labels,
-        "ids": sample.ids,
+        "labels": game.labels,
+        "ids": game.ids,
         "players": names,
         "meta": meta,
         "accuracy": {key: log[-1]["accuracy"] for key, log in logs.items()},
@@ -315,8 +308,8 @@ def collect(cell: Cell, store: Store) -> Record:
 
 def _provenance(step: Step, store: Store) -> dict[str, Any]:
     record = store.record(step.path(store))
-    kept = ("code", "seconds", "finished", "device", "commit", "versions")
-    return {key: record[key] for key in kept}
+    shown = ("code", "seconds", "finished", "device", "commit", "versions")
+    return {key: record[key] for key in shown}
 
 
 def _correct_at_end(entry: Path) -> np.ndarray:
@@ -342,9 +335,6 @@ def read_all(folder: str | Path) -> dict[str, Record]:
     """
     files = sorted(Path(folder).glob("*.npz"))
     if not files:
-        raise FileNotFoundError(
-            f"no records in {folder}: make them by "
-            "python -m pi_lib study --grid FILE --record FOLDER"
-        )
+        raise FileNotFoundError(f"no records in {folder}: make them by {AGAIN}")
     records = [Record.load(file) for file in files]
     return {record.name: record for record in records}

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CELL = ["backbone", "source", "task", "changes"]
-VERDICTS = ("confirmed", "undecided", "contradicted")
 QUANTITIES = {
     "preserved": "share of the pre-trained strength that is preserved",
     "new": "share of the fine-tuned strength that is new",
@@ -73,24 +72,19 @@ class Claim:
 
 
 def recorded(path: str | Path) -> "tuple[pd.DataFrame, dict]":
-    """What `record` wrote: the table, and where it comes from.
+    """A table, and where it comes from: the files ``.parquet`` and ``.json`` of one name.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such record; the message says how to make one.
+        If there is no such table. No new ones are made.
     """
     import pandas as pd
 
-    path = Path(path)
-    if not path.with_suffix(".parquet").is_file():
-        raise FileNotFoundError(
-            f"no record at {path.with_suffix('.parquet')}; make one by "
-            f"python -m pi_lib study --grid FILE --record {path}"
-        )
-    return pd.read_parquet(path.with_suffix(".parquet")), json.loads(
-        path.with_suffix(".json").read_text()
-    )
+    table = Path(path).with_suffix(".parquet")
+    if not table.is_file():
+        raise FileNotFoundError(f"no table at {table}: this form of record is not made any more")
+    return pd.read_parquet(table), json.loads(table.with_suffix(".json").read_text())
 
 
 def share(table: "pd.DataFrame", quantity: str, phase: str = "") -> Estimate:
@@ -142,19 +136,17 @@ def directness_gain(table: "pd.DataFrame") -> Estimate:
 def order_gap(table: "pd.DataFrame", part: str) -> Estimate:
     """Mean order of the "discarded" or "new" part minus that of the preserved."""
     preserved = _by_order(table, "preserved", "numerator")
-    other = (
-        _by_order(table, "new", "numerator")
-        if part == "new"
-        else _by_order(table, "preserved", "denominator") - preserved
-    )
+    if part == "new":
+        other = _by_order(table, "new", "numerator")
+    else:
+        other = _by_order(table, "preserved", "denominator") - preserved
     orders = np.arange(1, other.shape[1] + 1)
 
     def difference(a, b, c, d, axis=-1):
         return ratio_of_sums(a, b, axis) - ratio_of_sums(c, d, axis)
 
-    return bootstrap(
-        other @ orders, other.sum(1), preserved @ orders, preserved.sum(1), statistic=difference
-    )
+    sums = (other @ orders, other.sum(1), preserved @ orders, preserved.sum(1))
+    return bootstrap(*sums, statistic=difference)
 
 
 CLAIMS = (
@@ -222,40 +214,22 @@ def findings(table: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    found = []
+    verdicts = []
     for claim in CLAIMS:
         for cell, rows in cells(table):
             estimate = claim.estimate(rows)
-            by_seed = [claim.estimate(one).value for _, one in rows.groupby("seed")]
-            found.append(
+            by_seed = [claim.estimate(part).value for _, part in rows.groupby("seed")]
+            known = [value for value in by_seed if not np.isnan(value)] or [np.nan]
+            verdicts.append(
                 {
                     "claim": claim.name, "number": claim.number, "cell": cell,
                     "verdict": claim.verdict(estimate), "value": estimate.value,
                     "low": estimate.low, "high": estimate.high,
-                    "least": np.nanmin(by_seed) if not np.isnan(by_seed).all() else np.nan,
-                    "most": np.nanmax(by_seed) if not np.isnan(by_seed).all() else np.nan,
-                    "seeds": len(by_seed),
-                    "samples": _samples(rows),
-                    "from": claim.low, "to": claim.high,
+                    "least": min(known), "most": max(known), "seeds": len(by_seed),
+                    "samples": _samples(rows), "from": claim.low, "to": claim.high,
                 }
             )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def paired_test(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Fine-tuned against scratch, sample by sample: difference of areas, Wilcoxon's p.
-
-    Two-sided signed-rank test; with several cells, compare p with 0.05 over their number.
-    """
-    import pandas as pd
-    from scipy.stats import wilcoxon
-
-    rows = []
-    for cell, one in cells(table):
-        gains = _area_gains(one)
-        p = wilcoxon(gains).pvalue if np.any(gains) else 1.0
-        rows.append({"cell": cell, "difference": str(bootstrap(gains)), "p": p, "n": len(gains)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(verdicts)
 
 
 def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -270,21 +244,22 @@ def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     values = summary(table).map(lambda estimate: estimate.value)
-    found = []
-    for name, column in (
-        ("accuracy, fine-tuned", "accuracy finetuned"),
-        ("gain over scratch", "gain over scratch"),
-    ):
+    columns = {
+        "accuracy, fine-tuned": "accuracy finetuned",
+        "gain over scratch": "gain over scratch",
+    }
+    rows = []
+    for name, column in columns.items():
         rho = rank_correlation(values["preserved"], values[column])
         side = rho.compared_with(0)
-        found.append(
+        rows.append(
             {
                 "of": f"preserved share with {name}", "rho": rho.value, "low": rho.low,
                 "high": rho.high, "cells": len(values),
                 "verdict": {"above": "positive", "below": "negative"}.get(side, side),
             }
         )  # fmt: skip
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows)
 
 
 def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
@@ -343,13 +318,14 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     """One row per cell: accuracies, gain over scratch and every share, each an `Estimate`."""
     import pandas as pd
 
-    rows = {}
-    for cell, one in cells(table):
-        rows[cell] = {f"accuracy {p}": accuracy(one, p) for p in _PHASES}
-        rows[cell]["gain over scratch"] = gain(one)
+    numbers = {}
+    for cell, rows in cells(table):
+        numbers[cell] = {f"accuracy {phase}": accuracy(rows, phase) for phase in _PHASES}
+        numbers[cell]["gain over scratch"] = gain(rows)
         for name in QUANTITIES:
-            rows[cell][name] = share(one, name, "finetuned" if name == "salient error" else "")
-    return pd.DataFrame.from_dict(rows, orient="index")
+            phase = "finetuned" if name == "salient error" else ""
+            numbers[cell][name] = share(rows, name, phase)
+    return pd.DataFrame.from_dict(numbers, orient="index")
 
 
 _PHASES = ("probe", "finetuned", "scratch")
@@ -373,10 +349,10 @@ def _by_order(table: "pd.DataFrame", quantity: str, column: str) -> np.ndarray:
     return rows.pivot_table(index=["seed", "sample"], columns="order", values=column).to_numpy()
 
 
-def _trajectory(table: "pd.DataFrame", phase: str, target: str = "own") -> Trajectory:
+def _trajectory(table: "pd.DataFrame", phase: str) -> Trajectory:
     import torch
 
-    rows = _rows(table, f"similarity to {target} end", phase)
+    rows = _rows(table, "similarity to own end", phase)
     curves = rows.pivot_table(index="step", columns=["seed", "sample"], values="numerator")
     return Trajectory(curves.index.tolist(), torch.tensor(curves.to_numpy()))
 

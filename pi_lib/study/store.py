@@ -34,7 +34,7 @@ PACKAGE = Path(__file__).resolve().parents[1]  # pi_lib
 SHORTAGES = (OSError, MemoryError)  # the machine's, not the specification's: trying again may do
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 SUMS = "SHA256SUMS"
-_IS_DIGEST = re.compile("[0-9a-f]{16}").fullmatch  # other folders are not of the store
+DIGEST = "[0-9a-f]{16}"  # the name of an entry; other folders are not of the store
 DAMAGED = "damaged"  # folder of the entries that were set aside
 _sound: dict[Path, tuple] = {}  # entries checked by this process: sizes and times of their files
 # As they were when the package was loaded: an edit during a run is not what the run computes with.
@@ -42,8 +42,6 @@ _SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text(encoding="utf-8")
     for path in PACKAGE.rglob("*.py")
 }
-
-
 MODULES = frozenset(_SOURCES)
 
 
@@ -303,7 +301,7 @@ class Store:
         return sorted(
             path
             for path in self.root.glob("[!.]*/[!.]*")
-            if path.is_dir() and path.parent.name != DAMAGED and _IS_DIGEST(path.name)
+            if path.is_dir() and path.parent.name != DAMAGED and re.fullmatch(DIGEST, path.name)
         )
 
     def waste(self, needed: Iterable[Path] | None = None) -> list[Path]:
@@ -313,19 +311,18 @@ class Store:
         damaged ones, folders of interrupted attempts and locks that no process holds. With
         `needed`, also every entry that is not among these.
         """
-        keep = None if needed is None else set(needed)
-        found = [
+        entries = self.entries()
+        unneeded = set() if needed is None else {*entries} - {*needed}
+        waste = [
             entry
-            for entry in self.entries()
-            if fault(entry) is not None
-            or not is_current(entry)
-            or (keep is not None and entry not in keep)
+            for entry in entries
+            if fault(entry) is not None or not is_current(entry) or entry in unneeded
         ]
-        found += sorted((self.root / DAMAGED).glob("*/*"))
+        waste += sorted((self.root / DAMAGED).glob("*/*"))
         for path in sorted(self.root.glob("*/.*.partial")):
             if not _held(_lock(path.with_name(path.name[1:].removesuffix(".partial")))):
-                found.append(path)
-        return found + [lock for lock in sorted(self.root.glob("*/.*.lock")) if not _held(lock)]
+                waste.append(path)
+        return waste + [lock for lock in sorted(self.root.glob("*/.*.lock")) if not _held(lock)]
 
     @staticmethod
     def record(entry: Path) -> dict[str, Any]:
@@ -339,22 +336,21 @@ def fault(entry: Path) -> str | None:
     Within a process an entry is read once: after that, the sizes and times of its files count.
     """
     try:
-        about = [(path, path.stat()) for path in _files(entry)]
-        seen = tuple((path, at.st_size, at.st_mtime_ns, at.st_ino) for path, at in about)
+        states = [(path, path.stat()) for path in _files(entry)]
+        seen = tuple((path, at.st_size, at.st_mtime_ns, at.st_ino) for path, at in states)
         if _sound.get(entry) == seen:
             return None
         if not (entry / SUMS).is_file():
             return f"no {SUMS}: it is half an entry, or of an older version"
-        written, found = (entry / SUMS).read_bytes(), _sums(entry).encode()
+        written, present = (entry / SUMS).read_bytes(), _sums(entry).encode()
     except FileNotFoundError:
         return "some of its files are gone"
-    if written == found:
+    if written == present:
         _sound[entry] = seen
         return None
-    names = {line[66:] for line in set(written.splitlines()) ^ set(found.splitlines())}
-    return "not as written: " + ", ".join(
-        sorted(n.decode(errors="replace") for n in names) or [SUMS]
-    )
+    lines = set(written.splitlines()) ^ set(present.splitlines())
+    names = sorted({line[66:].decode(errors="replace") for line in lines})
+    return "not as written: " + ", ".join(names or [SUMS])
 
 
 def is_current(entry: Path) -> bool:
@@ -396,16 +392,13 @@ def _sums(entry: Path) -> str:
 
     Nothing is flushed to the disk: what a power cut takes is found missing by these sums.
     """
-    lines = []
+    lines = ""
     for path in _files(entry):
-        if path == entry / SUMS:
-            continue
-        with path.open("rb") as file:
-            lines.append(
-                f"{hashlib.file_digest(file, 'sha256').hexdigest()}  "
-                f"{path.relative_to(entry).as_posix()}\n"
-            )
-    return "".join(lines)
+        if path != entry / SUMS:
+            with path.open("rb") as file:
+                digest_of_file = hashlib.file_digest(file, "sha256").hexdigest()
+            lines += f"{digest_of_file}  {path.relative_to(entry).as_posix()}\n"
+    return lines
 
 
 def _lock(entry: Path) -> Path:

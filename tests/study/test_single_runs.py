@@ -76,11 +76,6 @@ def test_a_verdict_is_where_the_whole_interval_lies():
     assert claim.verdict(Estimate(np.nan, np.nan, np.nan)) == "undecided"
 
 
-def test_paired_test_needs_a_difference():
-    assert single_runs.paired_test(made(speed=0.2))["p"].item() < 1e-4
-    assert single_runs.paired_test(made(speed=0.0))["p"].item() > 0.01
-
-
 def test_too_few_cells_for_a_correlation_are_undecided():
     few = pd.concat([made(task=f"t{i}") for i in range(4)], ignore_index=True)
     assert (single_runs.correlations(few)["verdict"] == "undecided").all()
@@ -122,6 +117,14 @@ def test_figures_of_the_chapter():
     assert figure.axes[0].get_xlabel() == "preserved share"
     assert len(figure.axes[0].containers) == 2  # a mark with whiskers for each cell
     sizes = single_runs.summary(table).set_axis([10, 100])
+    before, after, learned = figures.kept(table).axes
+    assert before.get_xlim() == after.get_xlim() == learned.get_xlim() == (0, 1)
+    shown = [text.get_text() for text in before.get_yticklabels()]
+    assert shown == [name for name, _ in single_runs.cells(table)]
+    whole = [
+        bar.get_width() + rest.get_width() for bar, rest in zip(*before.containers[:2], strict=True)
+    ]
+    assert whole == pytest.approx([1, 1])  # preserved and discarded are all
     accuracy, gain, shares = figures.over_sizes(sizes, margin=0.05).axes
     assert accuracy.get_xscale() == "log" and len(shares.lines) == 3
     assert gain.lines[0].get_ydata().tolist() == [e.value for e in sizes["gain over scratch"]]
