@@ -144,16 +144,12 @@ def _function(x: types.FunctionType) -> tuple[str, list]:
         with suppress(ValueError):  # of a name that is not bound yet
             cells.append(cell.cell_contents)
     inside = [*cells, x.__defaults__, x.__kwdefaults__]
-    if _is_installed(x):
+    if x.__code__.co_filename.startswith(INSTALLED):
         return _installed(x), inside
     names = sorted({name for name in _globals_read(x.__code__) if name in x.__globals__})
     consts = [c for c in x.__code__.co_consts if c is None or c != x.__doc__]
     text = f"{x.__code__.co_code.hex()} {x.__code__.co_names}"
     return text, [consts, *inside, names, *(x.__globals__[name] for name in names)]
-
-
-def _is_installed(x: types.FunctionType) -> bool:
-    return x.__code__.co_filename.startswith(INSTALLED)
 
 
 def _globals_read(code: types.CodeType) -> Iterator[str]:
@@ -170,7 +166,8 @@ def _class(x: type) -> tuple[str, list]:
     ours = x.__module__ == "__main__" or not file.startswith(INSTALLED)
     if not ours or getattr(builtins, x.__name__, None) is x:
         forward = vars(x).get("forward")  # put there by the user, maybe
-        patched = isinstance(forward, types.FunctionType) and not _is_installed(forward)
+        code = getattr(forward, "__code__", None)
+        patched = code is not None and not code.co_filename.startswith(INSTALLED)
         return _installed(x), [forward] if patched else []
     names = sorted(set(vars(x)) - {"__dict__", "__weakref__", "__doc__", "__module__"})
     slots = types.MemberDescriptorType | types.GetSetDescriptorType

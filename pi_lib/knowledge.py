@@ -451,52 +451,42 @@ def hard_to_learn(
         raise ValueError("the same result is given twice: a run has all of itself")
     n, terms = runs[0].n, torch.stack([normalised(run, tau) for run in runs])
     if orders is not None:
-        chosen = check_orders(orders, n)
-        terms = terms * torch.isin(runs[0].orders, torch.tensor(chosen))
+        terms = terms * torch.isin(runs[0].orders, torch.tensor(check_orders(orders, n)))
     terms = terms[:, ~terms.isnan().any(-1).any(0)]  # samples that move under every network
     before, finetuned, scratch = terms.split([len(arm) for arm in given.values()])
     note = f"{terms.shape[1]} of {len(runs[0])} samples move" * (terms.shape[1] < len(runs[0]))
     arms = len(finetuned), len(scratch)
     counts, weights = resample_weights(terms.shape[1], arms, resample_runs)
+    preserved = [shared(probe.expand_as(finetuned), finetuned) for probe in before]
+    parts = {"preserved": preserved, "new": [finetuned - x for x in preserved]}
     curves = {
-        part: _shares_in_others(
-            [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n, counts,
-            *weights,
-        )
-        for part in ("preserved", "new")
-    }  # fmt: skip
-    excess = {part: second - scratch for part, (scratch, second, _) in curves.items()}
-    of = Difference.of_resamples
-    parts = {
-        part: LearnedPart(
-            *(Estimate.of_resamples(x, note) for x in curves[part]), of(excess[part], note)
-        )
-        for part in curves
+        name: _shares_in_others(part, finetuned, scratch, n, counts, *weights)
+        for name, part in parts.items()
     }
-    return HardToLearn(**parts, special=of(excess["preserved"] - excess["new"], note))
+    excess = {name: second - scratch for name, (scratch, second, _) in curves.items()}
+    of = Difference.of_resamples
+    learned = {
+        name: LearnedPart(*(Estimate.of_resamples(x, note) for x in shares), of(excess[name], note))
+        for name, shares in curves.items()
+    }
+    return HardToLearn(**learned, special=of(excess["preserved"] - excess["new"], note))
 
 
-def _part(part: str, probe: Tensor, finetuned: Tensor) -> Tensor:
-    """Preserved or new interactions (F, B, M) of each fine-tuned run."""
-    preserved = shared(probe.expand_as(finetuned), finetuned)
-    return preserved if part == "preserved" else finetuned - preserved
-
-
-def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple[np.ndarray, ...]:
+def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> list[np.ndarray]:
     """Shares of a part in scratch, in second runs, by chance in scratch: (1 + N,) each.
 
     `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run; `own` and `other`
     are the weights (1 + N, F) and (1 + N, S) of runs in each resample.
     """
 
-    def strength(first: Tensor, second: Tensor) -> np.ndarray:
-        return shared(first, second).abs().sum(-1).numpy()
+    def strength(first: Tensor, second: Tensor) -> Tensor:
+        return shared(first, second).abs().sum(-1)
 
-    def by_chance(first: Tensor, second: Tensor) -> np.ndarray:
-        return chance_overlap(first, second, n).sum(-1).numpy()
+    def by_chance(first: Tensor, second: Tensor) -> Tensor:
+        return chance_overlap(first, second, n).sum(-1)
 
     def share(overlap, runs: Tensor, weights: np.ndarray) -> np.ndarray:
-        sums = [[[overlap(terms, run) for run in runs] for terms in part] for part in parts]
+        sums = [[[overlap(terms, x).numpy() for x in runs] for terms in part] for part in parts]
         in_runs = np.mean(sums, 0) @ counts.T  # (F, runs, 1 + N)
         with np.errstate(divide="ignore", invalid="ignore"):
             return (weights * in_runs).sum((0, 1)) / (weights * whole[:, None]).sum((0, 1))
@@ -504,11 +494,8 @@ def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple
     whole = np.mean([part.abs().sum(-1).numpy() for part in parts], 0) @ counts.T  # (F, 1 + N)
     pairs, across = (own.T[:, None] * weights.T[None] for weights in (own, other))
     pairs[range(len(own.T)), range(len(own.T))] = 0  # a run has all of itself
-    return (
-        share(strength, scratch, across),
-        share(strength, finetuned, pairs),
-        share(by_chance, scratch, across),
-    )
+    cases = (strength, scratch, across), (strength, finetuned, pairs), (by_chance, scratch, across)
+    return [share(*case) for case in cases]
 
 
 def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Tensor:

@@ -392,17 +392,11 @@ def approach(
             * np.where((ends_shared > 0) & (not nothing), ends_shared, np.nan)[:, None]
         )
     ratios, note = _directness([checkpoints, *replicates], arms, orders)
-    still = ["the output does not move" if np.isnan(value) else "" for value in curves[0]]
-    return Approach(
-        steps,
-        [
-            Estimate.of_resamples(curve, nothing or why or arms.note)
-            for curve, why in zip(curves.T, still, strict=True)
-        ],
-        Estimate.of_resamples(ratios, note or arms.note),
-        curves,
-        ratios,
-    )
+    still = ["the output does not move" * bool(np.isnan(value)) for value in curves[0]]
+    notes = [nothing or why or arms.note for why in still]
+    similarities = [Estimate.of_resamples(*x) for x in zip(curves.T, notes, strict=True)]
+    directness = Estimate.of_resamples(ratios, note or arms.note)
+    return Approach(steps, similarities, directness, curves, ratios)
 
 
 def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np.ndarray:

@@ -227,7 +227,7 @@ class SharedLayers:
                 known[module] = bool(output.isfinite().all())
             except torch.OutOfMemoryError:
                 raise
-            except Exception:  # a model may do with a stand-in what cannot be done, as write to it
+            except Exception:  # a model may do what a stand-in does not allow, as write to it
                 known[module] = False
         return known[module]
 

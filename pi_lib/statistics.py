@@ -151,9 +151,8 @@ def resample_weights(
     fewer than `fewest` samples. `resample_runs` is the `resample` of `resample_run_counts`.
     """
     resamples = RESAMPLES if samples >= fewest else 0
-    counts = np.ones((1, samples))
-    if resamples:
-        counts = np.vstack([counts, resample_counts(samples)])
+    resampled = [resample_counts(samples)] if resamples else []
+    counts = np.vstack([np.ones(samples), *resampled])
     weights = [
         np.vstack([np.ones(runs), resample_run_counts(runs, resamples, resample_runs, arm)])
         for arm, runs in enumerate(arms)
