@@ -76,7 +76,7 @@ earlier = pi.pretrain(
 )
 start = backbones.transfer(earlier.model, 5, seed=seed)
 task = half(clothes.train, 5), half(clothes.test, 5)
-probe = pi.linear_probe(start, *task, epochs=4 * epochs, learning_rate=1e-2, seed=seed)
+probe = pi.linear_probe(start, *task)
 finetuned = pi.finetune(start, *task, epochs=epochs, learning_rate=1e-3, seed=seed)
 
 # %% tags=["hide-input"]

@@ -41,18 +41,10 @@ class Masked:
 
 
 class Batches:
-    """A model, what is asked of it, and the size of batches that it takes.
+    """A model, what is asked of it, and the `size` of batches, halved whenever memory is short.
 
-    Attributes
-    ----------
-    size : int
-        Rows of a batch; halved whenever memory is short.
-    fixed : bool
-        Whether the model takes batches of that size alone: then each is filled up to it.
-    output_dtype : torch dtype
-        Of the model's last output.
-    dtype : torch dtype
-        The coarsest in the model, from `pi_lib.checks.check_model` on.
+    `fixed`: the model takes batches of that size alone, so each is filled up to it. `output_dtype`
+    is that of the model's last output, `dtype` the coarsest in the model.
     """
 
     def __init__(self, model: Callable, value: Callable, pick, device: torch.device, size):
@@ -64,10 +56,7 @@ class Batches:
         self.fixed, self.output_dtype, self.dtype = False, torch.float32, torch.float32
 
     def values(self, pieces: Pieces, model: Callable | None = None) -> Tensor:
-        """Values (rows,) float64 of coalitions of some samples, in one batch.
-
-        With `model`, those of that one, in float64 throughout.
-        """
+        """Values (rows,) float64 of some samples, in a batch; of `model`, in float64 throughout."""
         inputs, others, labels = self._batch(pieces)
         if model is not None:
             inputs, others = in_float64(inputs), in_float64(others)
@@ -76,16 +65,17 @@ class Batches:
         if dropped_with is None:
             return self.of_output(self.output(inputs, others, model), labels)[:rows]
         values = torch.empty(len(inputs), dtype=torch.float64, device=inputs.device)
-        for at, tokens, beside in without_dropped(inputs, others, dropped_with):
-            output = self.output(tokens, beside, model)
-            values[at] = self.of_output(output, labels[at.to(labels.device)]).to(values.device)
+        for rows_of_length, tokens, their_others in without_dropped(inputs, others, dropped_with):
+            output = self.output(tokens, their_others, model)
+            their_labels = labels[rows_of_length.to(labels.device)]
+            values[rows_of_length] = self.of_output(output, their_labels).to(values.device)
         return values[:rows]
 
     def _batch(self, pieces: Pieces) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         inputs = _cat([masked.inputs(coalitions) for masked, coalitions in pieces])
         labels = _cat([masked.labels(len(coalitions)) for masked, coalitions in pieces])
         named = [masked.named(len(coalitions)) for masked, coalitions in pieces]
-        others = {name: _cat([each[name] for each in named]) for name in named[0]}
+        others = {name: _cat([x[name] for x in named]) for name in named[0]}
         if self.fixed and len(inputs) < self.size:  # the last row is repeated
             index = torch.arange(self.size).clamp(max=len(inputs) - 1)
             labels, index = labels[index.to(labels.device)], index.to(self.device)
@@ -112,8 +102,8 @@ class Batches:
         if isinstance(values, Tensor) and values.shape == (len(labels), 1):
             values = values[:, 0]
         if not isinstance(values, Tensor) or values.shape != labels.shape[:1]:
-            kind = f"a {type(values).__name__}"
-            got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else kind
+            is_tensor = isinstance(values, Tensor)
+            got = f"shape {tuple(values.shape)}" if is_tensor else f"a {type(values).__name__}"
             raise ValueError(
                 f"value= gave {got} for {len(labels)} masked inputs; expected one number for "
                 f"each, a tensor of shape ({len(labels)},) or ({len(labels)}, 1)"

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,20 +38,18 @@ def networks_in(model: Any) -> list[nn.Module]:
     >>> networks_in(lambda x: net(x)) == networks_in(functools.partial(net)) == [net]
     True
     """
-    found, waiting, seen = [], [model], {}
+    networks, waiting, seen = [], [model], {}
     while waiting and len(seen) < MOST_OBJECTS:
         x = waiting.pop(0)
         if id(x) in seen:
             continue
         seen[id(x)] = x
         if isinstance(x, nn.Module):
-            found.append(x)
+            networks.append(x)
         elif not isinstance(x, Tensor | type | types.ModuleType | np.ndarray):
-            try:
+            with suppress(Unidentified):
                 waiting += parts(x)[1]
-            except Unidentified:
-                pass
-    return found
+    return networks
 
 
 def is_eager(model: Any) -> bool:
@@ -126,43 +125,31 @@ def parts(x: Any) -> tuple[str, list]:
         return "", [x.func, x.args, x.keywords]
     if isinstance(x, types.MethodType):
         return "", [x.__func__, x.__self__]
-    if isinstance(x, staticmethod | classmethod):
-        return "", [x.__func__]
-    if isinstance(x, property):
-        return "", [x.fget]
-    if isinstance(x, types.FunctionType):
-        return _function(x)
+    if isinstance(x, staticmethod | classmethod | property):
+        return "", [x.fget if isinstance(x, property) else x.__func__]
     if isinstance(x, types.CodeType):
         return f"{x.co_code.hex()} {x.co_names}", list(x.co_consts)
-    if isinstance(x, types.ModuleType):
-        return _python_module(x), []
-    if isinstance(x, type):
-        return _class(x)
-    if isinstance(x, nn.Module):
-        return _network(x)
-    return _object(x)
+    kinds = {
+        types.FunctionType: _function,
+        types.ModuleType: _python_module,
+        type: _class,
+        nn.Module: _network,
+    }
+    return next((parts_of for kind, parts_of in kinds.items() if isinstance(x, kind)), _object)(x)
 
 
 def _function(x: types.FunctionType) -> tuple[str, list]:
-    cells = [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
+    cells = []
+    for cell in x.__closure__ or ():
+        with suppress(ValueError):  # of a name that is not bound yet
+            cells.append(cell.cell_contents)
     inside = [*cells, x.__defaults__, x.__kwdefaults__]
-    if _is_installed(x):
+    if x.__code__.co_filename.startswith(INSTALLED):
         return _installed(x), inside
     names = sorted({name for name in _globals_read(x.__code__) if name in x.__globals__})
     consts = [c for c in x.__code__.co_consts if c is None or c != x.__doc__]
     text = f"{x.__code__.co_code.hex()} {x.__code__.co_names}"
     return text, [consts, *inside, names, *(x.__globals__[name] for name in names)]
-
-
-def _is_installed(x: types.FunctionType) -> bool:
-    return x.__code__.co_filename.startswith(INSTALLED)
-
-
-def _filled(cell) -> bool:
-    try:
-        return cell.cell_contents is cell.cell_contents
-    except ValueError:  # of a name that is not bound yet
-        return False
 
 
 def _globals_read(code: types.CodeType) -> Iterator[str]:
@@ -179,22 +166,20 @@ def _class(x: type) -> tuple[str, list]:
     ours = x.__module__ == "__main__" or not file.startswith(INSTALLED)
     if not ours or getattr(builtins, x.__name__, None) is x:
         forward = vars(x).get("forward")  # put there by the user, maybe
-        patched = isinstance(forward, types.FunctionType) and not _is_installed(forward)
+        code = getattr(forward, "__code__", None)
+        patched = code is not None and not code.co_filename.startswith(INSTALLED)
         return _installed(x), [forward] if patched else []
     names = sorted(set(vars(x)) - {"__dict__", "__weakref__", "__doc__", "__module__"})
-    own = [y for name in names for y in (name, vars(x)[name]) if not _is_slot(y)]
+    slots = types.MemberDescriptorType | types.GetSetDescriptorType
+    own = [y for name in names for y in (name, vars(x)[name]) if not isinstance(y, slots)]
     return x.__qualname__, [x.__bases__, *own]
 
 
-def _is_slot(x: Any) -> bool:
-    return isinstance(x, types.MemberDescriptorType | types.GetSetDescriptorType)
-
-
-def _python_module(x: types.ModuleType) -> str:
+def _python_module(x: types.ModuleType) -> tuple[str, list]:
     file = getattr(x, "__file__", None)
     if not file or file.startswith(INSTALLED):
-        return _installed(x)
-    return f"{x.__name__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+        return _installed(x), []
+    return f"{x.__name__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}", []
 
 
 def _network(x: nn.Module) -> tuple[str, list]:

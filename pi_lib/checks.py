@@ -6,7 +6,7 @@ Tolerances are shares of the spread of v, for models in any unit; what rounding 
 import copy
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -32,46 +32,36 @@ def full_float32() -> Iterator[None]:
     ...     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     (False, False)
     """
-    backends = torch.backends
-    finer = []  # from torch 2.9 on
-    if hasattr(backends.cuda.matmul, "fp32_precision"):
+    backends, finer = torch.backends, []
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # from torch 2.9 on
         finer = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
         finer += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    before = [place.fp32_precision for place in finer]
-    products, cudnn = _setting(torch.get_float32_matmul_precision), _setting(_cudnn_tf32)
+    before = [settings.fp32_precision for settings in finer]
+    products = cudnn = None  # stay so where the older names cannot say what the finer ones are
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        cudnn = backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision("highest")
         backends.cudnn.allow_tf32 = False
-        for place in finer:
-            place.fp32_precision = "ieee"
+        for settings in finer:
+            settings.fp32_precision = "ieee"
         yield
     finally:
         if products is not None:
             torch.set_float32_matmul_precision(products)
         if cudnn is not None:
             backends.cudnn.allow_tf32 = cudnn
-        for place, precision in zip(finer, before, strict=True):
-            place.fp32_precision = precision
-
-
-def _cudnn_tf32() -> bool:
-    return torch.backends.cudnn.allow_tf32
-
-
-def _setting(read):
-    try:
-        return read()
-    except RuntimeError:  # the older name cannot say what the finer settings are
-        return None
+        for settings, precision in zip(finer, before, strict=True):
+            settings.fp32_precision = precision
 
 
 @contextmanager
 def buffers_restored(networks: Iterable[nn.Module]) -> Iterator[None]:
     """Buffers, as running statistics, are after a block what they were before it."""
-    modules = dict.fromkeys(module for network in networks for module in network.modules())
-    before = [
-        (module, name, x.clone()) for module in modules for name, x in _buffers(module).items()
-    ]
+    modules = {module for network in networks for module in network.modules()}
+    before = [(module, k, x.clone()) for module in modules for k, x in _buffers(module).items()]
     try:
         yield
     finally:
@@ -90,7 +80,7 @@ def _buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def refuse_training_mode(networks: Iterable[nn.Module]) -> None:
-    """Raise a ValueError that names the first part that is in training mode."""
+    """A ValueError names the first part that is in training mode."""
     for network in networks:
         for name, module in network.named_modules():
             if module.training:
@@ -105,13 +95,12 @@ def refuse_training_mode(networks: Iterable[nn.Module]) -> None:
 def depends_on_batch(networks: Iterable[nn.Module]) -> str:
     """The parts of networks that are known to look at the whole batch, for a message."""
     parts = []
-    for network in networks:
-        for name, module in network.named_modules():
-            kind = type(module)
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-                parts.append(f"{name or 'itself'} ({kind.__name__} without running statistics)")
-            elif "quantized.dynamic" in kind.__module__:
-                parts.append(f"{name or 'itself'} (dynamic quantisation, {kind.__name__})")
+    for name, module in (named for network in networks for named in network.named_modules()):
+        kind, name = type(module), name or "itself"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            parts.append(f"{name} ({kind.__name__} without running statistics)")
+        elif "quantized.dynamic" in kind.__module__:
+            parts.append(f"{name} (dynamic quantisation, {kind.__name__})")
     more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
     return ", ".join(parts[:3]) + more
 
@@ -143,7 +132,7 @@ def spread(values: Tensor) -> float:
 
 def tolerance(values: Tensor, dtype: torch.dtype) -> float:
     """By how much equal values may differ, computed in `dtype`: a share of their spread."""
-    largest = values[values.isfinite()].abs().max().item() if values.isfinite().any() else 0.0
+    largest = values.where(values.isfinite(), 0).abs().max().item()
     return SHARE.get(dtype, 0.3) * spread(values) + 16 * torch.finfo(dtype).eps * largest
 
 
@@ -162,37 +151,18 @@ def check_model(
 ) -> tuple[Tensor, Tensor]:
     """Refuse a model whose answers are random, or depend on what else is in the batch.
 
-    Parameters
-    ----------
-    batches : Batches
-        Learns here whether its size is `fixed`, and its `dtype`.
-    masked, other : Masked
-        A sample, of which four coalitions are run alone and in a batch; and one of the same form,
-        masked inputs of which are in that batch too.
-    networks : iterable of nn.Module
-        What the model is made of.
-    autocast : torch dtype, optional
-        Of the forward passes.
-
-    Returns
-    -------
-    some : (k, n) bool
-        Coalitions, k = 4, or fewer where batches are smaller than 8.
-    values : (2, k) float64, on the CPU
-        Their values alone, and in a batch.
-
-    Raises
-    ------
-    ValueError
-        Naming what differs, and what to do.
+    Four coalitions of `masked` are run alone and in a batch with others, some of them of `other`,
+    a sample of the same form. Sets `fixed` and `dtype` of `batches`. Returns the coalitions (k, n),
+    k = 4 or fewer where batches are smaller than 8, and their values (2, k), alone and in a batch.
+    The ValueError names what differs, and what to do.
     """
     draw = torch.Generator().manual_seed(0)
-    some, others = torch.rand(2, 4, masked.n, generator=draw) < 0.5
-    some[0], some[1] = False, True
-    some, others = some.to(batches.device), others.to(batches.device)
-    alone = _alone(batches, masked, some).cpu()
+    coalitions, others = torch.rand(2, 4, masked.n, generator=draw) < 0.5
+    coalitions[0], coalitions[1] = False, True
+    coalitions, others = coalitions.to(batches.device), others.to(batches.device)
+    alone = _alone(batches, masked, coalitions).cpu()
     refuse_training_mode(networks)
-    first, second = (_among(batches, masked, other, some, others).cpu() for _ in range(2))
+    first, second = (_among(batches, masked, other, coalitions, others).cpu() for _ in range(2))
     weights = (x for network in networks for x in network.parameters())
     dtypes = (masked.input.dtype, masked.baseline.dtype, batches.output_dtype, autocast)
     batches.dtype = coarsest(weights, *dtypes)
@@ -203,10 +173,10 @@ def check_model(
             f"the model gave {first[row].item():.6g} and {second[row].item():.6g} for the same "
             "input: switch off what is random in it (dropout, sampling) before extracting"
         )
-    alone, some = alone[: len(first)], some[: len(first)]
+    alone, coalitions = alone[: len(first)], coalitions[: len(first)]
     if (apart := difference(alone, first)).max() > allowed:
-        row = apart.argmax()
-        players, known = some[row].nonzero()[:, 0].tolist(), depends_on_batch(networks)
+        row, known = apart.argmax(), depends_on_batch(networks)
+        players = coalitions[row].nonzero()[:, 0].tolist()
         raise ValueError(
             f"the model's answer depends on what else is in its batch: of sample {masked.sample}, "
             f"players {players} kept, the value is {alone[row].item():.6g} alone and "
@@ -214,21 +184,21 @@ def check_model(
             "on every part, replace what takes statistics or scales from the batch, or give "
             "batch_size=1, by which every input is answered alone"
         )
-    return some, torch.stack([alone, first])
+    return coalitions, torch.stack([alone, first])
 
 
 def measure(
     batches: Batches,
     masked: Masked,
-    some: Tensor,
+    coalitions: Tensor,
     values: Tensor,
     autocast: torch.dtype | None = None,
 ) -> dict[str, float | str | bool]:
-    """How much values (2, k) of some coalitions (k, n) of a sample are off, as a `report` has it.
+    """How much values of coalitions of a sample are off, as `report` has it; warns of autocast.
 
-    Arguments as `check_model` has and returns them. Warns of what autocast does.
+    Arguments as `check_model` takes and returns them.
     """
-    exact, varies = _in_float64(batches, masked, some), spread(values)
+    exact, varies = _in_float64(batches, masked, coalitions), spread(values)
     if exact is not None:
         error = difference(values, exact.cpu()).max().item()
     else:
@@ -237,8 +207,8 @@ def measure(
     if autocast is not None:
         warnings.warn(
             f"autocast={autocast}: values are off by up to {error:.2g} where they vary by "
-            f"{varies:.2g} (sample {masked.sample}, {len(some)} coalitions), and a dividend of "
-            "order m sums 2**m of them. That is for a first look only",
+            f"{varies:.2g} (sample {masked.sample}, {len(coalitions)} coalitions), and a dividend "
+            "of order m sums 2**m of them. That is for a first look only",
             stacklevel=2,
         )
     return {
@@ -250,11 +220,11 @@ def measure(
     }
 
 
-def _alone(batches: Batches, masked: Masked, some: Tensor) -> Tensor:
-    """Values of coalitions, each in a batch of its own; learns whether the size is fixed."""
+def _alone(batches: Batches, masked: Masked, coalitions: Tensor) -> Tensor:
+    """Values of coalitions, each in a batch of its own; sets whether the size is fixed."""
 
     def run() -> Tensor:
-        return torch.cat([batches.values([(masked, row[None])]) for row in some])
+        return torch.cat([batches.values([(masked, row[None])]) for row in coalitions])
 
     try:
         return run()
@@ -273,29 +243,29 @@ def _alone(batches: Batches, masked: Masked, some: Tensor) -> Tensor:
         raise
 
 
-def _among(batches: Batches, masked: Masked, other: Masked, some: Tensor, others: Tensor) -> Tensor:
-    """Values of coalitions beside others, of another sample too, in one batch."""
+def _among(batches: Batches, masked: Masked, other: Masked, coalitions, others) -> Tensor:
+    """Values of coalitions in one batch with `others`, of another sample too."""
     while True:
-        room = min(batches.size, 2 * len(some))
+        room = min(batches.size, 2 * len(coalitions))
         if room == 1:
-            return _alone(batches, masked, some)
-        mine, half = room // 2, (room - room // 2) // 2
-        pieces = [(other, others[:half]), (masked, others[half : room - mine])]
-        pieces = [*(piece for piece in pieces if len(piece[1])), (masked, some[:mine])]
+            return _alone(batches, masked, coalitions)
+        own, half = room // 2, (room - room // 2) // 2
+        pieces = [(other, others[:half]), (masked, others[half : room - own])]
+        pieces = [*(piece for piece in pieces if len(piece[1])), (masked, coalitions[:own])]
         try:
-            return batches.values(pieces)[room - mine :]
+            return batches.values(pieces)[room - own :]
         except torch.OutOfMemoryError as error:
             batches.halve(masked, error, rows=room)
 
 
-def _in_float64(batches: Batches, masked: Masked, some: Tensor) -> Tensor | None:
+def _in_float64(batches: Batches, masked: Masked, coalitions: Tensor) -> Tensor | None:
     """Values by a copy of the model in float64; None where there can be none."""
     model = batches.model
     if not is_eager(model) or sum(x.numel() for x in model.parameters()) > MOST_IN_FLOAT64:
         return None
     try:
         with torch.autocast(batches.device.type, enabled=False):
-            values = batches.values([(masked, some)], copy.deepcopy(model).double())
+            values = batches.values([(masked, coalitions)], copy.deepcopy(model).double())
     except Exception:  # parts that cannot be copied, or work in one precision only
         return None
     return values if values.isfinite().all() else None

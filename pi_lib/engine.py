@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,12 @@ from pi_lib import checks
 from pi_lib.batches import Batches, Masked, rows_of
 from pi_lib.callables import Unidentified, digest, is_eager, networks_in
 from pi_lib.coalitions import coalition, membership
+from pi_lib.players import Placement
 from pi_lib.progress import track
 from pi_lib.sharing import Sharing
 from pi_lib.values import has_player, log_odds
 
 MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
-_MEASURED = ("error", "spread")  # of a report, kept on disk beside values
 
 
 def coalition_values(
@@ -51,43 +52,41 @@ def coalition_values(
         The samples, unmasked.
     labels : (B,) int, or (B, ...) as `value` takes them
         True classes; or label maps, boxes, targets.
-    players : object with `n` and ``place(inputs, ids)``
-        See `pi_lib.players`.
+    players : object with `n` and ``place(inputs, ids)``, see `pi_lib.players`
     ids : (B,) int, optional
         Ids of the samples, which seed the draw of players; default a digest of their content.
     value : callable, default `log_odds`
         From the model's output, in float64, and the labels ``(batch, ...)`` to values ``(batch,)``
-        or ``(batch, 1)``: `region_log_odds` for segmentation, `box_log_odds` for detection,
-        `negative_error` for regression, or one's own.
+        or ``(batch, 1)``: see `pi_lib.values`, or write your own.
     output : str, int or callable, optional
-        Which part of the model's output counts, where that is not plain: a key, a place, a
-        function, or "all" for the whole; see `pi_lib.outputs.model_output`.
+        Which part of the model's output counts: a key, a place, a function, or "all"; default its
+        logits (`pi_lib.outputs.model_output`).
     device : "auto" or a torch device
         "auto" is the GPU where there is one.
     batch_size : "auto" or int
-        Masked inputs per forward pass; "auto" is 1,024 on a GPU, else 64. Halved, down to 1,
-        whenever the device's memory is short. A model that takes batches of one size only gets
-        batches of this size, the last one filled up.
+        Masked inputs per forward pass; "auto" is 1,024 on a GPU, else 64. Halved, down to 1, when
+        the device's memory is short. A model that takes batches of a single size gets this size,
+        the last batch filled up.
     autocast : torch dtype, optional
-        Forward passes in this mixed precision; default the model's own precision. For a first
-        look: a warning says how far it is from float64.
+        Forward passes in this mixed precision, for a first look: a warning says how far it is from
+        float64. Default the model's own precision.
     share : bool or "always", optional
         Whether a module's first layers may run once for what masked inputs have in common
-        (`pi_lib.sharing`): done where it changes no value by more than rounding, and the first
-        sample shows that it saves time. Switch it off for a model that records what passes through
-        it, or that another thread uses meanwhile. With "always" no time is measured, so that a
-        second run gives the same values to the last bit.
+        (`pi_lib.sharing`), where that changes no value by more than rounding and saves time on the
+        first sample. Switch it off for a model that records what passes through it, or that
+        another thread uses meanwhile. With "always" no time is measured, so that a second run
+        gives the same values to the last bit.
     keep : path, optional
-        Folder where each sample's values are kept as soon as they are there, and taken from when
-        the same is asked again, as after an interruption: the same weights, code of model and
-        value, sample, label, players and coalitions.
+        Folder where each sample's values are stored, and read from when the same is asked again,
+        as after an interruption: the same weights, code of model and value, sample, label, players
+        and coalitions.
     report : dict, optional
         Filled with what was measured on 4 coalitions of the first sample that was run:
         ``error``, by how much values are off, in their unit; ``error_against``, "float64" (a copy
-        of the module, up to 2**28 parameters) or "rounding" (what a function shows: different
-        batches, and its output's precision); ``spread``, largest minus smallest value;
-        ``precision``, the coarsest in the model; ``shared``, whether layers were shared. Of
-        values taken from `keep`, what was reported then.
+        of the module, up to 2**28 parameters) or "rounding" (different batches, and the output's
+        precision); ``spread``, largest minus smallest value; ``precision``, the coarsest in the
+        model; ``shared``, whether layers were shared. Of values from `keep`, what was reported
+        then.
 
     Returns
     -------
@@ -97,11 +96,10 @@ def coalition_values(
     Raises
     ------
     ValueError
-        For more than 16 players; a model that is in training mode, answers the same input
-        differently, or depends on what else is in the batch; labels out of range; a region or box
-        without a player; a value that is no number for each input, or not finite (sample and
-        coalition are named); a device that is not there; with `keep`, for a model or `value` of
-        which neither code nor data can be seen.
+        For more than 16 players; a model that is in training mode, random, or depends on what else
+        is in the batch; labels out of range; a region or box without a player; a value that is no
+        finite number for each input; a device that is not there; with `keep`, a model or `value`
+        of which neither code nor data can be seen.
     TypeError
         If the model's output holds no logits and `output` does not say what counts.
     torch.OutOfMemoryError
@@ -130,20 +128,7 @@ def coalition_values(
 
 @contextmanager
 def games(
-    model: Callable,
-    inputs,
-    labels: Sequence[int] | Tensor,
-    players,
-    *,
-    ids: Sequence[int] | None = None,
-    value: Callable[[Any, Tensor], Tensor] = log_odds,
-    output: str | int | Callable | None = None,
-    device: str | torch.device = "auto",
-    batch_size: int | str = "auto",
-    autocast: torch.dtype | None = None,
-    share: bool | Literal["always"] = True,
-    keep: str | Path | None = None,
-    report: dict | None = None,
+    model: Callable, inputs, labels: Sequence[int] | Tensor, players, **options
 ) -> Iterator[Iterator[Callable[[Tensor], Tensor]]]:
     """Each sample's game: a function from coalitions, bool (m, n), to values, float64 (m,).
 
@@ -159,20 +144,17 @@ def games(
     ...     [game(torch.tensor([[True, False, True]])).tolist() for game in samples]
     [[2.0]]
     """
-    with _opened(
-        model, inputs, labels, players, ids=ids, value=value, output=output, device=device,
-        batch_size=batch_size, autocast=autocast, share=share, keep=keep, report=report,
-    ) as run:  # fmt: skip
+    with _opened(model, inputs, labels, players, **options) as run:
         samples = track(range(len(run.placements)), "coalition values")
-        yield (partial(lambda sample, asked: run.values([sample], asked)[0], s) for s in samples)
+        yield (partial(run.values_of, sample) for sample in samples)
 
 
 @contextmanager
 def _opened(
-    model, inputs, labels, players, *, ids, value, output, device, batch_size, autocast, share,
-    keep, report,
+    model, inputs, labels, players, *, ids=None, value=log_odds, output=None, device="auto",
+    batch_size="auto", autocast=None, share=True, keep=None, report=None,
 ) -> Iterator["_Run"]:  # fmt: skip
-    """The run of `games`: inputs and model are looked at, the model is on the device."""
+    """A run of a model on samples, both checked; the model is on the device."""
     labels = torch.as_tensor(labels)
     if len(labels) != len(inputs):
         raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
@@ -190,18 +172,17 @@ def _opened(
     batches = Batches(model, value, output, choose_device(device), batch_size)
     measured = report is not None or autocast is not None
     report = {} if report is None else report
-    run = _Run(batches, placements, labels, networks, report)
-    if share and is_eager(model):
-        run.sharing = Sharing(batches, report, timed=share != "always")
 
     def check(masked: Masked, other: Masked) -> None:
-        some, values = checks.check_model(batches, masked, other, networks, autocast)
+        coalitions, values = checks.check_model(batches, masked, other, networks, autocast)
         if measured:
-            report.update(checks.measure(batches, masked, some, values, autocast))
+            report.update(checks.measure(batches, masked, coalitions, values, autocast))
 
-    run.check = check
+    sharing = stored = None
+    if share and is_eager(model):
+        sharing = Sharing(batches, report, timed=share != "always")
     if keep is not None:
-        run.stored = _Stored(Path(keep), model, value, output, autocast)
+        stored = _Stored(Path(keep), model, value, output, autocast)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(checks.full_float32())
@@ -209,7 +190,7 @@ def _opened(
         stack.enter_context(_on_device(model, batches.device))
         if autocast is not None:
             stack.enter_context(torch.autocast(batches.device.type, autocast))
-        yield run
+        yield _Run(batches, placements, labels, report, check, sharing, stored)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -244,35 +225,35 @@ def fingerprint(*parts: Any) -> str:
     >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.zeros(2), [1])
     False
     """
-    told = hashlib.sha256()
+    sha = hashlib.sha256()
 
-    def tell(part):
+    def add(part):
         if isinstance(part, torch.nn.Module):
-            told.update(repr(part).encode())
-            tell(part.state_dict())
+            sha.update(repr(part).encode())
+            add(part.state_dict())
         elif isinstance(part, Tensor):
             part = part.detach().cpu().contiguous()
-            told.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-            told.update(part.flatten().view(torch.uint8).numpy())
+            sha.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+            sha.update(part.flatten().view(torch.uint8).numpy())
         elif isinstance(part, dict):
-            tell([*part.items()])
+            add([*part.items()])
         elif isinstance(part, list | tuple):
-            told.update(f"{len(part)} ".encode())
+            sha.update(f"{len(part)} ".encode())
             for x in part:
-                tell(x)
+                add(x)
         else:
-            told.update(f"{part!r} ".encode())
+            sha.update(f"{part!r} ".encode())
 
-    tell(parts)
-    return told.hexdigest()[:16]
+    add(parts)
+    return sha.hexdigest()[:16]
 
 
 class _Stored:
-    """Values on disk, one file for each sample and what was asked of it."""
+    """Values on disk, one file for each sample and coalitions."""
 
     def __init__(self, folder: Path, model, value: Callable, output, autocast):
         try:
-            self.whole = digest(model, value, output, autocast)
+            self.model_digest = digest(model, value, output, autocast)
         except Unidentified as error:
             raise ValueError(
                 "keep= tells by code and data whether a model and a value are what they were, and "
@@ -281,39 +262,44 @@ class _Stored:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
-    def _file(self, asked: tuple) -> Path:
-        return self.folder / f"{fingerprint(self.whole, asked)}.safetensors"
+    def file(self, label: Tensor, placement, coalitions: Tensor) -> Path:
+        key = fingerprint(self.model_digest, (label, vars(placement), coalitions))
+        return self.folder / f"{key}.safetensors"
 
-    def load(self, asked: tuple) -> dict[str, Tensor] | None:
+    @staticmethod
+    def load(file: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
-        file = self._file(asked)
-        return load_file(file) if file.exists() else None
+        return load_file(file) if file.exists() else {}
 
-    def save(self, asked: tuple, values: Tensor, report: dict) -> None:
+    @staticmethod
+    def save(file: Path, values: Tensor, report: dict) -> None:
         from safetensors.torch import save_file
 
-        file = self._file(asked)
-        aside = file.with_suffix(f".{os.getpid()}.aside")
-        measured = {
-            k: torch.tensor(report[k], dtype=torch.float64) for k in _MEASURED if k in report
+        unfinished = file.with_suffix(f".{os.getpid()}.aside")
+        numbers = {
+            name: torch.tensor(report[name], dtype=torch.float64)
+            for name in ("error", "spread")
+            if name in report
         }
-        save_file({"values": values.contiguous(), **measured}, aside)
-        os.replace(aside, file)  # whole or not at all
+        save_file({"values": values.contiguous(), **numbers}, unfinished)
+        os.replace(unfinished, file)  # whole or not at all
 
 
+@dataclass
 class _Run:
-    """Samples and a model that is asked about them, in batches."""
+    """A model on samples, in batches."""
 
-    def __init__(self, batches: Batches, placements, labels: Tensor, networks, report: dict):
-        self.batches, self.placements, self.labels = batches, placements, labels
-        self.networks, self.report = networks, report
-        self.sharing: Sharing | None = None
-        self.stored: _Stored | None = None
-        self.check: Callable | None = None  # of the model, on the first sample that is run
+    batches: Batches
+    placements: list[Placement]
+    labels: Tensor
+    report: dict
+    check: Callable[[Masked, Masked], None] | None  # of the model, before the first sample is run
+    sharing: Sharing | None
+    stored: _Stored | None
 
     def each(self, coalitions: Tensor) -> Iterator[Tensor]:
-        """Values of every sample in turn, of several in a batch that one of them does not fill."""
+        """Values of every sample in turn; several share a batch that one of them does not fill."""
         together = max(self.batches.size // len(coalitions), 1)
         group: list[int] = []
         for sample in range(len(self.placements)):
@@ -324,21 +310,24 @@ class _Run:
         if group:
             yield from self.values(group, coalitions)
 
+    def values_of(self, sample: int, coalitions: Tensor) -> Tensor:
+        """Values (m,) of one sample."""
+        return self.values([sample], coalitions)[0]
+
     def values(self, samples: list[int], coalitions: Tensor) -> list[Tensor]:
-        """Values (m,) of the same coalitions of each of some samples of one form."""
-        asked = {s: (self.labels[s], vars(self.placements[s]), coalitions) for s in samples}
-        values = {}
+        """Values (m,) of each of some samples of one form."""
+        values, files = {}, {}
         if self.stored is not None:
             for s in samples:
-                if (stored := self.stored.load(asked[s])) is not None:
+                files[s] = self.stored.file(self.labels[s], self.placements[s], coalitions)
+                if stored := self.stored.load(files[s]):
                     values[s] = stored.pop("values")
                     self.report |= {name: x.item() for name, x in stored.items()}
-        missing = [s for s in samples if s not in values]
-        if missing:
-            for s, found in zip(missing, self._compute(missing, coalitions), strict=True):
-                values[s] = found
-                if self.stored is not None:
-                    self.stored.save(asked[s], found, self.report)
+        if missing := [s for s in samples if s not in values]:
+            values |= zip(missing, self._compute(missing, coalitions), strict=True)
+            if self.stored is not None:
+                for s in missing:
+                    self.stored.save(files[s], values[s], self.report)
         return [values[s] for s in samples]
 
     def _form(self, sample: int) -> tuple:
@@ -357,8 +346,8 @@ class _Run:
             masked = [self._masked(s) for s in samples]
             if self.check is not None:
                 form = self._form(samples[0])
-                alike = [s for s in range(len(self.placements)) if self._form(s) == form]
-                self.check(masked[0], self._masked(alike[-1]))
+                same_form = [s for s in range(len(self.placements)) if self._form(s) == form]
+                self.check(masked[0], self._masked(same_form[-1]))
                 self.check = None
             on_device = coalitions.to(device)
             values = self._in_batches(masked, on_device).view(len(samples), -1).cpu()
@@ -385,38 +374,34 @@ class _Run:
         parts, done, size, shared = [], 0, None, None
         while done < total:
             try:
+                new = []
                 if batches.size != size:  # at first, and when memory was short
                     size = batches.size
                     if self.sharing is not None and len(masked) == 1:
-                        tried, shared = self.sharing.choose(masked[0], coalitions[done:])
-                        parts += tried
-                        done += sum(map(len, tried))
-                        continue
-                stop = min(done + size, total)
-                if shared is not None:
-                    parts.append(shared(coalitions[done:stop]))
-                else:
-                    parts.append(batches.values(rows_of(masked, coalitions, done, stop)))
-                done = stop
+                        new, shared = self.sharing.choose(masked[0], coalitions[done:])
+                if not new:
+                    stop = min(done + size, total)
+                    if shared is not None:
+                        new = [shared(coalitions[done:stop])]
+                    else:
+                        new = [batches.values(rows_of(masked, coalitions, done, stop))]
+                parts += new
+                done += sum(map(len, new))
             except torch.OutOfMemoryError as error:
                 batches.halve(masked[0], error)
         return torch.cat(parts)
 
 
-class _on_device:
-    """A module on the device for the length of a block, and then back where it was."""
-
-    def __init__(self, model, device: torch.device):
-        self.module = model if isinstance(model, torch.nn.Module) else None
-        self.device, self.before = device, None
-
-    def __enter__(self):
-        tensors = [] if self.module is None else [*self.module.parameters(), *self.module.buffers()]
-        homes = {t.device for t in tensors}
-        if len(homes) == 1 and homes != {self.device}:  # a model spread over devices stays put
-            self.before = homes.pop()
-            self.module.to(self.device)
-
-    def __exit__(self, *_):
-        if self.before is not None:
-            self.module.to(self.before)
+@contextmanager
+def _on_device(model, device: torch.device) -> Iterator[None]:
+    """A module is on the device for the length of a block, and then where it was."""
+    is_module = isinstance(model, torch.nn.Module)
+    places = {x.device for x in (*model.parameters(), *model.buffers())} if is_module else set()
+    moves = len(places) == 1 and places != {device}  # a model spread over devices stays put
+    try:
+        if moves:
+            model.to(device)
+        yield
+    finally:
+        if moves:
+            model.to(places.pop())

@@ -7,7 +7,7 @@ salient are dropped. A sample whose value does not move under one of the models 
 `Share` stands beside what chance and a second run give: alone it says nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -35,10 +35,10 @@ class Share(Estimate):
     Attributes
     ----------
     chance : Estimate
-        The same share after the other network's interactions were shuffled within each sample and
-        order, positions and signs: the exact mean over all ways to shuffle.
+        Mean of the same share over all ways to shuffle the other network's interactions within
+        each sample and order, positions and signs.
     second_run : Estimate
-        The same share where a second fine-tuned run stands in; says so where none was given.
+        The same share of a second fine-tuned run; not measurable where none was given.
     over_chance, under_second_run : Difference
         The share minus chance; that of the second run minus the share. Paired by sample.
 
@@ -78,23 +78,22 @@ class Share(Estimate):
         rows = np.stack([part, chance, whole, *runs])
         measured = ~np.isnan(rows if second_runs else rows[:3]).any(0)
         moving = int(measured.sum())
-        note = (
-            "" if measured.all() else f"{len(whole) - moving} of {len(whole)} samples do not move"
-        )
+        still = len(whole) - moving
+        note = f"{still} of {len(whole)} samples do not move" if still else ""
         counts, _ = resample_weights(moving)
-        part, chance, whole, again, again_whole = (counts @ rows[:, measured].T).T
+        part, chance, whole, second, second_whole = (counts @ rows[:, measured].T).T
         with np.errstate(divide="ignore", invalid="ignore"):
             share, by_chance = (np.where(whole > 0, x / whole, np.nan) for x in (part, chance))
-            again = np.where(again_whole > 0, again / again_whole, np.nan)
+            second = np.where(second_whole > 0, second / second_whole, np.nan)
         if np.isnan(share[0]):
             note = "there is no strength" if moving else "no sample moves under both networks"
         note_of_second = note if second_runs else ONE_RUN
         return cls(
             **vars(Estimate.of_resamples(share, note)),
             chance=Estimate.of_resamples(by_chance, note),
-            second_run=Estimate.of_resamples(again, note_of_second),
+            second_run=Estimate.of_resamples(second, note_of_second),
             over_chance=Difference.of_resamples(share - by_chance, note),
-            under_second_run=Difference.of_resamples(again - share, note_of_second),
+            under_second_run=Difference.of_resamples(second - share, note_of_second),
         )
 
     @property
@@ -159,44 +158,32 @@ class Knowledge:
         return [normalised(result, self.tau) for result in self.results[2:]]
 
     def strength(self, part: str) -> Tensor:
-        """``sum_{|S|=m} |K(S)|`` of one of `PARTS` by sample and order: (B, n + 1) float64.
-
-        Raises
-        ------
-        ValueError
-            If there is no such part.
-        """
+        """``sum_{|S|=m} |K(S)|`` of one of `PARTS` by sample and order: (B, n + 1) float64."""
         if part not in self.PARTS:
             raise ValueError(f"part={part!r}; expected one of {', '.join(self.PARTS)}")
         return sum_by_order(getattr(self, part).abs(), self.orders, self.n)
 
     def agreement_by_order(self) -> "pd.DataFrame":
-        """How far the interactions of an order speak for the true class, or cancel each other.
+        """``sum K(S) / sum |K(S)|`` of each order and part, over all samples.
 
-        ``sum K(S) / sum |K(S)|`` over the interactions of an order and all samples, for each of
-        `PARTS`: 1 if all raise the log-odds of the true class, -1 if all lower them, 0 if they
-        cancel. NaN where a part has none.
-
-        Returns
-        -------
-        DataFrame
-            Columns ``part``, ``order``, ``value``, ``low``, ``high`` (95 % bootstrap over samples).
+        1 if all interactions raise the log-odds of the true class, -1 if all lower them, 0 if they
+        cancel, NaN if there are none. Columns as `by_order`.
         """
-        return _frame(
-            {"part": part, "order": m, **_fields(estimate)}
-            for part in self.PARTS
-            for signed in [sum_by_order(getattr(self, part), self.orders, self.n)]
-            for size in [self.strength(part)]
-            for m in range(1, self.n + 1)
-            for estimate in [bootstrap(signed[:, m], size[:, m], statistic=ratio_of_sums)]
-        )
+
+        def agreement(part: str, m: int) -> Estimate:
+            signed = sum_by_order(getattr(self, part), self.orders, self.n)
+            return bootstrap(signed[:, m], self.strength(part)[:, m], statistic=ratio_of_sums)
+
+        return self._by_part(agreement)
 
     def by_order(self) -> "pd.DataFrame":
         """Mean strength of each part by order, with intervals: part, order, value, low, high."""
+        return self._by_part(lambda part, m: bootstrap(self.strength(part)[:, m]))
+
+    def _by_part(self, estimate: Callable[[str, int], Estimate]) -> "pd.DataFrame":
         return _frame(
-            {"part": part, "order": m, **_fields(bootstrap(strength[:, m]))}
+            {"part": part, "order": m, **_fields(estimate(part, m))}
             for part in self.PARTS
-            for strength in [self.strength(part)]
             for m in range(1, self.n + 1)
         )
 
@@ -310,25 +297,18 @@ def compare(
         raise ValueError("second_runs: the same result is given twice")
     before, after = normalised(pretrained, tau), normalised(finetuned, tau)
     preserved = shared(before, after)
-    return Knowledge(
-        preserved=preserved,
-        discarded=before - preserved,
-        new=after - preserved,
-        orders=pretrained.orders,
-        n=pretrained.n,
-        tau=tau,
-        results=results,
-    )
+    parts = preserved, before - preserved, after - preserved
+    return Knowledge(*parts, pretrained.orders, pretrained.n, tau, results)
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """How much of the preserved knowledge another model has.
+    """How much of the preserved knowledge another model has; strengths by sample and order.
 
     Attributes
     ----------
     found, preserved : (B, n + 1) float64
-        By sample and order: strength that the other model has, strength preserved.
+        Strength that the other model has, strength preserved.
     chance : (B, n + 1) float64
         Strength that the other model would have by chance, its interactions being shuffled.
     second_runs : list of (B, n + 1) float64
@@ -346,9 +326,9 @@ class Learned:
 
     def mean_ratio(self) -> Share:
         """Mean over samples of each sample's ratio; samples that preserve nothing are left out."""
-        some = self.preserved.sum(-1) > 0
-        whole = self.preserved[some].sum(-1)
-        return self._of_sums([(x[some].sum(-1) / whole).numpy() for x in self._parts])
+        measured = self.preserved.sum(-1) > 0
+        whole = self.preserved[measured].sum(-1)
+        return self._of_sums([(x[measured].sum(-1) / whole).numpy() for x in self._parts])
 
     def by_order(self) -> "pd.DataFrame":
         """Ratio within each order: order, value, low, high, chance, second_run, verdict."""
@@ -376,17 +356,9 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     ``sum_S [K_preserve I_scr > 0] min(|K_preserve|, |I_scr|) / sum_S |K_preserve|``
     (arXiv 2410.08455, section 3.3; it reports 13 to 45 %).
 
-    Parameters
-    ----------
-    knowledge : Knowledge
-        From `compare`; with second runs, their share stands beside.
-    scratch : Interactions
-        Of the model trained from scratch, on the same samples and players.
-
-    Raises
-    ------
-    ValueError
-        If `scratch` is of other samples, players, labels, values or kind.
+    `knowledge` is from `compare`, with second runs if their share is to stand beside; `scratch` is
+    of the model trained from scratch. A ValueError if it is of other samples, players, labels,
+    values or kind.
     """
     check_comparable(knowledge.results[1], scratch)
     preserved, n = knowledge.preserved, knowledge.n
@@ -395,25 +367,17 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
     def strength_in(terms: Tensor) -> Tensor:
         return sum_by_order(shared(preserved, terms).abs(), knowledge.orders, n)
 
-    return Learned(
-        found=strength_in(other),
-        preserved=knowledge.strength("preserved"),
-        chance=chance_overlap(preserved, other, n),
-        second_runs=[strength_in(terms) for terms in knowledge.second_runs],
-    )
+    by_chance = chance_overlap(preserved, other, n)
+    second_runs = [strength_in(terms) for terms in knowledge.second_runs]
+    return Learned(strength_in(other), knowledge.strength("preserved"), by_chance, second_runs)
 
 
 @dataclass(frozen=True)
 class LearnedPart:
-    """How much of one part of the fine-tuned knowledge other networks have.
+    """Shares of a part of the fine-tuned knowledge that other networks have.
 
-    Attributes
-    ----------
-    scratch, second_run, chance : Estimate
-        Share of it in networks trained from scratch, in second fine-tuned runs, and by chance in
-        networks trained from scratch.
-    excess : Difference
-        Second run minus scratch, paired by sample.
+    Of networks from `scratch`, of a `second_run` of fine-tuning, of networks from scratch by
+    `chance`; `excess` is the second run minus scratch, paired by sample.
     """
 
     scratch: Estimate
@@ -424,15 +388,10 @@ class LearnedPart:
 
 @dataclass(frozen=True)
 class HardToLearn:
-    """Whether what was preserved is harder to learn from scratch than what is new.
+    """Whether what was preserved is harder to learn from scratch than what is new, the control.
 
-    Attributes
-    ----------
-    preserved, new : LearnedPart
-        Of what fine-tuned runs preserved, and, as the control, of what they learned anew.
-    special : Difference
-        Excess of the preserved part minus that of the new part: a second fine-tuned run resembles
-        the first in everything, and only what goes beyond is special to preserved knowledge.
+    `special` is the excess of the preserved part minus that of the new part, since a second
+    fine-tuned run resembles the first in everything.
     """
 
     preserved: LearnedPart
@@ -446,9 +405,8 @@ class HardToLearn:
             for part in ("preserved", "new")
             for name, estimate in vars(getattr(self, part)).items()
         ]
-        return _frame(
-            [*rows, {"part": "preserved minus new", "number": "excess", **vars(self.special)}]
-        )
+        special = {"part": "preserved minus new", "number": "excess", **vars(self.special)}
+        return _frame([*rows, special])
 
 
 def hard_to_learn(
@@ -462,9 +420,9 @@ def hard_to_learn(
 ) -> HardToLearn:
     """Whether preserved knowledge is hard to learn from scratch: more than new knowledge is.
 
-    For every fine-tuned run, its preserved part ``K_preserve(P, F)`` is looked for in every other
-    fine-tuned run and in every network from scratch, as in `learned_by_scratch`; so is its new
-    part. Ratios of sums over samples and pairs of runs.
+    The preserved part ``K_preserve(P, F)`` of every fine-tuned run is compared with every other
+    fine-tuned run and every network from scratch, as in `learned_by_scratch`; so is its new part.
+    Ratios of sums over samples and pairs of runs.
 
     Parameters
     ----------
@@ -493,53 +451,42 @@ def hard_to_learn(
         raise ValueError("the same result is given twice: a run has all of itself")
     n, terms = runs[0].n, torch.stack([normalised(run, tau) for run in runs])
     if orders is not None:
-        chosen = check_orders(orders, n)
-        terms = terms * torch.isin(runs[0].orders, torch.tensor(chosen))
+        terms = terms * torch.isin(runs[0].orders, torch.tensor(check_orders(orders, n)))
     terms = terms[:, ~terms.isnan().any(-1).any(0)]  # samples that move under every network
     before, finetuned, scratch = terms.split([len(arm) for arm in given.values()])
     note = f"{terms.shape[1]} of {len(runs[0])} samples move" * (terms.shape[1] < len(runs[0]))
     arms = len(finetuned), len(scratch)
     counts, weights = resample_weights(terms.shape[1], arms, resample_runs)
+    preserved = [shared(probe.expand_as(finetuned), finetuned) for probe in before]
+    parts = {"preserved": preserved, "new": [finetuned - x for x in preserved]}
     curves = {
-        part: _shares_in_others(
-            [_part(part, probe, finetuned) for probe in before], finetuned, scratch, n,
-            counts, *weights,
-        )
-        for part in ("preserved", "new")
-    }  # fmt: skip
-    of = Difference.of_resamples
-    parts = {
-        part: LearnedPart(
-            *(Estimate.of_resamples(x, note) for x in (scratch, again, chance)),
-            excess=of(again - scratch, note),
-        )
-        for part, (scratch, again, chance) in curves.items()
+        name: _shares_in_others(part, finetuned, scratch, n, counts, *weights)
+        for name, part in parts.items()
     }
-    excess = {part: again - scratch for part, (scratch, again, _) in curves.items()}
-    return HardToLearn(**parts, special=of(excess["preserved"] - excess["new"], note))
+    excess = {name: second - scratch for name, (scratch, second, _) in curves.items()}
+    of = Difference.of_resamples
+    learned = {
+        name: LearnedPart(*(Estimate.of_resamples(x, note) for x in shares), of(excess[name], note))
+        for name, shares in curves.items()
+    }
+    return HardToLearn(**learned, special=of(excess["preserved"] - excess["new"], note))
 
 
-def _part(part: str, probe: Tensor, finetuned: Tensor) -> Tensor:
-    """Preserved or new interactions (F, B, M) of each fine-tuned run."""
-    preserved = shared(probe.expand_as(finetuned), finetuned)
-    return preserved if part == "preserved" else finetuned - preserved
-
-
-def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple[np.ndarray, ...]:
+def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> list[np.ndarray]:
     """Shares of a part in scratch, in second runs, by chance in scratch: (1 + N,) each.
 
     `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run; `own` and `other`
     are the weights (1 + N, F) and (1 + N, S) of runs in each resample.
     """
 
-    def strength(first: Tensor, second: Tensor) -> np.ndarray:
-        return shared(first, second).abs().sum(-1).numpy()
+    def strength(first: Tensor, second: Tensor) -> Tensor:
+        return shared(first, second).abs().sum(-1)
 
-    def by_chance(first: Tensor, second: Tensor) -> np.ndarray:
-        return chance_overlap(first, second, n).sum(-1).numpy()
+    def by_chance(first: Tensor, second: Tensor) -> Tensor:
+        return chance_overlap(first, second, n).sum(-1)
 
     def share(overlap, runs: Tensor, weights: np.ndarray) -> np.ndarray:
-        sums = [[[overlap(terms, run) for run in runs] for terms in part] for part in parts]
+        sums = [[[overlap(terms, x).numpy() for x in runs] for terms in part] for part in parts]
         in_runs = np.mean(sums, 0) @ counts.T  # (F, runs, 1 + N)
         with np.errstate(divide="ignore", invalid="ignore"):
             return (weights * in_runs).sum((0, 1)) / (weights * whole[:, None]).sum((0, 1))
@@ -547,11 +494,8 @@ def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> tuple
     whole = np.mean([part.abs().sum(-1).numpy() for part in parts], 0) @ counts.T  # (F, 1 + N)
     pairs, across = (own.T[:, None] * weights.T[None] for weights in (own, other))
     pairs[range(len(own.T)), range(len(own.T))] = 0  # a run has all of itself
-    return (
-        share(strength, scratch, across),
-        share(strength, finetuned, pairs),
-        share(by_chance, scratch, across),
-    )
+    cases = (strength, scratch, across), (strength, finetuned, pairs), (by_chance, scratch, across)
+    return [share(*case) for case in cases]
 
 
 def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Tensor:
@@ -560,15 +504,8 @@ def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Ten
     ``sum_S min(I1+, I2+) + min(I1-, I2-)`` over ``sum_S max(..) + max(..)``, with
     ``I+ = max(I, 0)``, ``I- = max(-I, 0)`` (arXiv 2410.08455, section 3.4).
 
-    Returns
-    -------
-    (B,) float64
-        From 0, nothing in common, to 1, equal; NaN where a model's value does not move.
-
-    Raises
-    ------
-    ValueError
-        If the two are not of the same samples, players, labels, values and kind.
+    From 0, nothing in common, to 1, equal, (B,) float64; NaN where a model's value does not move.
+    A ValueError if the two are not of the same samples, players, labels, values and kind.
     """
     check_comparable(first, second)
     a, b = normalised(first, tau), normalised(second, tau)
@@ -587,10 +524,9 @@ def jaccard_share(
     *,
     second_runs: Sequence[Interactions] = (),
 ) -> Share:
-    """Mean of `jaccard` over samples, beside chance and a second run.
+    """Mean of `jaccard` over samples, beside chance and second runs of the arm of `second`.
 
-    Chance takes the strength in common that shuffling gives on average. `second_runs` are runs of
-    the kind of `second`, which it is compared with.
+    Chance takes the strength in common that shuffling gives on average.
     """
     check_comparable(first, second, *second_runs)
     a, b = normalised(first, tau), normalised(second, tau)
@@ -603,14 +539,10 @@ def jaccard_share(
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """How similar a run's interactions are to a target's as it trains (the paper's speed).
+    """How similar a run's interactions are to a target's as it trains.
 
-    Attributes
-    ----------
-    steps : list of int
-        Training steps of the checkpoints, ascending.
-    similarity : (T, B) float64
-        Jaccard similarity with the target at each checkpoint, per sample.
+    `similarity` (T, B) float64 is the Jaccard similarity with the target at each of T ascending
+    training `steps`, per sample.
     """
 
     steps: list[int]
@@ -623,12 +555,8 @@ class Trajectory:
 
     def to_frame(self) -> "pd.DataFrame":
         """Mean similarity at each checkpoint, with intervals: step, progress, value, low, high."""
-        return _frame(
-            {"step": step, "progress": progress, **_fields(bootstrap(similarity))}
-            for step, progress, similarity in zip(
-                self.steps, self.progress, self.similarity, strict=True
-            )
-        )
+        rows = zip(self.steps, self.progress, map(bootstrap, self.similarity), strict=True)
+        return _frame({"step": step, "progress": p, **_fields(x)} for step, p, x in rows)
 
     def areas(self) -> np.ndarray:
         """Area under each sample's similarity curve, over the run as [0, 1]: (B,).
@@ -650,18 +578,13 @@ def trajectory(
     Parameters
     ----------
     checkpoints : sequence of Interactions
-        The run's interactions, one per step.
+        The run's interactions, at each of `steps`.
     target : Interactions
         The run's own final model (the paper), or another.
     steps : sequence of int
-        Training step of each checkpoint, ascending; at least two.
+        Training steps, ascending; at least two. A ValueError if not, or of another number.
     tau : float, default 0.05
         Salience threshold.
-
-    Raises
-    ------
-    ValueError
-        If steps and checkpoints do not match, or the steps do not ascend.
     """
     steps = check_steps(steps, checkpoints)
     return Trajectory(steps, torch.stack([jaccard(c, target, tau) for c in checkpoints]))
@@ -705,8 +628,7 @@ def moves(interactions: Interactions) -> Tensor:
 def normalised(interactions: Interactions, tau: float) -> Tensor:
     """Salient terms divided by the model's mean ``|v(N) - v({})|``; the others are 0.
 
-    NaN for a sample whose value does not move, or all of a model with nothing to divide by: what
-    it shares with another is not 0, but not measurable.
+    NaN where the value of the sample, or of the model, does not move: that is not 0.
     """
     terms = interactions.terms.where(interactions.salient(tau), 0)
     scale = interactions.scale or torch.nan
@@ -714,16 +636,16 @@ def normalised(interactions: Interactions, tau: float) -> Tensor:
 
 
 def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
-    """Strength shared if `second` is shuffled within sample and order, positions and signs.
+    """Strength shared, on average over all ways to shuffle `second` within sample and order.
 
-    The mean over all ways to shuffle, exactly: a pair of terms meets in one of K positions and has
-    the same sign half of the time, so it is ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K`` over the K
-    sets of an order.
+    Positions and signs are shuffled, AND and OR apart: a pair of terms meets in one of the K
+    positions of an order and has the same sign half of the time, so the mean is
+    ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K``.
 
     Parameters
     ----------
     first, second : (..., M) float64
-        Terms of n players, AND first, then OR if any, which are shuffled apart.
+        Terms of n players, AND first, then OR if any.
 
     Returns
     -------
@@ -735,20 +657,16 @@ def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
     sizes, overlap = order(n), first.new_zeros(*first.shape[:-2], n + 1)
     for m in range(1, n + 1):
         own, other = (x[..., sizes == m].contiguous() for x in (first, second))
-        other = other.sort(-1).values
+        other, count = other.sort(-1).values, own.shape[-1]
         smaller = torch.searchsorted(other, own)  # how many of the other are
         below = torch.nn.functional.pad(other.cumsum(-1), (1, 0)).gather(-1, smaller)
-        count = own.shape[-1]
         overlap[..., m] = (below + own * (count - smaller)).sum((-1, -2)) / (2 * count)
     return overlap
 
 
 def shared(first: Tensor, second: Tensor) -> Tensor:
-    """``sign(second) min(|first|, |second|)`` where both have the same sign, else 0.
-
-    NaN where one of them is.
-    """
-    smaller = torch.minimum(first.abs(), second.abs())  # NaN if one is
+    """``sign(second) min(|first|, |second|)`` where both have the same sign, else 0; NaN stays."""
+    smaller = torch.minimum(first.abs(), second.abs())
     same_sign = first * second > 0
     return torch.where(same_sign | smaller.isnan(), smaller * second.sign(), 0.0)
 

@@ -70,10 +70,10 @@ def in_float64(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.double() if output.is_floating_point() else output
     if isinstance(output, Mapping):
-        wide = copy.copy(output)
+        converted = copy.copy(output)
         for name, part in output.items():
-            wide[name] = in_float64(part)
-        return wide
+            converted[name] = in_float64(part)
+        return converted
     if isinstance(output, tuple | list):
         parts = [in_float64(part) for part in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

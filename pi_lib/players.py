@@ -22,7 +22,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Placement:
-    """One sample with the player that owns each of its elements.
+    """A sample with the player that owns each of its elements.
 
     Attributes
     ----------
@@ -38,8 +38,7 @@ class Placement:
         Further keyword arguments of the model, never masked (an attention mask).
     dropped_with : tuple of str, optional
         None: a masked element becomes `baseline`. Otherwise it leaves the input, a row of tokens,
-        and its elements of these `others` leave with it: `baseline` is then negative, and
-        `without_dropped` gives what the model receives.
+        and so do its elements of these `others`; `baseline` is then negative.
 
     Raises
     ------
@@ -67,22 +66,10 @@ def without_dropped(
 ) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
     """Rows of tokens without those that are dropped, the rows of one length at a time.
 
-    A network receives the shorter sentence itself: for networks that take sentences of any length.
+    A network receives the shorter sentence itself, so it must take sentences of any length.
 
-    Parameters
-    ----------
-    masked : int64 Tensor, shape (batch, tokens)
-        Token ids; negative where a token is dropped.
-    others : mapping of str to Tensor, shape (batch, ...)
-    dropped_with : sequence of str
-        Which of `others` have an element for each token.
-
-    Yields
-    ------
-    rows : int64 Tensor, shape (k,)
-        Which rows of the batch these are.
-    tokens : int64 Tensor, shape (k, length)
-    others : dict of str to Tensor, shape (k, ...)
+    Yields the rows of `masked` (batch, tokens), negative where a token is dropped; their tokens
+    (k, length); and their `others`, of which those in `dropped_with` lose the same tokens.
 
     Examples
     --------
@@ -187,14 +174,14 @@ class PatchPlayers:
         baselines, others = self._baselines(inputs), by_sample(self.others, len(inputs))
         placements = []
         rows = zip(inputs, baselines, sample_ids(inputs, ids), others, strict=True)
-        for image, baseline, sample, beside in rows:
+        for image, baseline, sample, image_others in rows:
             chosen = [self.eligible[k] for k in draw(len(self.eligible), self.n, self.seed, sample)]
             player_of = torch.full((self.grid**2,), self.n + (self.background == "mask"))
             for player, (row, column) in enumerate(chosen):
                 player_of[row * self.grid + column] = player
             names = [f"r{row}c{column}" for row, column in chosen]
             owner = player_of[patch][None, None]
-            placements.append(Placement(image[None], owner, baseline[None], names, beside))
+            placements.append(Placement(image[None], owner, baseline[None], names, image_others))
         return placements
 
     def _baselines(self, inputs: Tensor) -> Tensor:
@@ -304,16 +291,16 @@ class LabelMapPlayers:
         """
         masks = torch.as_tensor(masks).bool()
         per_sample, owners = options.get("per_sample"), []
-        for each in masks if per_sample else masks[None]:
-            if (overlap := each.sum(0) > 1).any():
+        for sample in masks if per_sample else masks[None]:
+            if (overlap := sample.sum(0) > 1).any():
                 where = tuple(torch.nonzero(overlap)[0].tolist())
-                both = torch.nonzero(each[(slice(None), *where)])[:, 0].tolist()
+                both = torch.nonzero(sample[(slice(None), *where)])[:, 0].tolist()
                 raise ValueError(
                     f"players {both} overlap at element {where}; an element has one owner"
                 )
-            if empty := torch.nonzero(~each.flatten(1).any(1))[:, 0].tolist():
+            if empty := torch.nonzero(~sample.flatten(1).any(1))[:, 0].tolist():
                 raise ValueError(f"players {empty} own no element")
-            owners.append(torch.where(each.any(0), each.int().argmax(0), -1))
+            owners.append(torch.where(sample.any(0), sample.int().argmax(0), -1))
         return cls(torch.stack(owners) if per_sample else owners[0], baseline, **options)
 
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
@@ -328,19 +315,19 @@ class LabelMapPlayers:
         shape = tuple(self.owner.shape[1:] if self.per_sample else self.owner.shape)
         if not isinstance(inputs, Tensor) or inputs.ndim < 1 + len(shape):
             raise ValueError(f"expected inputs (B, {shape}); got {describe(inputs)}")
-        each = self.owner.ndim > 1 and len(self.owner) == len(inputs)  # as many maps as samples
-        if self.per_sample and not each:
+        as_many = self.owner.ndim > 1 and len(self.owner) == len(inputs)  # maps as samples
+        if self.per_sample and not as_many:
             raise ValueError(
                 f"{len(self.owner)} label maps for {len(inputs)} samples; place them together"
             )
         if not _lies_on(shape, inputs):
-            as_maps = each and _lies_on(tuple(self.owner.shape[1:]), inputs)
+            as_maps = as_many and _lies_on(tuple(self.owner.shape[1:]), inputs)
             hint = ". For one map per sample pass per_sample=True" if as_maps else ""
             raise ValueError(
                 f"the label map of shape {shape} does not lie on inputs of shape "
                 f"{tuple(inputs.shape[1:])}: players would be outside the input{hint}"
             )
-        if self.per_sample is None and each and _lies_on(shape[1:], inputs) and len(inputs) > 1:
+        if self.per_sample is None and as_many and _lies_on(shape[1:], inputs) and len(inputs) > 1:
             raise ValueError(
                 f"labels of shape {shape} on inputs of shape {tuple(inputs.shape)} could be one "
                 f"map for all, or {len(inputs)} maps, one per sample: pass per_sample=False or True"
@@ -350,8 +337,8 @@ class LabelMapPlayers:
         baseline = self.baseline.to(inputs.dtype)
         others = by_sample(self.others, len(inputs))
         return [
-            Placement(x[None], labels[axes], baseline, list(self.names), beside)
-            for x, labels, beside in zip(inputs, maps, others, strict=True)
+            Placement(x[None], labels[axes], baseline, list(self.names), sample_others)
+            for x, labels, sample_others in zip(inputs, maps, others, strict=True)
         ]
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval
-SAMPLED_ORDERS = (1, 2, 3)  # the sampling noise of order m grows with the number of its sets
+MOST_SAMPLED_ORDER = 3  # the sampling noise of order m grows with the number of its sets
 
 
 def reliability(
@@ -76,8 +76,8 @@ def reliability(
     Raises
     ------
     ValueError
-        If there is one run, or the same result twice, if runs are of other samples, players,
-        labels or values, or if there is no such basis or order.
+        For one run, or the same result twice; for runs of other samples, players, labels or
+        values; if there is no such basis or order.
 
     Examples
     --------
@@ -116,12 +116,7 @@ def similarity(
     Estimate
         1 if both know the same, 0 if they have nothing in common; above 1 only by noise. Not
         measurable where the interval of ``C_XX`` or ``C_YY`` reaches 0: there is nothing
-        reproducible to compare. A limit is infinite where resamples are.
-
-    Raises
-    ------
-    ValueError
-        As `reliability`.
+        reproducible to compare. A limit is infinite where resamples are. Errors as `reliability`.
 
     Examples
     --------
@@ -140,12 +135,9 @@ def similarity(
 class Origins:
     """Of what fine-tuned runs reproducibly know, the shares that two other arms explain.
 
-    Attributes
-    ----------
-    pretraining, both, scratch, neither : Estimate
-        What the probe of the pre-trained network alone explains, what both it and training from
-        scratch do, what scratch alone does, and what neither does. They add up to 1; noise may
-        take one of them a little below 0.
+    The probe of the pre-trained network alone explains `pretraining`, it and training from scratch
+    `both`, `scratch` alone, and `neither`, Estimates that add up to 1; noise may take one of them
+    a little below 0.
     """
 
     pretraining: Estimate
@@ -204,13 +196,8 @@ def origins(
     Returns
     -------
     Origins
-        Not measurable where one of the similarities is not, or where probe and scratch cannot be
-        told apart.
-
-    Raises
-    ------
-    ValueError
-        As `reliability`.
+        Not measurable where one of the similarities is not, or where probe and scratch are the
+        same within noise. Errors as `reliability`.
 
     Examples
     --------
@@ -267,12 +254,8 @@ def yardstick(
     -------
     DataFrame
         ``basis, orders, quantity, first, second, value, low, high, note``. Quantities are
-        "reliability" (``second`` is empty), "similarity", and those of `Origins`.
-
-    Raises
-    ------
-    ValueError
-        As `reliability`.
+        "reliability" (``second`` is empty), "similarity", and those of `Origins`. Errors as
+        `reliability`.
     """
     import pandas as pd
 
@@ -303,12 +286,11 @@ class Approach:
     steps : list of int
         Training steps of the checkpoints, ascending; the last is the run's end.
     similarity : list of Estimate
-        With the ends of other runs, at each checkpoint. At the end it is the root of the
-        reliability, not 1, and standing still wins nothing.
+        With the ends of other runs, at each checkpoint; at the end the root of the reliability.
     directness : Estimate
         Length of the straight way from start to end over the length of the way taken, both of
-        what replicates of the run share: 1 is straight. Not measurable without replicates, whose
-        noise looks like detours.
+        what replicates of the run share: 1 is straight. Not measurable without replicates: noise
+        looks like detours.
     curves, ratios : (1 + N, T) and (1 + N,) float64
         Similarities and directness, then those of N resamples; two approaches of the same samples
         are resampled alike.
@@ -342,10 +324,7 @@ class Approach:
     def sooner_than(self, other: "Approach", share: float) -> Difference:
         """By how many steps this run has a share of its own end before `other` has of its own.
 
-        Raises
-        ------
-        ValueError
-            If the two are of other numbers of samples, and so not paired.
+        A ValueError if only one of the two has enough samples for an interval.
         """
         self._check_paired(other)
         own, others = (steps_to_share(x.steps, x.curves, share) for x in (self, other))
@@ -413,31 +392,18 @@ def approach(
             * np.where((ends_shared > 0) & (not nothing), ends_shared, np.nan)[:, None]
         )
     ratios, note = _directness([checkpoints, *replicates], arms, orders)
-    still = ["the output does not move" if np.isnan(value) else "" for value in curves[0]]
-    return Approach(
-        steps,
-        [
-            Estimate.of_resamples(curve, nothing or why or arms.note)
-            for curve, why in zip(curves.T, still, strict=True)
-        ],
-        Estimate.of_resamples(ratios, note or arms.note),
-        curves,
-        ratios,
-    )
+    still = ["the output does not move" * bool(np.isnan(value)) for value in curves[0]]
+    notes = [nothing or why or arms.note for why in still]
+    similarities = [Estimate.of_resamples(*x) for x in zip(curves.T, notes, strict=True)]
+    directness = Estimate.of_resamples(ratios, note or arms.note)
+    return Approach(steps, similarities, directness, curves, ratios)
 
 
 def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np.ndarray:
     """Steps at which curves first have a share of their own last value: (...,) float64.
 
-    Interpolated between checkpoints; NaN where the last value is not above 0.
-
-    Parameters
-    ----------
-    steps : sequence of T int
-    curves : (..., T) float64
-        Of similarity, or of accuracy.
-    share : float
-        Above 0, at most 1.
+    `curves` (..., T) are of similarity or accuracy, `share` is above 0 and at most 1. Interpolated
+    between checkpoints; NaN where the last value is not above 0.
 
     Examples
     --------
@@ -460,12 +426,7 @@ def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np
 def steps_to_accuracy(correct: np.ndarray, steps: Sequence[int], share: float) -> Estimate:
     """Steps until a run has a share of its final accuracy, resampling the test samples.
 
-    Parameters
-    ----------
-    correct : (T, N) bool
-        Which of N test samples are right at each of T checkpoints.
-    steps, share
-        As in `steps_to_share`.
+    `correct` (T, N) says which of N test samples are right at each checkpoint.
 
     Examples
     --------
@@ -482,48 +443,29 @@ def steps_to_accuracy(correct: np.ndarray, steps: Sequence[int], share: float) -
 def inner_products(
     v: Tensor, n: int, *, basis: Basis = "walsh", centred: bool = False
 ) -> np.ndarray:
-    """Products ``sum_{|S|=m} I_r(S) I_s(S)`` of enumerated games by sample and order.
+    """Products ``sum_{|S|=m} I_r(S) I_s(S)`` of games (R, B, 2**n) by sample and order.
 
-    Parameters
-    ----------
-    v : (R, B, 2**n) real
-        Games of R runs.
-
-    Returns
-    -------
-    (B, n + 1, R, R) float64
-        Order 0, the empty set, is 0.
+    Returns (B, n + 1, R, R) float64; order 0, the empty set, is 0.
     """
     terms = BASES[basis](v).transpose(0, 1)  # (B, R, 2**n)
     products = terms.new_zeros(len(terms), n + 1, terms.shape[1], terms.shape[1])
     sizes = order(n).to(terms.device)
     for m in range(1, n + 1):
-        some = terms[..., sizes == m]
+        of_order = terms[..., sizes == m]
         if centred:
-            some = some - some.mean(-1, keepdim=True)
-        products[:, m] = some @ some.transpose(-1, -2)
+            of_order = of_order - of_order.mean(-1, keepdim=True)
+        products[:, m] = of_order @ of_order.transpose(-1, -2)
     return products.cpu().numpy()
 
 
 def sampled_products(
     v: Tensor, coalitions: Tensor, orders: Collection[int] | None, *, centred: bool = False
 ) -> np.ndarray:
-    """The same products from values on random coalitions, without bias: (B, R, R) float64.
+    """The same products from values (R, B, M) on random coalitions (B, M, n): (B, R, R) float64.
 
     Over all orders they are covariances over coalitions. Of order m they are means of
     ``v_r(T) v_s(T') sum_{|S|=m} chi_S(T) chi_S(T')`` over pairs of *different* coalitions, so that
     the sampling noise of both averages out; the inner sum depends on how many players differ.
-
-    Parameters
-    ----------
-    v : (R, B, M) real
-        Values of R runs on M independent, uniformly random coalitions.
-    coalitions : (B, M, n) bool
-        Which players each holds; the same for every run.
-    orders : collection of int or None
-        All orders, or some of 1, 2 and 3.
-    centred : bool
-        As in `reliability`.
     """
     v = v.double().transpose(0, 1)
     v = v - v.mean(-1, keepdim=True)
@@ -563,20 +505,15 @@ def _kernel(drawn: Tensor, orders: Collection[int] | None, centred: bool) -> Ten
 
 def _elementary(total: Tensor, n: int, m: int) -> Tensor:
     """Elementary symmetric polynomial of degree 1 to 3 of n signs, from their sum."""
-    return (total, (total**2 - n) / 2, (total**3 - (3 * n - 2) * total) / 6)[m - 1]
+    if m < 3:
+        return total if m == 1 else (total**2 - n) / 2
+    return (total**3 - (3 * n - 2) * total) / 6
 
 
 class Arms:
     """Runs by arm, checked; products of all of them, for any orders.
 
-    Parameters
-    ----------
-    arms : mapping of str to sequence of Interactions, or to one Interactions
-        As in `similarity`.
-    basis, resample_runs
-        As in `reliability`.
-    several : collection of str
-        Arms that need two runs or more.
+    Arguments as `yardstick` and `reliability` take them; the arms in `several` need two runs.
     """
 
     def __init__(
@@ -622,15 +559,21 @@ class Arms:
         self.scales = np.array([run.scale if moves(run).any() else np.nan for run in runs])
         self._by_order = {}
 
-    def products(self, orders: Collection[int] | None, centred: bool) -> np.ndarray:
-        """Inner products (B, R, R) over some orders."""
-        v = torch.stack([run.v.double() for run in self.runs])
+    def products(
+        self, orders: Collection[int] | None, centred: bool = False, v: Tensor | None = None
+    ) -> np.ndarray:
+        """Inner products (B, R, R) over some orders, of the runs or of games `v` (R, B, M)."""
+        chosen, is_own = self.checked(orders), v is None
+        if is_own:
+            v = torch.stack([run.v.double() for run in self.runs])
         if self.coalitions is not None:
-            return sampled_products(v, self.coalitions, self.checked(orders), centred=centred)
-        if centred not in self._by_order:
-            self._by_order[centred] = inner_products(v, self.n, basis=self.basis, centred=centred)
-        by_order = self._by_order[centred]
-        return by_order.sum(1) if orders is None else by_order[:, self.checked(orders)].sum(1)
+            return sampled_products(v, self.coalitions, chosen, centred=centred)
+        by_order = self._by_order.get(centred) if is_own else None
+        if by_order is None:
+            by_order = inner_products(v, self.n, basis=self.basis, centred=centred)
+        if is_own:
+            self._by_order[centred] = by_order
+        return by_order.sum(1) if chosen is None else by_order[:, chosen].sum(1)
 
     def checked(self, orders: Collection[int] | None) -> list[int] | None:
         """Orders as a list, None for all of sampled coalitions, refused if there are none such."""
@@ -641,7 +584,7 @@ class Arms:
             return orders
         if orders == list(range(1, self.n + 1)):
             return None
-        if orders[-1] > max(SAMPLED_ORDERS):
+        if orders[-1] > MOST_SAMPLED_ORDER:
             raise ValueError(
                 f"orders={orders}; coalitions drawn at random give orders 1, 2 and 3, or all "
                 "(orders=None): beyond, sampling noise is larger than what it hides"
@@ -660,14 +603,7 @@ class Arms:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean products of runs, and what is computed from them.
-
-    Attributes
-    ----------
-    arms : Arms
-    products : (1 + N, R, R) float64
-        Of all samples, then of each of N resamples.
-    """
+    """Mean products (1 + N, R, R) of runs, over all samples and each of N resamples."""
 
     arms: Arms
     products: np.ndarray
@@ -680,8 +616,7 @@ class Moments:
         if second is None and not (isinstance(first, str) and first in self.arms.exact):
             weights[:, range(len(rows)), range(len(rows))] = 0
         total = weights.sum((1, 2))
-        # a resample of one run alone has no pair
-        total = np.where(total > 0, total, np.nan)
+        total = np.where(total > 0, total, np.nan)  # a resample of a single run has no pair
         return (weights * self.products[:, rows][:, :, columns]).sum((1, 2)) / total
 
     def power(self, arm: str) -> np.ndarray:
@@ -728,7 +663,7 @@ class Moments:
         if not note and max(abs(c[0]), np.nanquantile(np.append(c[0], c[1:]), 1 - TAIL)) >= 1:
             note = "probe and scratch cannot be told apart"
         if note:
-            return Origins(*(Estimate.unmeasurable(note) for _ in Origins.PARTS))
+            return Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
         with np.errstate(divide="ignore", invalid="ignore"):
             explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
             parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained
@@ -751,16 +686,11 @@ def _directness(
             "one run: its noise cannot be told from detours; give replicates of its checkpoints"
         )
     check_comparable(*(run for checkpoints in runs for run in checkpoints))
-    values = torch.stack([torch.stack([run.v.double() for run in way]) for way in runs])
-    values = values / torch.tensor([way[-1].scale for way in runs])[:, None, None, None].to(values)
+    values = torch.stack([torch.stack([x.v.double() for x in run]) for run in runs])
+    values = values / torch.tensor([run[-1].scale for run in runs])[:, None, None, None].to(values)
     # (runs, T, B, values): from each checkpoint to the next, then from the first to the last
     legs = torch.cat([values.diff(dim=1), values[:, -1:] - values[:, :1]], 1)
-    if arms.coalitions is None:
-        inner = inner_products(legs.flatten(0, 1), arms.n, basis=arms.basis)
-        chosen = arms.checked(orders)
-        inner = inner.sum(1) if chosen is None else inner[:, chosen].sum(1)
-    else:
-        inner = sampled_products(legs.flatten(0, 1), arms.coalitions, arms.checked(orders))
+    inner = arms.products(orders, v=legs.flatten(0, 1))
     samples, parts = len(inner), legs.shape[1]
     inner = inner.reshape(samples, len(runs), parts, len(runs), parts)
     pairs = list(combinations(range(len(runs)), 2))

@@ -5,17 +5,16 @@ there. Give players seen together different colours: the 2**c coalitions of c co
 every position every view of it, and the layer's output for any other coalition is gathered from
 theirs, position by position. Nothing is approximated.
 
-What a position sees is found by poison: where the input of one player is not a number, neither
-is anything that depends on it. The same shows whether the model sees the input through the layer
-alone.
+Which players a position sees: where the input of one player is not a number, neither is anything
+that depends on it. The same shows whether the model sees the input through the layer alone.
 
-What is exact may still cost more than it saves, as on a GPU: the first sample of a run tries both
-ways, and the cheaper one is that of the run.
+Sharing may still cost more than it saves, as on a GPU: on the first sample of a run both ways are
+timed, and the rest of the run takes the cheaper one.
 """
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -29,36 +28,28 @@ WORTH_A_TRIAL = 0.05  # seconds that a sample takes: below, there is nothing to 
 
 
 class Sharing:
-    """Which samples of a run share layers: those of a model that it makes faster, on this device.
+    """Whether samples of a run share layers: only where that is faster on this device.
 
-    Parameters
-    ----------
-    batches : Batches
-        Of a model that is a module, eager and in eval mode.
-    report : dict
-        As `coalition_values` fills it: here "shared", and "error" where sharing adds to it.
-    timed : bool
-        Whether time decides; if not, layers are shared wherever that changes no value.
+    The model of `batches` is an eager module in eval mode. `report` gets "shared", and "error"
+    where sharing adds to it. Without `timed`, layers are shared wherever that changes no value.
     """
 
     def __init__(self, batches: Batches, report: dict, timed: bool = True):
         self.batches, self.report, self.wanted, self.timed = batches, report, True, timed
         self.bottlenecks: dict[nn.Module, bool] = {}  # as `SharedLayers` has them
         self.seconds: dict[str, float] | None = None  # a coalition, on the first sample
-        self.prepared = False  # a sample with the bottlenecks known, and that was timed
+        self.prepared = False  # whether preparing was timed, with the bottlenecks known
 
     def choose(self, masked: Masked, coalitions: Tensor) -> tuple[list[Tensor], Callable | None]:
-        """Values got on the way, of the first coalitions; and what gives those of the others.
+        """Values of the first coalitions, run as a trial, and a function for those of the others.
 
-        That is None where plain batches do.
+        The function is None where plain batches do.
         """
         rows = min(self.batches.size, len(coalitions) // 8)  # run in order to share: a small part
         fits = rows >= masked.n and masked.input.is_floating_point() and not self.batches.fixed
         if not self.wanted or not fits:
             return [], None
-        if not self.timed:
-            values, shared = [], self._shared(masked, coalitions, rows)
-        elif self.seconds is None:
+        if self.timed and self.seconds is None:
             values, shared = self._try_both(masked, coalitions, rows)
         else:
             values, shared = [], self._prepare(masked, coalitions, rows)
@@ -67,26 +58,25 @@ class Sharing:
 
     def _try_both(self, masked: Masked, coalitions: Tensor, rows: int):
         """Two batches plain, two shared."""
-        some = coalitions.split(min(self.batches.size, max(len(coalitions) // 4, 1)))
-        plain, values = self._timed(lambda asked: self.batches.values([(masked, asked)]), some[:2])
+        parts = coalitions.split(min(self.batches.size, max(len(coalitions) // 4, 1)))
+        plain, values = self._time(lambda part: self.batches.values([(masked, part)]), parts[:2])
         shared = None
         if plain * len(coalitions) >= WORTH_A_TRIAL:
             shared = self._shared(masked, coalitions, rows)
         if shared is not None:
-            seconds, more = self._timed(shared, some[2:4])
+            seconds, more = self._time(shared, parts[2:4])
             values += more
             self.seconds = {"plain": plain, "shared": seconds}
         self.wanted = shared is not None and self.pays(len(coalitions))
         return values, shared if self.wanted else None
 
     def _prepare(self, masked: Masked, coalitions: Tensor, rows: int):
-        """As `_shared`; the second sample's time for it, bottlenecks known, counts too."""
-        if self.prepared:
-            return self._shared(masked, coalitions, rows)
-        start = now(self.batches.device)
+        """As `_shared`; on the second sample, whose bottlenecks are known, its time counts too."""
+        start = now(self.batches.device) if self.timed and not self.prepared else None
         shared = self._shared(masked, coalitions, rows)
-        self.prepared = True
-        self.wanted = self.pays(len(coalitions), now(self.batches.device) - start)
+        if start is not None:
+            self.prepared = True
+            self.wanted = self.pays(len(coalitions), now(self.batches.device) - start)
         return shared if self.wanted else None
 
     def pays(self, coalitions: int, preparation: float = 0.0) -> bool:
@@ -94,30 +84,30 @@ class Sharing:
         saved = (self.seconds["plain"] - self.seconds["shared"]) * coalitions
         return saved > preparation
 
-    def _timed(self, way: Callable[[Tensor], Tensor], some) -> tuple[float, list[Tensor]]:
+    def _time(self, values_of: Callable[[Tensor], Tensor], parts) -> tuple[float, list[Tensor]]:
         """The least seconds a coalition over some batches, and their values."""
         seconds, values = [], []
-        for coalitions in some:
+        for coalitions in parts:
             start = now(self.batches.device)
-            values.append(way(coalitions))
+            values.append(values_of(coalitions))
             seconds.append((now(self.batches.device) - start) / len(coalitions))
         return min(seconds), values
 
     def _shared(self, masked: Masked, coalitions: Tensor, rows: int):
         """From coalitions to values through shared layers; None where that changes values."""
         batches, model = self.batches, self.batches.model
-        some = torch.randint(len(coalitions), (4,), generator=torch.Generator().manual_seed(0))
-        some[0], some[1] = 0, len(coalitions) - 1
+        sample = torch.randint(len(coalitions), (4,), generator=torch.Generator().manual_seed(0))
+        sample[0], sample[1] = 0, len(coalitions) - 1
         before = _versions(model)
-        expected = batches.values([(masked, coalitions[some])])
+        expected = batches.values([(masked, coalitions[sample])])
         if _versions(model) != before:
-            return None  # a model that writes to its buffers would keep the poison
+            return None  # a model that writes to its buffers would keep what is no number
 
         def forward(inputs: Tensor):
             return batches.output(inputs, masked.named(len(inputs)))
 
-        def shared(asked: Tensor) -> Tensor:
-            return batches.of_output(layers(asked), masked.labels(len(asked)))
+        def shared(coalitions: Tensor) -> Tensor:
+            return batches.of_output(layers(coalitions), masked.labels(len(coalitions)))
 
         try:
             layers = SharedLayers(
@@ -125,15 +115,15 @@ class Sharing:
             )
             if not layers.layers:
                 return None
-            apart = checks.difference(shared(coalitions[some]), expected).max().item()
+            error = checks.difference(shared(coalitions[sample]), expected).max().item()
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # a model may refuse poison
+        except Exception:  # a model may refuse what is no number
             return None
-        if apart > checks.tolerance(expected, batches.dtype):
+        if error > checks.tolerance(expected, batches.dtype):
             return None
         if "error" in self.report:
-            self.report["error"] = max(self.report["error"], apart)
+            self.report["error"] = max(self.report["error"], error)
         return shared
 
 
@@ -154,27 +144,21 @@ class SharedLayers:
 
     Parameters
     ----------
-    model : nn.Module
-        In eval mode.
-    forward : callable
-        From inputs ``(batch, ...)`` to the model's output.
-    masked : callable
-        From coalitions, bool ``(batch, n)``, to masked inputs.
-    owner : int Tensor, broadcastable to one input
-        As in `pi_lib.players.Placement`.
-    n : int
-        Players.
+    model, forward
+        The module, in eval mode, and a function from inputs ``(batch, ...)`` to its output.
+    masked, owner, n
+        A function from coalitions, bool ``(batch, n)``, to masked inputs; the player of each
+        element, as `pi_lib.players.Placement` has it; how many players.
     rows : int
         Coalitions that a layer may be run on, to share it: more of them share more layers.
     bottlenecks : dict
-        Whether the model sees the input through a module alone: what earlier samples found, and
-        what this one adds.
+        Whether the model sees the input through a module alone, from earlier samples; this one
+        adds to it.
 
     Attributes
     ----------
     layers : list of nn.Module
-        Those whose output is shared, from the input on. The last counts: each makes the next one
-        cheaper to run. Empty if the model has no such layer.
+        Those whose output is shared, from the input on; the last counts.
     """
 
     def __init__(
@@ -217,7 +201,7 @@ class SharedLayers:
 
     def _local_layers(self) -> list["_Layer"]:
         """Modules in the order in which they first finish, while few coalitions show all views."""
-        found: dict[nn.Module, _Layer] = {}
+        layers: dict[nn.Module, _Layer] = {}
 
         def look(module, _, output):
             if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != self.n:
@@ -226,29 +210,29 @@ class SharedLayers:
             colour = _colour(sees)
             if 2 ** (max(colour) + 1) > self.rows:
                 raise _Done  # what comes later sees no less
-            if module in found or output.ndim == 2:  # vectors come late, or have no positions
+            if module in layers or output.ndim == 2:  # vectors come late, or have no positions
                 return
             code = sees * 2.0 ** sees.new_tensor(colour, dtype=torch.float64)[:, None]
-            found[module] = _Layer(module, list(found.values()), colour, code, output[:0])
+            layers[module] = _Layer(module, list(layers.values()), colour, code, output[:0])
 
         with _hooked(self.model.modules(), look):
             self.forward(self.without_one)
-        return list(found.values())
+        return list(layers.values())
 
     def _is_bottleneck(self, layer: "_Layer") -> bool:
-        if layer.module not in self.bottlenecks:
+        known, module = self.bottlenecks, layer.module
+        if module not in known:
             try:
                 output = self._resume(layer, layer.like.new_zeros(2, *layer.like.shape[1:]))
-                alone = bool(output.isfinite().all())
+                known[module] = bool(output.isfinite().all())
             except torch.OutOfMemoryError:
                 raise
-            except Exception:  # a model may do with a stand-in what cannot be done, as write to it
-                alone = False
-            self.bottlenecks[layer.module] = alone
-        return self.bottlenecks[layer.module]
+            except Exception:  # a model may do what a stand-in does not allow, as write to it
+                known[module] = False
+        return known[module]
 
     def _resume(self, layer: "_Layer", output: Tensor) -> Tensor:
-        """Run the model from a layer's output on. What is before stands still, and is no number."""
+        """Run the model from a layer's output on; layers before it give what is no number."""
         size, reached = len(output), []
 
         def stand_in(x: _Layer) -> Callable:
@@ -319,19 +303,17 @@ def _colour(sees: Tensor) -> list[int]:
 
 
 class _Done(Exception):
-    """A forward pass has shown what it was made for."""
+    """Ends a forward pass that has served its purpose."""
 
 
 @contextmanager
 def _hooked(modules: Iterable[nn.Module], hook: Callable):
-    """A forward hook on modules for the length of a block, which it may end."""
+    """A forward hook on modules for the length of a block; `_Done` ends the block."""
     with ExitStack() as stack:
+        stack.enter_context(suppress(_Done))
         for module in modules:
             stack.enter_context(module.register_forward_hook(hook))
-        try:
-            yield
-        except _Done:
-            pass
+        yield
 
 
 @contextmanager

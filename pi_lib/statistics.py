@@ -21,9 +21,9 @@ class Estimate:
     Attributes
     ----------
     value, low, high : float
-        The number is NaN where it is not measurable, `low` and `high` where no interval is known.
+        The number, NaN where it is not measurable; its limits, NaN where no interval is known.
     note : str
-        Why it is not measurable or has no interval, and what to do about it.
+        Why it is not measurable or has no interval, and what to do.
 
     Examples
     --------
@@ -70,13 +70,7 @@ class Estimate:
         return format(self)
 
     def compared_with(self, threshold: float) -> Literal["above", "below", "undecided"]:
-        """On which side of a threshold the whole interval lies; "undecided" if on neither.
-
-        Examples
-        --------
-        >>> Estimate(0.5, 0.4, 0.6).compared_with(0.5)
-        'undecided'
-        """
+        """On which side of a threshold the whole interval lies; "undecided" if on neither."""
         if self.low > threshold:
             return "above"
         return "below" if self.high < threshold else "undecided"
@@ -92,13 +86,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """How much one number exceeds another, with the two-sided p that they are equal.
+    """How much a number exceeds another, and `p`, two-sided, that they are equal.
 
-    Attributes
-    ----------
-    p : float
-        Twice the smaller share of resamples on either side of 0 (Efron and Tibshirani 1993,
-        section 15.4); NaN where there is no interval.
+    That is twice the smaller share of resamples on either side of 0 (Efron and Tibshirani 1993,
+    section 15.4); NaN where there is no interval.
 
     Examples
     --------
@@ -137,13 +128,8 @@ def resample_run_counts(
 ) -> np.ndarray:
     """How often each run is in each resample, (resamples, runs): once each, or drawn anew.
 
-    Parameters
-    ----------
-    resample : bool, optional
-        Whether runs are drawn: by default if there are five or more. Two are never drawn: every
-        second draw would leave one, and no pair.
-    seed : int
-        Of the draws, apart from those of `resample_counts`.
+    By default they are drawn if there are five or more. Two are never drawn: every second draw
+    would leave a single run, and no pair.
 
     Examples
     --------
@@ -159,25 +145,14 @@ def resample_run_counts(
 def resample_weights(
     samples: int, arms: Sequence[int] = (), resample_runs: bool | None = None, fewest: int = 2
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Weights of samples and of the runs of each arm: first all alike, then of N resamples.
+    """Weights of samples, and of the runs of each arm: first all alike, then of N resamples.
 
-    Parameters
-    ----------
-    samples, fewest : int
-        With fewer than `fewest` samples, N is 0.
-    arms : sequence of int
-        Runs of each arm.
-    resample_runs : bool, optional
-        As `resample` of `resample_run_counts`.
-
-    Returns
-    -------
-    (1 + N, samples) float64, and for each arm (1 + N, runs) float64
+    Returns (1 + N, samples), and (1 + N, runs) for each number of runs in `arms`; N is 0 with
+    fewer than `fewest` samples. `resample_runs` is the `resample` of `resample_run_counts`.
     """
     resamples = RESAMPLES if samples >= fewest else 0
-    counts = np.ones((1, samples))
-    if resamples:
-        counts = np.vstack([counts, resample_counts(samples)])
+    resampled = [resample_counts(samples)] if resamples else []
+    counts = np.vstack([np.ones(samples), *resampled])
     weights = [
         np.vstack([np.ones(runs), resample_run_counts(runs, resamples, resample_runs, arm)])
         for arm, runs in enumerate(arms)
@@ -217,8 +192,7 @@ def bootstrap(
     >>> print(bootstrap(np.array([1.0, 2.0, 3.0])))
     2.00 [1.00, 3.00]
     """
-    from scipy.stats import DegenerateDataWarning
-    from scipy.stats import bootstrap as scipy_bootstrap
+    from scipy import stats
 
     arrays = [np.asarray(s, dtype=np.float64) for s in samples]
     if not arrays or {array.shape for array in arrays} != {(len(arrays[0]),)}:
@@ -236,8 +210,8 @@ def bootstrap(
     if arrays.shape[1] == 1:
         return Estimate(value, np.nan, np.nan, "one sample says nothing of the spread")
     with warnings.catch_warnings():  # where resamples leave it undefined, the NaN says so
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = scipy_bootstrap(
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        interval = stats.bootstrap(
             tuple(arrays), statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
             method="percentile", paired=True, vectorized=True, rng=np.random.default_rng(seed),
         ).confidence_interval  # fmt: skip
@@ -298,20 +272,8 @@ def paired_difference(
     The interval holds every difference that the score test of paired proportions does not reject
     (Tango 1998, *Statistics in Medicine* 17, 891); it has a width at 0 and 100 % too.
 
-    Parameters
-    ----------
-    correct, other_correct : (N,) bool
-        Which test samples each model had right, in the same order.
-
-    Returns
-    -------
-    Difference
-        Its p is that of McNemar's test, exact.
-
-    Raises
-    ------
-    ValueError
-        If they are not as many answers, or hold anything but True and False (or 0 and 1).
+    `correct` and `other_correct` (N,), bool, say which test samples each model had right, in the
+    same order; a ValueError for other shapes or values. Its p is that of McNemar's exact test.
 
     Examples
     --------
@@ -321,17 +283,17 @@ def paired_difference(
     from scipy.optimize import brentq
     from scipy.stats import binomtest, norm
 
-    answers = [np.asarray(x) for x in (correct, other_correct)]
-    if answers[0].ndim != 1 or answers[0].shape != answers[1].shape or not answers[0].size:
+    a, b = np.asarray(correct), np.asarray(other_correct)
+    if a.ndim != 1 or a.shape != b.shape or not a.size:
         raise ValueError(
             "expected which of the same test samples each model had right; got answers of shapes "
-            f"{[x.shape for x in answers]}"
+            f"{[a.shape, b.shape]}"
         )
-    if any(not np.isin(x, (0, 1)).all() for x in answers):
+    if not np.isin([a, b], (0, 1)).all():
         raise ValueError("expected True or False for each test sample, not rates or classes")
-    a, b = (x.astype(bool) for x in answers)
+    a, b = a.astype(bool), b.astype(bool)
     n, gained, lost = len(a), int((a & ~b).sum()), int((~a & b).sum())
-    value, z = (gained - lost) / n, norm.ppf((1 + CONFIDENCE) / 2)
+    value, z = (gained - lost) / n, norm.ppf(1 - TAIL)
 
     def score(delta: float) -> float:
         # the share of samples that only the other model has right, most likely given delta

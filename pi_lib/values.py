@@ -41,7 +41,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     >>> log_odds(torch.tensor([[2., 0.]]), torch.tensor([0]))
     tensor([2.])
     """
-    labels, logits = torch.as_tensor(labels), _wide(logits)
+    labels, logits = torch.as_tensor(labels), _at_least_float32(logits)
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"expected logits (..., C) and labels (...); got {tuple(logits.shape)} and "
@@ -128,7 +128,7 @@ def box_log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     """
     from torchvision.ops import box_iou
 
-    outputs = _wide(outputs)
+    outputs = _at_least_float32(outputs)
     labels = torch.as_tensor(labels, device=outputs.device).to(outputs.dtype)
     if outputs.ndim != 3 or outputs.shape[-1] < 5 or labels.shape != (len(outputs), 5):
         raise ValueError(
@@ -174,7 +174,7 @@ def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
     >>> negative_error(torch.tensor([[1.5], [2.0]]), torch.tensor([1.0, 2.0]))
     tensor([-0.2500, -0.0000])
     """
-    outputs, targets = _wide(outputs), torch.as_tensor(targets, device=outputs.device)
+    outputs, targets = _at_least_float32(outputs), torch.as_tensor(targets, device=outputs.device)
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"expected outputs and targets of the same shape; got {tuple(outputs.shape)} and "
@@ -183,7 +183,7 @@ def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return -(outputs - targets.reshape(outputs.shape)).square().reshape(len(outputs), -1).sum(1)
 
 
-def _wide(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     return x.double() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

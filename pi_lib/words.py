@@ -55,11 +55,8 @@ class Word(NamedTuple):
 def words_of(text: str) -> list[Word]:
     """The words of a text whose script writes spaces between them, in order.
 
-    Raises
-    ------
-    ValueError
-        If the text has letters of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer,
-        Burmese, Tibetan): where its words end takes a dictionary.
+    A ValueError for a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese,
+    Tibetan): where its words end takes a dictionary.
 
     Examples
     --------
@@ -84,17 +81,9 @@ def words_of(text: str) -> list[Word]:
 
 
 def words_given_by(segmenter: Callable[[str], Iterable], text: str) -> list[Word]:
-    """The words that a reader's segmenter gives; what has no letter or digit in it is left out.
+    """The words that a segmenter gives, strings or pairs (start, end), without bare punctuation.
 
-    Parameters
-    ----------
-    segmenter : callable
-        From a text to its words in order: strings, or pairs (start, end).
-
-    Raises
-    ------
-    ValueError
-        If a word is neither, is not in the text, or overlaps the word before it.
+    A ValueError if a word is neither, is not in the text, or overlaps the word before it.
 
     Examples
     --------
@@ -266,18 +255,14 @@ class WordPlayers:
     def content_words(self, text: str) -> list[Word]:
         """Words of a sentence that may be players, with where they stand; with `cover` all words.
 
-        Raises
-        ------
-        ValueError
-            If the sentence is in a script without spaces and there is no segmenter.
+        A ValueError for a script without spaces where there is no segmenter.
         """
         return [word for word in self._all_words(text) if self._is_content(word)]
 
     def fits(self, text: str | Sequence[str]) -> bool:
         """Whether `place` takes a sentence or pair: at least n words that can be players.
 
-        A text in a script without spaces does not fit where there is no segmenter (`words=`), and
-        a warning says so.
+        False, with a warning, for a script without spaces where there is no segmenter (`words=`).
         """
         try:
             self._encode(text)
@@ -293,11 +278,8 @@ class WordPlayers:
     ) -> list[Placement]:
         """Placements of sentences, or of pairs (first, second).
 
-        Raises
-        ------
-        ValueError
-            If a sample has fewer than n content words, or fewer than n words to make n chunks of
-            (choose samples with `fits`).
+        A ValueError if a sample has fewer than n content words, or with `cover` fewer than n words
+        (choose samples with `fits`).
         """
         if isinstance(inputs, str):
             raise ValueError("expected a list of sentences; got str, a single one")
@@ -310,7 +292,7 @@ class WordPlayers:
         others = by_sample(self.others, len(inputs))
         samples = zip(encoded, sample_ids(inputs, ids), others, strict=True)
         placements = [self._placement(*sample) for sample in samples]
-        if cut := sum(each.is_cut for each in encoded):
+        if cut := sum(x.is_cut for x in encoded):
             warnings.warn(
                 f"{cut} of {len(inputs)} texts are longer than max_length={self.max_length} tokens "
                 "and were cut: what is beyond is neither a player nor seen by the model",
@@ -321,33 +303,35 @@ class WordPlayers:
     def _encode(self, text) -> "_Encoded":
         """A sample's tokens and those that may be players; `_DoesNotFit` if they are under n."""
         parts = _parts(text)
-        words = [(part, word) for part, each in enumerate(parts) for word in self._all_words(each)]
+        words = [(part, word) for part, x in enumerate(parts) for word in self._all_words(x)]
         room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=len(parts) == 2)
         if room < len(parts):
             raise _DoesNotFit(f"does not fit into max_length={self.max_length} tokens", text)
-        made = whole = self.tokenizer(*parts, return_offsets_mapping=True, verbose=False)
-        if is_cut := len(whole["input_ids"]) > self.max_length:
-            made = self.tokenizer(
+        encoding = uncut = self.tokenizer(*parts, return_offsets_mapping=True, verbose=False)
+        if is_cut := len(uncut["input_ids"]) > self.max_length:
+            encoding = self.tokenizer(
                 *parts, return_offsets_mapping=True, truncation=True, max_length=self.max_length
             )
-        tokens = self._text_tokens(made, parts)
-        uncut = _groups(parts, words, self._text_tokens(whole, parts), tokens)
+        tokens = self._text_tokens(encoding, parts)
+        groups = _groups(parts, words, self._text_tokens(uncut, parts), tokens)
         if self.cover:
-            players = self._chunks(uncut, tokens, parts)
+            players = self._chunks(groups, tokens, parts)
         else:
             players = [
-                (parts[part][own[0].start : own[-1].end], positions)
-                for part, own, positions in uncut
-                if any(self._is_content(word) for word in own)
+                (parts[group.part][group.words[0].start : group.words[-1].end], group.positions)
+                for group in groups
+                if any(map(self._is_content, group.words))
             ]
         if len(players) < self.n:
             what, aim = ("words", "chunks") if self.cover else ("content words", "players")
-            have = len(uncut if self.cover else players)
-            raise _DoesNotFit(f"has {have} {what}, fewer than the n={self.n} {aim} asked for", text)
-        if self.masking == "drop" and not self._something_stays(made, tokens, players):
+            count = len(groups if self.cover else players)
+            raise _DoesNotFit(
+                f"has {count} {what}, fewer than the n={self.n} {aim} asked for", text
+            )
+        if self.masking == "drop" and not self._something_stays(encoding, tokens, players):
             raise _DoesNotFit("has no token left when all its players are dropped", text)
         names, positions = zip(*players, strict=True)
-        return _Encoded(made, tokens, [*zip(distinct(names), positions, strict=True)], is_cut)
+        return _Encoded(encoding, tokens, [*zip(distinct(names), positions, strict=True)], is_cut)
 
     def _chunks(
         self, words: list["_Group"], tokens: list["_Token"], parts
@@ -361,18 +345,18 @@ class WordPlayers:
         bounds.append(tokens[-1].position + 1)
         chunks = []
         for low, high in pairwise(bounds):
-            mine = [token for token in tokens if low <= token.position < high]
+            inside = [token for token in tokens if low <= token.position < high]
             texts = (
                 parts[part][min(x.start for x in run) : max(x.end for x in run)]
                 for part in range(len(parts))
-                if (run := [x for x in mine if x.part == part])
+                if (run := [x for x in inside if x.part == part])
             )
-            chunks.append((shortened(" | ".join(texts)), [token.position for token in mine]))
+            chunks.append((shortened(" | ".join(texts)), [token.position for token in inside]))
         return chunks
 
-    def _something_stays(self, made, tokens, players) -> bool:
+    def _something_stays(self, encoding, tokens, players) -> bool:
         """Whether a token stays whichever players are drawn and dropped."""
-        if len(made["input_ids"]) > len(tokens):
+        if len(encoding["input_ids"]) > len(tokens):
             return True  # a special one
         undrawn = len(players) > self.n or len(tokens) > sum(len(x) for _, x in players)
         return self.background == "keep" and undrawn
@@ -381,22 +365,22 @@ class WordPlayers:
         chosen = encoded.players
         if not self.cover:
             chosen = [chosen[k] for k in draw(len(chosen), self.n, self.seed, sample)]
-        tokens = torch.tensor([encoded.made["input_ids"]])
+        tokens = torch.tensor([encoded.encoding["input_ids"]])
         owner = torch.full_like(tokens, self.n)
         if self.background == "mask":
             owner[0, [token.position for token in encoded.tokens]] = self.n + 1
         for player, (_, positions) in enumerate(chosen):
             owner[0, positions] = player
-        made = _beside_tokens(encoded.made)
-        if twice := sorted(made.keys() & others.keys()):
+        beside = _beside_tokens(encoded.encoding)
+        if twice := sorted(beside.keys() & others.keys()):
             raise ValueError(f"the tokenizer makes {twice} itself: leave it out of others")
         return Placement(
             inputs=tokens,
             owner=owner,
             baseline=torch.tensor(self.mask_token_id),
             names=[name for name, _ in chosen],
-            others=made | others,
-            dropped_with=tuple(made) if self.masking == "drop" else None,
+            others=beside | others,
+            dropped_with=tuple(beside) if self.masking == "drop" else None,
         )
 
     def _all_words(self, text: str) -> list[Word]:
@@ -409,10 +393,12 @@ class WordPlayers:
         is_stop = word.text.lower().replace("’", "'") in self.stop_words
         return self.cover or (is_long and not is_stop)
 
-    def _text_tokens(self, made, parts: tuple[str, ...]) -> list["_Token"]:
+    def _text_tokens(self, encoding, parts: tuple[str, ...]) -> list["_Token"]:
         """Where the tokens of the text stand, without those that are special."""
         special, tokens = set(self.tokenizer.all_special_ids), []
-        rows = zip(made["input_ids"], made.sequence_ids(0), made["offset_mapping"], strict=True)
+        rows = zip(
+            encoding["input_ids"], encoding.sequence_ids(0), encoding["offset_mapping"], strict=True
+        )
         for position, (token, part, (start, end)) in enumerate(rows):
             if part is None:
                 continue
@@ -440,16 +426,16 @@ class _Group(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """What the tokenizer made of a sample, its tokens of the text, and who may be a player."""
+    """A tokenized sample, its tokens of the text, and the players that may be drawn."""
 
-    made: Mapping
+    encoding: Mapping
     tokens: list[_Token]
     players: list[tuple[str, list[int]]]
     is_cut: bool
 
 
 class _DoesNotFit(ValueError):
-    """Why a text cannot have its players: `what` is the matter with it."""
+    """A text does not fit: `what` says why."""
 
     def __init__(self, what: str, text: str | tuple[str, ...]):
         self.what = what
@@ -464,11 +450,11 @@ class _NeedsSegmenter(_DoesNotFit):
 
 
 def _groups(
-    parts, words: list[tuple[int, Word]], whole: list[_Token], tokens: list[_Token]
+    parts, words: list[tuple[int, Word]], uncut: list[_Token], tokens: list[_Token]
 ) -> list[_Group]:
     """Words that the input has whole, in order, grouped where one token holds parts of several.
 
-    `whole` are the tokens of the uncut text, `tokens` those that the input has.
+    `uncut` are the tokens of the whole text, `tokens` those that the input has.
     """
     word_at = [[-1] * len(part) for part in parts]  # of each character
     for i, (part, word) in enumerate(words):
@@ -478,12 +464,12 @@ def _groups(
         return sorted({*word_at[token.part][token.start : token.end]} - {-1})
 
     group_of, groups = [*range(len(words))], {}
-    for token in whole:
+    for token in uncut:
         for before, i in pairwise(words_in(token)):
             group_of[i] = group_of[before]
     for i, (part, word) in enumerate(words):
         groups.setdefault(group_of[i], _Group(part, [], [])).words.append(word)
-    missing = Counter(group_of[own[0]] for token in whole if (own := words_in(token)))
+    missing = Counter(group_of[own[0]] for token in uncut if (own := words_in(token)))
     for token in tokens:
         if own := words_in(token):
             groups[group_of[own[0]]].positions.append(token.position)
@@ -508,11 +494,11 @@ def _opening(tokens: list[_Token], parts, in_words: set[int], first: int) -> int
     return opening
 
 
-def _beside_tokens(made: Mapping) -> dict[str, Tensor]:
+def _beside_tokens(encoding: Mapping) -> dict[str, Tensor]:
     """What the tokenizer makes for the model beside the tokens themselves, ``(1, tokens)``."""
-    names = made.keys() - {"input_ids", "offset_mapping"}
-    others = {name: torch.tensor([row]) for name, row in made.items() if name in names}
-    pair = 1 in made.sequence_ids(0)
+    names = encoding.keys() - {"input_ids", "offset_mapping"}
+    others = {name: torch.tensor([row]) for name, row in encoding.items() if name in names}
+    pair = 1 in encoding.sequence_ids(0)
     if not pair and not others.get("token_type_ids", torch.ones(1)).any():
         del others["token_type_ids"]  # all 0 is what a model takes that is given none
     return others
@@ -544,9 +530,8 @@ def _mask_token_id(tokenizer, mask_token: str | int | None) -> int:
                 f"mask_token={mask_token} is no token's id: expected 0..{len(tokenizer) - 1}"
             )
         return int(mask_token)
-    token = tokenizer.get_vocab().get(mask_token)
-    if token is not None:
-        return token
+    if mask_token in tokenizer.get_vocab():
+        return tokenizer.get_vocab()[mask_token]
     pieces = tokenizer(mask_token, add_special_tokens=False)["input_ids"]
     if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
         raise ValueError(

@@ -21,7 +21,7 @@ study.register_data("digits", digits, kind="image")
 
 def profile(**changes) -> dict[str, study.Settings]:
     about = {"n_train": 2, "n_test": 2, "batch_size": 2, "epochs": 1, "checkpoints": 2}
-    about |= {"runs": 1, "long_runs": 0, "samples": 1, "n": 2, "covering": 1, "n_source": 2}
+    about |= {"runs": 1, "long_runs": 0, "samples": 1, "n": 2, "covering": 0, "n_source": 2}
     about |= changes
     return {
         "image": study.Settings(**({"size": 64} | about)),

@@ -107,11 +107,14 @@ def test_a_cell_is_pre_trained_as_it_says(small, tmp_path):
     assert cell.name == "resnet20 (fashion-mnist, contrastive) on digits"
     plain = replace(cell, pretraining="supervised")
     store, record = Store(tmp_path), study.run(cell, Store(tmp_path))
-    steps = [study.Step(each, "pretrain").path(store) for each in (cell, plain)]
+    steps = [study.Step(one, "pretrain").path(store) for one in (cell, plain)]
     assert steps[0].exists() and not steps[1].exists()
-    assert record.header["pretrained_on"] == "fashion-mnist, contrastive"
-    scratch = [study.Step(each, "train", "scratch", 0, 0.1).path(store) for each in (cell, plain)]
-    assert scratch[0] == scratch[1]  # it has no pre-training
+    assert record.name == cell.name
+    scratch, tuned = (
+        [study.Step(one, "train", arm, 0, 0.1).path(store) for one in (cell, plain)]
+        for arm in ("scratch", "finetuned")
+    )
+    assert scratch[0] == scratch[1] and tuned[0] != tuned[1]  # the one has no pre-training
 
 
 @pytest.mark.parametrize(

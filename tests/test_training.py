@@ -303,31 +303,45 @@ def test_sentences_are_tokens_once_and_each_batch_no_longer_than_it_must_be():
 
 
 def test_a_step_costs_little_beside_the_network():
-    """Under a millisecond of host time at batch 128, images of 32 px, beyond what must be done."""
+    """Host time at batch 128, images of 32 px, beyond what must be done.
+
+    The target is 1 ms, measured on a quiet core; here twice that, as others may be at work.
+    """
     n, size = 12_800, 128
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
     split = Split(images, torch.arange(n) % 10, list(range(n)))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        options = {"learning_rate": 1e-3, "batch_size": size, "checkpoints": [300]}
-        finetune(model, *[split.take(range(size))] * 2, epochs=1, **options | {"checkpoints": [1]})
-        start = time.process_time()
-        finetune(model, split, split.take(range(size)), epochs=3, **options)
-        whole = time.process_time() - start
+    batches = [
+        (training.images(x), y)
+        for x, y in zip(images.split(size), split.labels.split(size), strict=True)
+    ]
+
+    def whole():
+        options = {"learning_rate": 1e-3, "batch_size": size, "checkpoints": [100]}
+        finetune(model, split, split.take(range(size)), epochs=1, **options)
+
+    def alone():
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        x, y = training.images(images[:size]), split.labels[:size]
-        start = time.process_time()
-        for _ in range(300):
+        for x, y in batches:
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        alone = time.process_time() - start
+
+    def quickest(run):
+        seconds = []
+        for _ in range(4):  # the first also imports
+            start = time.process_time()
+            run()
+            seconds.append(time.process_time() - start)
+        return min(seconds)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert (quickest(whole) - quickest(alone)) / len(batches) < 2e-3
     finally:
         torch.set_num_threads(threads)
-    assert (whole - alone) / 300 < 1e-3
 
 
 def test_training_needs_no_transformers():
@@ -364,6 +378,25 @@ def test_callbacks_see_the_run_and_may_stop_it(digits):
     assert run.steps == [0, 10, 25]
     rows = [(row["step"], row["loss"], row["accuracy"]) for row in run.log]
     assert watching.events == ["begin", *rows, "end"]
+
+
+def test_models_that_return_more_than_logits(digits):
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x):
+            return {"aux": -self.net(x), "logits": self.net(x)}
+
+    plain, paired, other = (
+        finetune(model, *digits, output=output, **SHORT)
+        for model, output in ((network(), None), (Pair(), None), (Pair(), "aux"))
+    )
+    assert plain.log == paired.log and other.log[0]["loss"] != plain.log[0]["loss"]
+    assert other.settings["output"] == "aux" and "output" not in plain.settings
+    with pytest.raises(ValueError, match="output='heads'"):
+        finetune(Pair(), *digits, output="heads", **SHORT)
 
 
 def test_checkpoint_steps():
