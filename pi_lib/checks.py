@@ -131,9 +131,12 @@ def spread(values: Tensor) -> float:
 
 
 def tolerance(values: Tensor, dtype: torch.dtype) -> float:
-    """By how much equal values may differ, computed in `dtype`: a share of their spread."""
+    """By how much equal values may differ, computed in `dtype`: a share of their spread.
+
+    And a few hundred units of the last digit, which a deep network loses between batch sizes.
+    """
     largest = values.where(values.isfinite(), 0).abs().max().item()
-    return SHARE.get(dtype, 0.3) * spread(values) + 16 * torch.finfo(dtype).eps * largest
+    return SHARE.get(dtype, 0.3) * spread(values) + 256 * torch.finfo(dtype).eps * largest
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:

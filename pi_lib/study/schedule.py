@@ -154,8 +154,8 @@ def _best(tried: dict[float, dict[str, Any]]) -> float:
 def _trials(cell: Cell, arm: str, store: Store) -> list[Step]:
     """The runs among which the learning rate is chosen: the arm's first run, at each rate.
 
-    Where the smallest or largest of the rates tried so far is best, the next one beyond it is
-    tried too, `BEYOND` times at most.
+    Where the smallest or largest of those that did not diverge is best, the next one beyond it is
+    tried too, `BEYOND` times at most, but none as large as one that diverged.
     """
     arm = "scratch" if arm == "long" else arm
     if arm == "probe":
@@ -169,11 +169,13 @@ def _trials(cell: Cell, arm: str, store: Store) -> list[Step]:
         there = all(trial.stored(store) for trial in trials)
         if not there or not (tried := _validations(trials, store)):
             return trials
-        best, rates = _best(tried), sorted(trial.rate for trial in trials)
-        if best not in (rates[0], rates[-1]):
+        best = _best(tried)
+        if best not in (min(tried), max(tried)):
             return trials
-        beyond = best / 3 if best == rates[0] else best * 3
-        trials.append(replace(trials[0], rate=float(f"{beyond:.1g}")))
+        beyond = float(f"{best / 3 if best == min(tried) else best * 3:.1g}")
+        if any(best < trial.rate <= beyond for trial in trials if trial.rate not in tried):
+            return trials
+        trials.append(replace(trials[0], rate=beyond))
     return trials
 
 
