@@ -173,7 +173,7 @@ display(Markdown("In practice:\n\n" + "\n".join(lines) + f"\n\nFine-tuning, {cou
 changes = {"n_train": 240, "n_test": 100, "epochs": 8, "n_source": 1500, "source_epochs": 4}
 small = profile == "smoke"
 cell = study.Cell(
-    "resnet20", "fashion-mnist+even+detection", profile, seed, source="fashion-mnist+odd",
+    "resnet20", "fashion-mnist+even+detection", profile, source="fashion-mnist+odd",
     changes={} if small else changes | {"grid": 4, "samples": 4, "rate": 1e-3, "checkpoints": 2},
 )  # fmt: skip
 detector = study.trained_model(cell, "finetuned")

@@ -687,7 +687,10 @@ def _directness(
         )
     check_comparable(*(run for checkpoints in runs for run in checkpoints))
     values = torch.stack([torch.stack([x.v.double() for x in run]) for run in runs])
-    values = values / torch.tensor([run[-1].scale for run in runs])[:, None, None, None].to(values)
+    ends = torch.tensor([run[-1].scale for run in runs])
+    if not (ends > 0).all():
+        return unknown, "the output of a run does not move"
+    values = values / ends[:, None, None, None].to(values)
     # (runs, T, B, values): from each checkpoint to the next, then from the first to the last
     legs = torch.cat([values.diff(dim=1), values[:, -1:] - values[:, :1]], 1)
     inner = arms.products(orders, v=legs.flatten(0, 1))

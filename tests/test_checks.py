@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import PatchPlayers, coalition_values, log_odds, sharing
+from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, log_odds, sharing
 from pi_lib.callables import networks_in
 
 PLAYERS = PatchPlayers(grid=4, n=4, baseline="zero")
@@ -345,3 +345,26 @@ def test_a_model_that_hardly_moves_is_no_random_one():
         still[0].weight.mul_(1e-9)
     assert values(still).std() < 1e-6
     assert values(lambda x: torch.ones(len(x), 2)).std() == 0
+
+
+class Coarse(torch.nn.Module):
+    """Answers that differ with the batch in float32 as rounding does, and not in float64."""
+
+    def __init__(self, always=False):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, -1.0]))
+        self.always = always
+
+    def forward(self, x):
+        value = x @ self.weight
+        if self.always or x.dtype == torch.float32:
+            value = value + 1e-2 * len(x)
+        return torch.stack([value, torch.zeros_like(value)], -1)
+
+
+def test_rounding_that_large_outputs_magnify_is_no_dependence_on_the_batch():
+    players, x, report = LabelMapPlayers(torch.arange(3), baseline=0.0), torch.rand(1, 3), {}
+    coalition_values(Coarse().eval(), x, [0], players, report=report)
+    assert report["error"] >= 1e-2 and report["error_against"] == "float64"  # and it is known
+    with pytest.raises(ValueError, match="depends on what else is in its batch"):
+        coalition_values(Coarse(always=True).eval(), x, [0], players)
