@@ -16,7 +16,8 @@ def digits(_) -> DataSet:
     return DataSet(tuple("0123456789"), train, test, origin="scikit-learn")
 
 
-study.register_data("digits", digits, kind="image")
+# Dask loads a preloaded file twice
+study.register_data("digits", digits, kind="image", replace=True)
 
 
 def profile(**changes) -> dict[str, study.Settings]:
