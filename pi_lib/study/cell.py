@@ -38,7 +38,10 @@ class Settings:
     long : int
         Times the epochs that the arm "long" is trained for.
     checkpoints : int
-        At which a run is evaluated, and its first run's interactions extracted.
+        At which a run is evaluated.
+    traced : int
+        Of how many runs of an arm the games are extracted at every checkpoint; of the others at
+        the end. How direct a way is takes two.
     runs, long_runs : int
         Of "finetuned" and "scratch"; of "long".
     samples : int
@@ -63,6 +66,7 @@ class Settings:
     epochs: int
     long: int = 6
     checkpoints: int = 8
+    traced: int = 2
     runs: int = 3
     long_runs: int = 2
     samples: int
@@ -87,22 +91,22 @@ SOURCE_RATE = {"image": 1e-3, "text": 1e-4}  # of pre-training
 PROFILES = {
     "smoke": {  # seconds, for tests
         "image": Settings(
-            n_train=64, n_test=64, size=32, batch_size=16, epochs=1, checkpoints=3,
+            n_train=64, n_test=64, size=32, batch_size=16, epochs=1, checkpoints=3, traced=1,
             runs=2, long_runs=0, samples=5, n=4, grid=4, covering=4, n_source=64,
         ),
         "text": Settings(
-            n_train=64, n_test=64, batch_size=16, epochs=1, checkpoints=3,
+            n_train=64, n_test=64, batch_size=16, epochs=1, checkpoints=3, traced=1,
             runs=2, long_runs=0, samples=5, n=4, covering=4, n_source=64,
         ),
     },
     "quick": {  # the default of `make book`
         "image": Settings(
-            n_train=700, n_test=600, epochs=6, long_runs=0,
+            n_train=600, n_test=600, epochs=6, long_runs=0, traced=1,
             samples=16, n=8, n_source=5000, source_epochs=5,
         ),
         "text": Settings(
-            n_train=350, n_test=300, epochs=4, checkpoints=6, long_runs=0,
-            samples=12, n=7, covering=4, n_source=5000, source_epochs=3,
+            n_train=300, n_test=300, epochs=4, checkpoints=6, long_runs=0, traced=1,
+            samples=10, n=7, covering=4, n_source=5000, source_epochs=3,
         ),
     },
     "reduced": {  # one cell in an hour or two of two cores
@@ -159,7 +163,7 @@ _CHANGED = {
     "frozen": "{:.0%} of the layers frozen",
 }
 _FRACTIONS = ("rate", "frozen")  # the settings that are no whole numbers
-_MAY_BE_0 = ("n_val", "long_runs", "n", "covering")
+_MAY_BE_0 = ("n_val", "long_runs", "n", "covering", "traced")
 
 
 @dataclass(frozen=True)

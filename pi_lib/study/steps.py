@@ -98,7 +98,8 @@ class Step:
     def all_checkpoints(self) -> bool:
         """Whether games are extracted at every checkpoint, not at the end alone."""
         trained = self.arm in ("finetuned", "scratch")
-        return self.players == "drawn" and self.run < 2 and trained
+        traced = self.run < self.cell.settings.traced
+        return self.players == "drawn" and traced and trained
 
     @cached_property
     def key(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -123,6 +124,7 @@ class Step:
             decisive += {"finetuned": ["frozen"], "long": ["long"]}.get(self.arm, [])
         if self.name == "extract":
             spec["players"] = self.players
+            spec["all_checkpoints"] = self.all_checkpoints
             decisive += ["samples", "n", "grid", "covering"]
         values = asdict(settings)
         return self.name, spec | {name: values[name] for name in decisive}, STEPS[self.name]
