@@ -208,7 +208,7 @@ for axis, (name, shown) in zip(axes, {"images": seen, "sentences": read}.items()
     axis.set(title=f"{name}, linear probe", xscale="log", ylim=(0, 1.5))
     axis.set_xlabel(f"strongest interactions kept, of {2**shown.n:,}")
 axes[0].set_ylabel("relative error of the\nrebuilt output")
-axes[1].legend()
+_ = axes[1].legend()
 
 # %% tags=["hide-input"]
 tenth = 2**seen.n // 10

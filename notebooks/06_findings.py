@@ -63,7 +63,7 @@ for name, rows in claims.groupby("claim", sort=False):
 # from scratch, how much both, how much neither? (Commonality analysis of the similarities; all orders
 # of Walsh coefficients.)
 
-# %% mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch. Intervals of the shares stand in the table below."}, "image": {"alt": "A stacked bar per cell: pre-training alone, both, scratch alone, neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-origins-by-cell", "caption": "Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch. Intervals of the shares stand in the table below."}, "image": {"alt": "A stacked bar per cell: pre-training alone, both, scratch alone, neither; beside it a dot with the gain in accuracy."}}
 found = findings.origins_table(runs)
 figure = study_figures.origins(found, {name: r.record.gain() for name, r in runs.items()})
 

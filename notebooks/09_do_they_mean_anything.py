@@ -135,7 +135,7 @@ for column, colour, marker in (("trained", "finetuned", "o"), ("untrained", "dis
     )
 axis.set(ylabel="share of the planted terms found", ylim=(-0.05, 1.05))
 axis.set_xlabel("variance explained on held-out inputs (R²) after training")
-axis.legend()
+_ = axis.legend()
 
 # %% [markdown]
 # ## Hide the players of what was preserved

@@ -106,7 +106,7 @@ options = {
 }  # fmt: skip
 study = pi.transfer_study(pretrained, fresh, train, test, players, **options)
 
-# %% mystnb={"figure": {"name": "fig-own-transfer", "caption": "Left: where what fine-tuned runs of this page's network reproducibly know comes from. Right: how much more accurate they are than networks from scratch, with the 95 % interval."}, "image": {"alt": "A stacked bar of pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy and its whiskers."}}
+# %% mystnb={"image": {"alt": "A stacked bar of pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy and its whiskers."}}
 study.report()
 
 # %% [markdown]
