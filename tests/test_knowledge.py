@@ -1,13 +1,11 @@
 """Preserved, discarded, new; learned by scratch; Jaccard; trajectories: by hand and by identity."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shared_games import GAMES, REFERENCE
 
 from pi_lib import (
     Interactions,
@@ -28,10 +26,6 @@ from pi_lib.knowledge import (
     normalised,
     shared,
 )
-
-HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
-REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
 def of(i_and, **fields):

@@ -2,11 +2,11 @@
 
 import json
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from shared_games import GAMES, REFERENCE
 
 from pi_lib import Interactions, LabelMapPlayers, and_transform, extract
 from pi_lib.coalitions import membership, order
@@ -23,10 +23,6 @@ from pi_lib.reliability import (
     yardstick,
 )
 from pi_lib.transforms import walsh_inverse, walsh_transform
-
-HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
-REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
 
 
 def random(seed, *shape):
