@@ -10,51 +10,51 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
+import torch
 
-from benchmarks import cells, engine, growth, split, transforms
 from benchmarks.targets import judge
 from pi_lib.progress import track
 from pi_lib.study.store import environment
 
-PARTS = {
-    "split": split,
-    "transforms": transforms,
-    "growth": growth,
-    "engine": engine,
-    "cells": cells,
-}
+# Modules of this package, imported when they are run: a machine with a GPU need not have the peers.
+PARTS = ("split", "transforms", "growth", "engine", "cells", "gpu")
 RECORD = Path(__file__).with_name("recorded.json")
 
 
-def main(arguments: list[str] | None = None, parts: dict[str, ModuleType] = PARTS) -> None:
-    """Run the parts that were named, all by default, and put their rows into the record."""
+def main(arguments: list[str] | None = None, parts: dict[str, Any] | None = None) -> None:
+    """Run the parts that were named, all by default, and put their rows into the record.
+
+    `parts`, modules by name, are instead of `PARTS`. Without a GPU, "gpu" is run where it is named.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    listed = "\n".join(f"{name}: {part.__doc__.splitlines()[0]}" for name, part in parts.items())
-    parser.epilog = f"parts:\n{listed}"
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
+    names = [*(parts or PARTS)]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(names)}")
     parser.add_argument(
         "--record", type=Path, default=RECORD, help="the JSON file; default the book's own"
     )
     given = parser.parse_args(arguments)
-    if unknown := set(given.parts) - set(parts):
-        parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-
-    for name in given.parts or parts:
-        print(f"\n{parts[name].__doc__}", flush=True)
+    if unknown := set(given.parts) - set(names):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    for name in given.parts or [x for x in names if x != "gpu" or torch.cuda.is_available()]:
+        part = parts[name] if parts else import_module(f"benchmarks.{name}")
+        print(f"\n{part.__doc__}", flush=True)
         start = time.perf_counter()
-        found = list(track(parts[name].rows(), name))
-        keep(given.record, name, found, time.perf_counter() - start)
+        found = []
+        for row in track(part.rows(), name):
+            found.append(row)
+            keep(given.record, name, found, time.perf_counter() - start)  # whatever comes next
         for _, rows in itertools.groupby(found, key=tuple):  # those with the same columns
             _show(pd.DataFrame(rows))
     print("\nTargets", flush=True)
@@ -82,7 +82,9 @@ def keep(path: Path, part: str, rows: list[dict], seconds: float) -> None:
 def machine() -> dict[str, Any]:
     """What a stored result says of its environment, with the processor and the peers' versions."""
     found = environment()
-    found["versions"] |= {peer: version(peer) for peer in ("shapiq", "scipy")}
+    for peer in ("shapiq", "scipy"):
+        with suppress(PackageNotFoundError):  # where a peer is not timed it need not be there
+            found["versions"][peer] = version(peer)
     return found | {"processor": _processor(), "cores": os.cpu_count()}
 
 

@@ -265,7 +265,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", required=True, metavar="FILE", help="YAML; see notebooks/grids")
     parser.add_argument("--profile", help="in place of the file's, such as full on a GPU")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes (default: as many as cores and a GPU take)"
+    )
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="compute on this Dask cluster; N steps under way"
     )

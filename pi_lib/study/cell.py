@@ -42,6 +42,8 @@ class Settings:
     traced : int
         Of how many runs of an arm the games are extracted at every checkpoint; of the others at
         the end. How direct a way is takes two.
+    traced_samples : int
+        On how many of the samples; at the end games are extracted on all.
     runs, long_runs : int
         Of "finetuned" and "scratch"; of "long".
     samples : int
@@ -67,6 +69,7 @@ class Settings:
     long: int = 6
     checkpoints: int = 8
     traced: int = 2
+    traced_samples: int = 12
     runs: int = 3
     long_runs: int = 2
     samples: int
@@ -125,7 +128,7 @@ PROFILES = {
             n_source=50_000, source_epochs=12,
         ),
         "text": Settings(
-            n_train=1000, n_val=300, n_test=800, epochs=20, samples=40, n=10,
+            n_train=1000, n_val=300, n_test=800, epochs=6, samples=40, n=10,
             n_source=5000, source_epochs=10,
         ),
     },

@@ -150,8 +150,9 @@ class Runs:
             for run in range(2, self.record.count(arm, self.players) + 1)
             if self.record.has_checkpoints(arm, run, self.players)
         ]
+        asked = slice(len(next(iter(first.values()))))
         return approach(
-            list(first.values()), self.arms[arm][1:], list(first),
+            list(first.values()), [run[asked] for run in self.arms[arm][1:]], list(first),
             replicates=[list(way.values()) for way in others if list(way) == list(first)],
         )  # fmt: skip
 

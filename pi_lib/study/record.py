@@ -1,8 +1,10 @@
 """What a computed cell holds, as one small file: the games of every run.
 
-A record keeps v of every coalition, float32, for each run and checkpoint, with which test samples
-each run got right, learning rates, accuracies and provenance. Threshold, basis, orders and claims
-are chosen when it is read: nothing is trained for them.
+A record keeps v of every coalition for each run and checkpoint, with which test samples each run
+got right, learning rates, accuracies and provenance. Threshold, basis, orders and claims are chosen
+when it is read: nothing is trained for them. In the file, the values of a sample are rounded to
+65,536 levels between its smallest and its largest, which takes less than half the bytes of float32.
+In the recorded cells that moved no interaction by more than a tenth of the threshold of salience.
 """
 
 import json
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGAIN = "python -m pi_lib study --grid FILE --record FOLDER"
-VERSION = 2  # of the file's form; the first held tables of statistics
+VERSION = 3  # of the file's form; the first held tables of statistics, the second float32 values
+LEVELS = 2**16 - 1
 _KEY = re.compile(r"(?:(\w+)/)?([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
 
 
@@ -48,7 +51,8 @@ class Record:
         by set), ``logs`` (step, epoch, loss and accuracy by run), ``rates``, ``tested``, ``steps``
         (what was stored, when, on what), and more.
     games : dict of str to (B, 2**n) float32
-        By ``players/armRUN`` at the end of a run, ``players/armRUN@STEP`` before; runs from 1 on.
+        By ``players/armRUN`` at the end of a run, ``players/armRUN@STEP`` before, of the first of
+        the samples; runs from 1 on.
     correct : dict of str to (tested,) bool
         By ``armRUN``: the test samples that the trained network got right.
     """
@@ -110,16 +114,19 @@ class Record:
     def over_time(
         self, arm: str, run: int = 1, players: str | None = None
     ) -> dict[int, Interactions]:
-        """A run's games at its checkpoints, by step of training; the last is its end."""
+        """A run's games at its checkpoints, by step of training; the last is its end.
+
+        All are on the samples that the record has of every checkpoint, which may be fewer than
+        those of `runs`: the first of them.
+        """
         players = players or self.players
         keys = {key[3]: key for key in self._keys if key[:3] == (players, arm, run)}
         if len(keys) < 2:
             raise ValueError(f"{self.name}: no checkpoints of {arm}, run {run} ({players})")
-        end = keys.pop(None)
+        end = self._interactions(keys.pop(None))
         last = self.header["last_step"].get(arm, self.header.get("steps"))
-        return {step: self._interactions(keys[step]) for step in sorted(keys)} | {
-            last: self._interactions(end)
-        }
+        before = {step: self._interactions(keys[step]) for step in sorted(keys)}
+        return before | {last: end[: min(map(len, before.values()))]}
 
     def accuracy(self, arm: str) -> Estimate:
         """Mean accuracy of an arm's runs on the test samples, with its 95 % interval.
@@ -170,8 +177,9 @@ class Record:
         players = key[0]
         header, v = self.header, torch.from_numpy(self.games[self._keys[key]]).double()
         names = header["players"].get(players) if isinstance(header["players"], dict) else None
-        meta = header.get("meta", {}).get(players, {})
-        return Interactions.from_values(v, header["labels"], header["ids"], names, meta)
+        meta, some = header.get("meta", {}).get(players, {}), slice(len(v))
+        labels, ids = header["labels"][some], header["ids"][some]
+        return Interactions.from_values(v, labels, ids, names and names[some], meta)
 
     def save(self, folder: str | Path) -> Path:
         """Write the record as ``SLUG.npz`` into a folder; returns its path."""
@@ -179,9 +187,9 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.header['slug']}.npz"
         text = json.dumps(self.header | {"version": VERSION}).encode()
-        arrays = dict(self.games) | {
-            f"correct/{key}": np.packbits(right) for key, right in self.correct.items()
-        }
+        arrays = {f"correct/{key}": np.packbits(right) for key, right in self.correct.items()}
+        for key, v in self.games.items():
+            arrays[key], arrays[f"range/{key}"] = _levels(v)
         aside = path.with_suffix(".aside.npz")
         np.savez_compressed(aside, about=np.frombuffer(text, np.uint8), **arrays)
         aside.replace(path)
@@ -214,7 +222,25 @@ class Record:
             for name in [*values]
             if name.startswith("correct/")
         }
-        return cls(header, values, correct)
+        games = {
+            name: _from_levels(levels, values[f"range/{name}"])
+            for name, levels in values.items()
+            if f"range/{name}" in values
+        }
+        return cls(header, games, correct)
+
+
+def _levels(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (B, m) as levels, uint16, between the smallest and largest of each row (B, 2)."""
+    ends = np.stack([v.min(1), v.max(1)], 1).astype(np.float64)
+    width = np.maximum(ends[:, 1:] - ends[:, :1], np.finfo(np.float64).tiny)
+    return np.rint((v - ends[:, :1]) / width * LEVELS).astype(np.uint16), ends
+
+
+def _from_levels(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The values (B, m) float32 of `_levels`, each off by at most half a level."""
+    low, high = ends[:, :1], ends[:, 1:]
+    return (low + levels / LEVELS * (high - low)).astype(np.float32)
 
 
 def run(cell: Cell, store: Store | None = None) -> Record:
@@ -276,10 +302,12 @@ def collect(cell: Cell, store: Store) -> Record:
             extraction = replace(training, name="extract", players=which)
             provenance[f"extract {key}, {which} players"] = _provenance(extraction, store)
             for file in extraction.path(store).glob("*.safetensors"):
-                game = Interactions.load(file)
-                end = "" if int(file.stem) == last[training.arm] else f"@{file.stem}"
-                games[f"{which}/{key}{end}"] = game.v.numpy().astype(np.float32)
-            names[which], meta[which] = game.players, game.meta
+                game, ended = Interactions.load(file), int(file.stem) == last[training.arm]
+                name = f"{which}/{key}" if ended else f"{which}/{key}@{file.stem}"
+                games[name] = game.v.numpy().astype(np.float32)
+                if ended:  # on all samples
+                    labels, ids = game.labels, game.ids
+                    names[which], meta[which] = game.players, game.meta
     if cell.source is not None:
         provenance["pre-train"] = _provenance(Step(cell, "pretrain"), store)
         pretrained = run_record(Step(cell, "pretrain").path(store))
@@ -292,8 +320,8 @@ def collect(cell: Cell, store: Store) -> Record:
         "pretrained_on": cell.pretrained_on,
         "pretrain_accuracy": pretrained["log"][-1]["accuracy"] if cell.source else None,
         "identity": data.identity(cell.task),
-        "labels": game.labels,
-        "ids": game.ids,
+        "labels": labels,
+        "ids": ids,
         "players": names,
         "meta": meta,
         "accuracy": {key: log[-1]["accuracy"] for key, log in logs.items()},

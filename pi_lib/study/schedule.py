@@ -6,7 +6,6 @@ they are stored. `compute_all` does so for many cells, in several processes or o
 """
 
 import math
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -56,8 +55,9 @@ def compute_all(
         Those that come first are finished first.
     store : Store
     processes : int, optional
-        Default one per core, no more than there are runs. A step takes one core, wherever it is
-        computed: how many there are at a time never shows in the results.
+        Default one per core, or as many as a GPU's memory takes, no more than there are runs. A
+        step takes one core, wherever it is computed: how many there are at a time never shows in
+        the results.
     cluster : pi_lib.study.workers.Cluster, optional
         Where the steps are computed instead.
     minutes : float, optional
@@ -68,7 +68,7 @@ def compute_all(
     asked = [job for cell in cells for job in jobs(cell)]
     if all(stored(cell, store) for cell in cells):
         return []
-    processes = max(1, min(processes or os.cpu_count() or 1, len(asked)))
+    processes = max(1, min(processes or workers.usual_slots(), len(asked)))
     failed = {}
     with suppress(_OutOfTime), cluster or workers.Processes(processes) as pool:
         done = finished(asked, store, pool, deadline)

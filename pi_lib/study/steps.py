@@ -29,6 +29,7 @@ from pi_lib.words import WordPlayers
 
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
+    "cuda_graph",
     "objectives",
     "outputs",
     "probe",
@@ -95,11 +96,15 @@ class Step:
         return self.cell.source is not None and self.arm in ("probe", "finetuned")
 
     @property
+    def traced(self) -> bool:
+        """Whether the run's weights are kept at every checkpoint, not at the end alone."""
+        s, trained = self.cell.settings, self.arm in ("finetuned", "scratch")
+        return bool(s.n) and self.run < s.traced and trained
+
+    @property
     def all_checkpoints(self) -> bool:
         """Whether games are extracted at every checkpoint, not at the end alone."""
-        trained = self.arm in ("finetuned", "scratch")
-        traced = self.run < self.cell.settings.traced
-        return self.players == "drawn" and traced and trained
+        return self.players == "drawn" and self.traced
 
     @cached_property
     def key(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -121,11 +126,13 @@ class Step:
             }
             decisive += ["n_train", "n_val"]
             decisive += [] if self.arm == "probe" else ["epochs", "checkpoints"]
+            spec["traced"] = self.traced
             decisive += {"finetuned": ["frozen"], "long": ["long"]}.get(self.arm, [])
         if self.name == "extract":
             spec["players"] = self.players
             spec["all_checkpoints"] = self.all_checkpoints
             decisive += ["samples", "n", "grid", "covering"]
+            decisive += ["traced_samples"] if self.all_checkpoints else []
         values = asdict(settings)
         return self.name, spec | {name: values[name] for name in decisive}, STEPS[self.name]
 
@@ -171,6 +178,7 @@ class Step:
             compute(self, store, folder)
         finally:
             torch.set_num_threads(threads)
+            torch.cuda.empty_cache()  # for the processes that share the GPU
 
 
 # ---------------------------------------------------------------- a cell's data and players
@@ -223,7 +231,7 @@ def _load(cell: Cell, task: str, n_train: int, at_most: tuple[str, ...]) -> data
     return _loaded(task, n_train, s.n_test, s.size if kind == "image" else None, at_most)
 
 
-@lru_cache(maxsize=2)  # a worker computes many steps of the same data
+@lru_cache(maxsize=6)  # a worker computes many steps of the same data
 def _loaded(
     task: str, n_train: int, n_test: int, size: int | None, at_most: tuple[str, ...]
 ) -> data.Task:
@@ -344,6 +352,7 @@ def _pretrain(step: Step, store: Store, folder: Path) -> None:
         seed=cell.pretraining_run,
         tokenizer=tokenizer(cell),
         loss=OBJECTIVES[cell.pretraining],
+        graph=_steps_alike(cell),
     )
 
 
@@ -367,6 +376,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
             "batch_size": s.batch_size,
             "checkpoints": s.checkpoints,
             "seed": step.run + LONG_FROM * (step.arm == "long"),
+            "graph": _steps_alike(cell) and cell.aim == "classification",
         }
     _fit(
         folder,
@@ -374,18 +384,33 @@ def _train(step: Step, store: Store, folder: Path) -> None:
         lambda: build(cell, len(task.classes), step.arm, step.run, store),
         train_split,
         task.test,
+        kept=None if step.traced else 1,
         **options,
     )
 
 
-def _fit(folder: Path, train: Callable, build: Callable, *splits, **options) -> None:
-    """Train into a folder of the store, going on from the state that an earlier attempt left."""
+def _steps_alike(cell: Cell) -> bool:
+    """Whether every step of training launches the same kernels: of our networks for images."""
+    return cell.kind == "image" and not backbones.BACKBONES[cell.backbone].code
+
+
+def _fit(
+    folder: Path, train: Callable, build: Callable, *splits, kept: int | None = None, **options
+) -> None:
+    """Train into a folder of the store, going on from the state that an earlier attempt left.
+
+    Of the last `kept` checkpoints the weights are stored; None: of all.
+    """
     state = folder / "state"
     if not (folder / "run.json").exists():  # else interrupted while it tidied up
         try:
             if train is not probe.linear_probe:
                 options["resume"] = state
-            train(build(), *splits, **options).save(folder)
+            run = train(build(), *splits, **options)
+            run.checkpoints = {
+                step: run.checkpoints[step] for step in run.steps[-kept if kept else None :]
+            }
+            run.save(folder)
         except training.TrainingDiverged as error:
             (folder / "run.json").write_text(json.dumps({"diverged": str(error)}) + "\n")
     shutil.rmtree(state, ignore_errors=True)
@@ -395,18 +420,23 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
     """The games of one run on a cell's samples: one file a checkpoint."""
     cell, task, unfinished = step.cell, load(step.cell), folder / "values"
     chosen, drawn = samples(cell, task), players(cell, task, step.players)
-    inputs = training.images(chosen.inputs) if task.kind == "image" else chosen.inputs
     entry = step.training.compute(store)
     steps = run_record(entry)["steps"]
     start = "probe" if step.arm == "probe" else "scratch"
     model = build(cell, len(task.classes), start, step.run, store)
     for at in steps if step.all_checkpoints else steps[-1:]:
+        some = (
+            chosen
+            if at == steps[-1]
+            else chosen.take(range(min(len(chosen), cell.settings.traced_samples)))
+        )
+        inputs = training.images(some.inputs) if task.kind == "image" else some.inputs
         game = extract(
-            training.Run.load_at(entry, model, at), inputs, true_values(chosen), drawn,
-            value=AIMS[task.aim].value, ids=chosen.ids, keep=unfinished,
+            training.Run.load_at(entry, model, at), inputs, true_values(some), drawn,
+            value=AIMS[task.aim].value, ids=some.ids, keep=unfinished,
             share="always" if choose_device("auto").type == "cpu" else False,  # never by time
         )  # fmt: skip
-        replace(game, labels=chosen.labels.tolist()).save(folder / f"{at}.safetensors")
+        replace(game, labels=some.labels.tolist()).save(folder / f"{at}.safetensors")
     shutil.rmtree(unfinished, ignore_errors=True)
 
 

@@ -34,6 +34,19 @@ class Pool(Protocol):
     def submit(self, step: "Step", store: Store) -> Future: ...
 
 
+def usual_slots() -> int:
+    """How many processes a machine takes: one a core, and 6 GiB of a GPU's memory for each."""
+    import torch
+
+    cores = os.cpu_count() or 1
+    if not torch.cuda.is_available():
+        return cores
+    memory = min(
+        torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
+    )
+    return max(1, min(cores - 1, memory // (6 * 2**30)))
+
+
 class Here:
     """This process, one step after the other."""
 
