@@ -389,7 +389,6 @@ def fit(
         If the loss becomes NaN or infinite.
     """
     start = time.perf_counter()
-    _check_way(model, lora, pull, frozen)
     train, batch_size, steps = _planned(train, test, epochs, batch_size, checkpoints)
     settings = {
         "phase": label, "epochs": epochs, "learning_rate": learning_rate,
@@ -476,7 +475,7 @@ def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
     return layers[: round(share * len(layers))]
 
 
-def _check_way(model: nn.Module, lora: int, pull: float, frozen: float) -> None:
+def _check_way(model: nn.Module, frozen: float, lora: int, pull: float) -> None:
     """Refuse what is no rank, no strength, or no combination."""
     if isinstance(lora, bool) or not isinstance(lora, int) or lora < 0:
         raise ValueError(f"lora={lora!r}; expected a rank, an integer, at least 0 (0: no LoRA)")
@@ -525,6 +524,7 @@ class _Loop:
 
     def __init__(self, model, loss, correct, settings: dict, steps: list[int], test, device):
         self.settings, self.steps, self.device = settings, steps, device
+        _check_way(model, *(settings[name] for name in ("frozen", "lora", "pull")))
         self.still = first_layers(model, settings["frozen"])
         for layer in self.still:
             for x in layer.parameters(recurse=False):
@@ -613,9 +613,8 @@ class _Loop:
         at = [i for i, x in enumerate(self.pulled) if x.grad is not None]
         if at:
             away = torch._foreach_sub([self.pulled[i] for i in at], [self.start[i] for i in at])
-            torch._foreach_add_(
-                [self.pulled[i].grad for i in at], away, alpha=self.settings["pull"]
-            )
+            slopes = [self.pulled[i].grad for i in at]
+            torch._foreach_add_(slopes, away, alpha=self.settings["pull"])
 
     def _mode(self, training: bool) -> None:
         if self.model.training != training:

@@ -298,18 +298,13 @@ class Cell:
         for name in ("frozen", "pull"):
             if s.lora and getattr(s, name):
                 yield (
-                    f"{name}={getattr(s, name):g} with lora={s.lora}: LoRA leaves the encoder's own "
-                    "weights where they are; choose one of the two"
+                    f"{name}={getattr(s, name):g} with lora={s.lora}: LoRA leaves the encoder's "
+                    "own weights where they are; choose one of the two"
                 )
         if self.aim != "classification":
             for name in _YES_OR_NO:
                 if getattr(s, name):
                     yield f"{name}=1 is for classification; {self.task!r} is {self.aim}"
-        if s.elsewhere and self.kind == "text" and self.source is None:
-            yield (
-                "elsewhere=1: sentences are tested on the task of pre-training alone, and "
-                f"{self.backbone} has its published weights; name a source task"
-            )
 
     @property
     def name(self) -> str:
@@ -338,11 +333,8 @@ class Cell:
             start = title_of(self.source)
             start += "" if self.pretraining == "supervised" else f" ({self.pretraining})"
             start += f" (run {self.pretraining_run + 1})" if self.pretraining_run else ""
-        changes = [
-            _CHANGED[name].format(value)
-            for name, value in self.changes
-            if name in _CHANGED and value
-        ]
+        changed = [(name, value) for name, value in self.changes if name in _CHANGED and value]
+        changes = [_CHANGED[name].format(value) for name, value in changed]
         cell = f"{TITLES.get(self.backbone, self.backbone)}, {start} → {title_of(self.task)}"
         return ", ".join([cell, *changes])
 
@@ -408,6 +400,14 @@ class Cell:
         """Those of `PLAYERS` that the cell is asked with."""
         counts = zip(PLAYERS, (self.settings.n, self.settings.covering), strict=True)
         return tuple(which for which, count in counts if count)
+
+    def tested_elsewhere(self, arm: str) -> bool:
+        """Whether the runs of an arm are tested elsewhere, and there is something to test on.
+
+        Sentences are not corrupted: where no source task is named, there is nothing.
+        """
+        asked = self.settings.elsewhere and arm != "long"
+        return bool(asked and (self.kind == "image" or self.source is not None))
 
     def runs(self, arm: str) -> range:
         """The runs of one of `ARMS`; a probe is an optimum, the same every time, and has one."""
