@@ -1,5 +1,8 @@
 """Fine-tuning, and the ways to do it: `finetune` is the one call, each way an option of it."""
 
+import copy
+from pathlib import Path
+
 from torch import nn
 
 from pi_lib.objectives import MapHead
@@ -54,9 +57,19 @@ def finetune(
                 "probe_first=True is for classification: a head on feature maps has no optimum to "
                 "start from"
             )
-        shared = ("validation", "device", "tokenizer", "verbose")
-        known = {name: options[name] for name in shared if name in options}
-        model = linear_probe(model, train, test, **known).model
+        model = _probed(model, train, test, options)
     run = fit(model, train, test, label="fine-tune", **options)
     run.settings["probe_first"] = bool(probe_first)
     return run
+
+
+def _probed(model: nn.Module, train: Split, test: Split, options: dict) -> nn.Module:
+    """The model under the probe's head: a run that goes on has that of its first attempt."""
+    shared = ("validation", "device", "tokenizer", "verbose")
+    known = {name: options[name] for name in shared if name in options}
+    if options.get("resume") is None:
+        return linear_probe(model, train, test, **known).model
+    folder = Path(options["resume"]) / "probe"
+    if not (folder / "run.json").exists():
+        linear_probe(model, train, test, **known).save(folder)
+    return Run.load_at(folder, copy.deepcopy(model))
