@@ -227,6 +227,7 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
 
 
 FEWEST_CELLS = 5  # for a correlation over cells
+PERMUTATIONS = 9999  # for its p
 
 
 def proportion(right: int, tested: int) -> Estimate:
@@ -333,6 +334,23 @@ def mean_accuracy(correct: np.ndarray) -> Estimate:
     return spread if spread.low < spread.high else proportion(int(correct[0].sum()), tested)
 
 
+def mean_of_runs(values: Sequence[float]) -> Estimate:
+    """A number's mean over runs, with Student's 95 % interval; none from one run.
+
+    Examples
+    --------
+    >>> print(mean_of_runs([0.5, 0.6, 0.7]))
+    0.60 [0.35, 0.85]
+    """
+    from scipy.stats import sem, t
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan, "one run says nothing of the spread")
+    half = float(t.ppf(1 - TAIL, len(values) - 1) * sem(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
 def paired_gain(correct: np.ndarray, other_correct: np.ndarray) -> Difference:
     """Mean accuracy of an arm's runs minus that of another arm's, on the same test samples.
 
@@ -383,34 +401,76 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Difference:
+def rank_correlation(
+    x: Sequence[float], y: Sequence[float], given: Sequence[float] | None = None
+) -> Difference:
     """Spearman's rank correlation over cells, its 95 % interval from resampling them.
 
-    `x` and `y` hold a number for each cell; cells in which one of them is NaN are left out. Not
-    measurable where fewer than 5 are left. Its p, two-sided, is that of no correlation.
+    Parameters
+    ----------
+    x, y : sequence of float
+        A number for each cell; cells in which one of them is NaN are left out.
+    given : sequence of float, optional
+        A third number that is held fixed: the correlation is that of what its ranks leave of the
+        ranks of the others (the partial rank correlation).
+
+    Returns
+    -------
+    Difference
+        Its p is that of 9,999 permutations. Not measurable with fewer than 5 cells.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many numbers of each.
 
     Examples
     --------
-    >>> round(rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25]).value, 6)
-    1.0
+    >>> found = rank_correlation([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
+    >>> round(found.value, 6), found.p < 0.05
+    (1.0, True)
     """
-    pairs = np.array([x, y], dtype=np.float64)
-    pairs = pairs[:, ~np.isnan(pairs).any(0)]
-    count = pairs.shape[1]
-    if count < FEWEST_CELLS:
-        return Difference.unmeasurable(f"{count} cells: a correlation needs {FEWEST_CELLS}")
-    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    return Difference.of(float(_spearman(*pairs)), _spearman(*pairs[:, drawn]))
+    numbers = [np.asarray(z, dtype=np.float64) for z in (x, y, given) if z is not None]
+    if len({len(z) for z in numbers}) > 1:
+        raise ValueError(f"expected a number for each cell; got {[len(z) for z in numbers]}")
+    numbers = [z[~np.isnan(numbers).any(0)] for z in numbers]
+    cells = len(numbers[0])
+    if cells < FEWEST_CELLS:
+        note = f"{cells} cells: a correlation needs {FEWEST_CELLS}"
+        return Difference.unmeasurable(note)
+    estimate = bootstrap(*numbers, statistic=_spearman)
+    a, b = _ranks(*numbers)
+    random = np.random.default_rng(0)
+    permuted = random.permuted(np.tile(a, (PERMUTATIONS, 1)), axis=-1)
+    by_chance = np.abs(_cosine(permuted, b[None]))
+    beyond = (by_chance >= abs(estimate.value) - 1e-12).sum() + 1
+    return Difference(**vars(estimate), p=float(beyond / (PERMUTATIONS + 1)))
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of the last axis; 0 where all of `x` or of `y` are equal."""
+def _ranks(x: np.ndarray, y: np.ndarray, given: np.ndarray | None = None, axis: int = -1):
+    """Centred ranks of x and y, without what those of a third number explain."""
     from scipy.stats import rankdata
 
-    x, y = (rankdata(one, axis=-1) for one in (x, y))
-    x, y = (one - one.mean(-1, keepdims=True) for one in (x, y))
-    norm = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    return np.divide((x * y).sum(-1), norm, out=np.zeros_like(norm), where=norm > 0)
+    ranks = [rankdata(z, axis=axis) for z in (x, y, given) if z is not None]
+    x, y, *fixed = (r - r.mean(axis, keepdims=True) for r in ranks)
+    for z in fixed:
+        size = (z * z).sum(axis, keepdims=True)
+        x, y = (r - z * _ratio((r * z).sum(axis, keepdims=True), size) for r in (x, y))
+    return x, y
+
+
+def _spearman(x: np.ndarray, y: np.ndarray, given: np.ndarray | None = None, axis: int = -1):
+    return _cosine(*_ranks(x, y, given, axis), axis)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """0 where one of them does not vary: beyond rounding, of ranks."""
+    size = np.sqrt((x * x).sum(axis) * (y * y).sum(axis))
+    return _ratio((x * y).sum(axis), np.where(size > 1e-9, size, 0))
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
 def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:

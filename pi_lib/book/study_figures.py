@@ -232,6 +232,50 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
     return figure
 
 
+def over_settings(
+    frame: "pd.DataFrame", references: Mapping[str, float] | None = None, columns: int = 4
+) -> Figure:
+    """Quantities over the learning rate, a panel each, a line for each number of epochs.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``panel, rate, epochs, value, low, high``. All panels have one scale, from 0 to 1, at which
+        whiskers end; what is not measurable is left out.
+    references : mapping of str to float, optional
+        By panel, what the linear probe has: a dashed line.
+    columns : int
+        Of panels.
+    """
+    panels, epochs = frame["panel"].unique(), sorted(frame["epochs"].unique())
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10, 2.7 * rows + 0.5), layout="constrained", squeeze=False,
+        sharey=True,
+    )  # fmt: skip
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for k, passes in enumerate(epochs):
+            line = frame[(frame["panel"] == panel) & (frame["epochs"] == passes)]
+            line = line.sort_values("rate")
+            axis.errorbar(
+                line["rate"] * 1.05 ** (k - (len(epochs) - 1) / 2), line["value"], reach(line),
+                color=PALETTE[k], marker=MARKERS[k], ms=5, capsize=2, label=f"{passes:g} epochs",
+            )  # fmt: skip
+        if references and panel in references:
+            axis.axhline(references[panel], color="0.3", ls="--", label="linear probe")
+        axis.set(xscale="log", xlabel="learning rate", ylim=(-0.05, 1.05))
+        axis.set_xticks(rates := sorted(frame["rate"].unique()), [f"{x:g}" for x in rates])
+        axis.tick_params("x", labelsize=9)
+        axis.minorticks_off()
+        axis.set_title(fill(panel, 26), fontsize=10)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
 def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     """A panel for each cell, over steps of training, with one legend."""
     columns = min(3, len(cells))

@@ -140,6 +140,19 @@ def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").map(_said)
 
 
+def said(frame: pd.DataFrame, claim: str) -> str:
+    """A claim's verdict in every cell, in Markdown: `frame` as `findings.judged` gives it."""
+    from pi_lib.study.findings import VERDICTS
+
+    parts = []
+    for verdict in VERDICTS:
+        rows = frame[frame["verdict"] == verdict]
+        numbers = "; ".join(f"{row.cell}: {row.tested}" for row in rows.itertuples())
+        if len(rows):
+            parts.append(f"**{verdict}** in {len(rows)} of {len(frame)} ({numbers})")
+    return f"{claim}: {', '.join(parts)}."
+
+
 def _said(number) -> str:
     return "" if number is None or number is pd.NA or isinstance(number, float) else str(number)
 

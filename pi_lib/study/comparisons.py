@@ -12,8 +12,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pi_lib.statistics import Difference, Estimate, holm, rank_correlation
+from pi_lib.statistics import Difference, Estimate, holm, mean_of_runs, rank_correlation
 from pi_lib.study.findings import Runs, verdict
+
+COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
+ELSEWHERE = {  # by what records call it; "source" is the task of pre-training
+    "noise": "accuracy with noise",
+    "blur": "accuracy when blurred",
+    "low contrast": "accuracy at low contrast",
+    "inverted": "accuracy when inverted",
+    "source": "accuracy on the old task",
+}
+FOREIGN = "AUROC against foreign pictures"
 
 
 def quantities(runs: Mapping[str, Runs]) -> pd.DataFrame:
@@ -34,15 +44,37 @@ def quantities(runs: Mapping[str, Runs]) -> pd.DataFrame:
             (quantity, of): Estimate.unmeasurable(note) if note else Estimate.of_resamples(values)
             for (quantity, of), (values, note) in _resampled(cell).items()
         }
-        rows += [
-            {"cell": name, "quantity": quantity, "of": of, "value": x.value, "low": x.low,
-             "high": x.high, "note": x.note}
-            for (quantity, of), x in found.items()
-        ]  # fmt: skip
-    return pd.DataFrame(rows, columns="cell quantity of value low high note".split())
+        rows += [_row(name, *key, x) for key, x in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def trends(frame: pd.DataFrame, x: Mapping[str, float]) -> pd.DataFrame:
+def elsewhere(runs: Mapping[str, Runs]) -> pd.DataFrame:
+    """What networks are good for beside their task, and how much of them would come back.
+
+    Returns
+    -------
+    DataFrame
+        Columns as `quantities`. Quantities: "reliability" of "finetuned"; of each arm that was
+        asked, those of `ELSEWHERE` that the record holds, and `FOREIGN`, a mean over runs with
+        Student's 95 % interval.
+    """
+    rows = []
+    for name, cell in runs.items():
+        record, arms = cell.record, [arm for arm in cell.arms if arm != "long"]
+        found = {("reliability", "finetuned"): cell.moments().reliability("finetuned")}
+        for on in record.elsewhere:
+            found |= {(ELSEWHERE.get(on, on), arm): record.accuracy(arm, on=on) for arm in arms}
+        surer = record.header.get("surer_of_its_own", {})
+        for arm in arms:
+            by_run = [value for run, value in surer.items() if run.rstrip("0123456789") == arm]
+            found |= {(FOREIGN, arm): mean_of_runs(by_run)} if by_run else {}
+        rows += [_row(name, *key, x) for key, x in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def trends(
+    frame: pd.DataFrame, x: Mapping[str, float], given: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """How quantities go with a number of each cell, such as its labels: rank correlations.
 
     Parameters
@@ -51,6 +83,8 @@ def trends(frame: pd.DataFrame, x: Mapping[str, float]) -> pd.DataFrame:
         Of `quantities`, as many of them as are looked at together.
     x : mapping of str to float
         A number by cell.
+    given : mapping of str to float, optional
+        Another number by cell, that is held fixed, as `pi_lib.statistics.rank_correlation` does it.
 
     Returns
     -------
@@ -64,9 +98,10 @@ def trends(frame: pd.DataFrame, x: Mapping[str, float]) -> pd.DataFrame:
         part = part.assign(x=part["cell"].map(x)).dropna(subset=["x", "value"]).sort_values("x")
         ends = [Estimate(*part.iloc[k][["value", "low", "high"]]) for k in (0, -1) if len(part)]
         first, last = ends or [Estimate.unmeasurable("in no cell")] * 2
+        fixed = None if given is None else part["cell"].map(given)
         rows.append(
             {"quantity": quantity, "of": of, "cells": len(part), "first": first, "last": last,
-             "tested": rank_correlation(part["x"], part["value"])}
+             "tested": rank_correlation(part["x"], part["value"], fixed)}
         )  # fmt: skip
     frame = pd.DataFrame(rows, columns=["quantity", "of", "cells", "first", "last", "tested"])
     return _judged(frame, "rises", "falls")
@@ -123,6 +158,10 @@ def gains(runs: Mapping[str, Runs]) -> pd.DataFrame:
     """
     rows = [{"cell": name, "tested": cell.record.gain()} for name, cell in runs.items()]
     return _judged(pd.DataFrame(rows, columns=["cell", "tested"]), "helps", "hurts")
+
+
+def _row(cell: str, quantity: str, of: str, x: Estimate) -> tuple:
+    return cell, quantity, of, x.value, x.low, x.high, x.note
 
 
 def _judged(
