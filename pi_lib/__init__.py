@@ -25,6 +25,7 @@ import warnings
 from pi_lib.and_or import AndOrSplit, and_or_split, shared_split
 from pi_lib.engine import coalition_values
 from pi_lib.extraction import extract
+from pi_lib.finetuning import finetune
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import (
     HardToLearn,
@@ -51,7 +52,7 @@ from pi_lib.reliability import (
     yardstick,
 )
 from pi_lib.statistics import Estimate, bootstrap
-from pi_lib.training import Run, finetune, pretrain, train_from_scratch
+from pi_lib.training import Run, pretrain, train_from_scratch
 from pi_lib.transfer import TransferStudy, transfer_study
 from pi_lib.transforms import (
     and_inverse,

@@ -385,6 +385,21 @@ def _accuracies(correct: np.ndarray, arm: int) -> tuple[float, np.ndarray]:
     return float(correct.mean()), (by_run * weights).sum(1) / runs
 
 
+def auroc(own: Sequence[float], foreign: Sequence[float]) -> float:
+    """How often a value of the first is above one of the second: 0.5 for guessing, equal ones half.
+
+    Examples
+    --------
+    >>> auroc([0.9, 0.5], [0.5, 0.1])
+    0.875
+    """
+    from scipy.stats import rankdata
+
+    own, foreign = np.asarray(own), np.asarray(foreign)
+    ranks = rankdata(np.concatenate([own, foreign]))[: len(own)]
+    return float((ranks.sum() - len(own) * (len(own) + 1) / 2) / (len(own) * len(foreign)))
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """P values corrected for how many there are (Holm 1979); NaN stays and is not counted.
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pi_lib import lora as adapters
 from pi_lib.engine import choose_device, fingerprint
 from pi_lib.objectives import classified, supervised
 from pi_lib.progress import bar
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 60.0  # seconds between the states that a run may go on from; saving takes 1 or 2
 LOOK_EVERY = 16  # steps between two looks at the loss: each makes a GPU wait for Python
+_NORMS = nn.modules.batchnorm._NormBase  # normalisation by statistics of what was seen
 MOST_TOKENS = 128  # of a sentence; the rest is cut off
 
 
@@ -269,11 +271,6 @@ class Run:
         return model.eval()
 
 
-def finetune(model: nn.Module, train: Split, test: Split, **options) -> Run:
-    """Train all parameters from where `model` stands. Options as `fit`."""
-    return fit(model, train, test, label="fine-tune", **options)
-
-
 def train_from_scratch(model: nn.Module, train: Split, test: Split, **options) -> Run:
     """Train all parameters of a randomly initialised `model`. Options as `fit`."""
     return fit(model, train, test, label="train from scratch", **options)
@@ -309,6 +306,8 @@ def fit(
     correct: Callable[[Tensor, Tensor], Tensor] = classified,
     output: str | int | Callable | None = None,
     frozen: float = 0.0,
+    lora: int = 0,
+    pull: float = 0.0,
     label: str = "train",
     verbose: bool | None = None,
 ) -> Run:
@@ -362,6 +361,17 @@ def fit(
     frozen : float, default 0
         Share of the layers of ``model.encoder``, counted from the input, that stay as they are, in
         eval mode; at least 0, below 1. A layer is a module with parameters of its own.
+    lora : int, default 0
+        Rank of LoRA (arXiv 2106.09685), which needs `peft`: of ``model.encoder`` nothing is trained
+        but a matrix of this rank that is added to the weights of each layer of attention, linear
+        layer and convolution (see `pi_lib.lora.layers`); 0 for none. BatchNorm stays in eval mode,
+        as under `frozen`: else statistics and scales would change without a limit on their rank.
+        What is not of the encoder is trained as ever. Checkpoints and the run's model have plain
+        weights, into which those matrices are merged: they are as fast as without.
+    pull : float, default 0
+        Strength of a pull towards the start (L2-SP, arXiv 1802.01483): to the loss that is trained
+        on, ``pull / 2`` times the squared distance of the encoder's trained parameters to where
+        they started is added; 0 for none.
     label : str
         The phase: what the progress line says, and which streams of random numbers are taken.
     verbose : bool, optional
@@ -370,8 +380,11 @@ def fit(
     Raises
     ------
     ValueError
-        If there is nothing to train on, a checkpoint lies outside the run, `frozen` is no such
-        share or the model has no encoder, or `resume` holds the state of another run.
+        If there is nothing to train on, a checkpoint lies outside the run, `frozen`, `lora` or
+        `pull` is no such number, LoRA is combined with one of the others or finds no layer, the
+        model has no encoder, or `resume` holds the state of another run.
+    ImportError
+        For LoRA without `peft`.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
@@ -380,7 +393,8 @@ def fit(
     settings = {
         "phase": label, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
-        "train": len(train), "test": len(test), "loss": loss.__name__, "frozen": frozen,
+        "train": len(train), "test": len(test), "loss": loss.__name__,
+        "frozen": frozen, "lora": lora, "pull": pull,
     }  # fmt: skip
     if output is not None:
         settings["output"] = str(getattr(output, "__qualname__", output))
@@ -398,10 +412,10 @@ def fit(
             settings["validation"] = {
                 "accuracy": right.double().mean().item(), "loss": value, "samples": len(validation)
             }  # fmt: skip
-    for x in loop.frozen:
-        x.requires_grad_(True)
+    trained = copy.deepcopy(model).cpu().eval()
+    trained.load_state_dict(loop.states[loop.step])
     return Run(
-        model=loop.model.cpu().eval(),
+        model=trained,
         checkpoints=loop.states,
         log=loop.log,
         settings=settings,
@@ -452,14 +466,35 @@ def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
         )
     if not share:
         return []
-    if not isinstance(getattr(model, "encoder", None), nn.Module):
-        raise ValueError(f"frozen={share!r} is of the layers of model.encoder, and there is none")
+    _check_encoder(model, f"frozen={share!r}")
     layers = [
         layer
         for layer in model.encoder.modules()
         if next(layer.parameters(recurse=False), None) is not None
     ]
     return layers[: round(share * len(layers))]
+
+
+def _check_way(model: nn.Module, frozen: float, lora: int, pull: float) -> None:
+    """Refuse what is no rank, no strength, or no combination."""
+    if isinstance(lora, bool) or not isinstance(lora, int) or lora < 0:
+        raise ValueError(f"lora={lora!r}; expected a rank, an integer, at least 0 (0: no LoRA)")
+    if not 0 <= pull < math.inf:
+        raise ValueError(f"pull={pull!r}; expected a number, at least 0 (0: no pull)")
+    for name, given in (("frozen", frozen), ("pull", pull)):
+        if lora and given:
+            raise ValueError(
+                f"{name}={given!r} with lora={lora!r}: LoRA leaves the encoder's own weights where "
+                "they are; choose one of the two"
+            )
+    for name, given in (("lora", lora), ("pull", pull)):
+        if given:
+            _check_encoder(model, f"{name}={given!r}")
+
+
+def _check_encoder(model: nn.Module, what: str) -> None:
+    if not isinstance(getattr(model, "encoder", None), nn.Module):
+        raise ValueError(f"{what} is of the layers of model.encoder, and there is none")
 
 
 def checkpoint_steps(total: int, count: int) -> list[int]:
@@ -488,15 +523,24 @@ class _Loop:
     """A run in progress: the network, what a step changes, and what was recorded on the way."""
 
     def __init__(self, model, loss, correct, settings: dict, steps: list[int], test, device):
+        self.settings, self.steps, self.device = settings, steps, device
+        _check_way(model, *(settings[name] for name in ("frozen", "lora", "pull")))
+        self.still = first_layers(model, settings["frozen"])
+        for layer in self.still:
+            for x in layer.parameters(recurse=False):
+                x.requires_grad_(False)
+        self.merged = None  # under LoRA: the network with plain weights
+        if settings["lora"]:
+            self.merged = copy.deepcopy(model).to(device).eval()
+            set_seed(seed_of(f"lora, {settings['phase']}", settings["seed"]), device)
+            adapters.add_adapters(model, settings["lora"])
+            self.still = [x for x in model.encoder.modules() if isinstance(x, _NORMS)]
         self.model, self.loss, self.correct = model.to(device).eval(), loss, correct
         self.test = test
-        self.settings, self.steps, self.device = settings, steps, device
-        self.still = first_layers(model, settings["frozen"])
-        parameters = (x for layer in self.still for x in layer.parameters(recurse=False))
-        self.frozen = [x for x in parameters if x.requires_grad]
-        for x in self.frozen:
-            x.requires_grad_(False)
         self.trained = [x for x in model.parameters() if x.requires_grad]
+        pulled = model.encoder.parameters() if settings["pull"] else ()
+        self.pulled = [x for x in pulled if x.requires_grad]
+        self.start = [x.detach().clone() for x in self.pulled]
         decay = [x for x in self.trained if x.ndim > 1]
         others = [x for x in self.trained if x.ndim <= 1]
         groups = [
@@ -557,10 +601,20 @@ class _Loop:
         loss, _ = self.loss(self.model, batch.pop("x"), labels, **batch)
         self.optimizer.zero_grad()
         loss.backward()
+        self._pull()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         self.unseen.append(loss.detach())
         self.step += 1
+
+    @torch.no_grad()
+    def _pull(self) -> None:
+        """Add the gradient of the pull: all parameters at once, whose kernels are small."""
+        at = [i for i, x in enumerate(self.pulled) if x.grad is not None]
+        if at:
+            away = torch._foreach_sub([self.pulled[i] for i in at], [self.start[i] for i in at])
+            slopes = [self.pulled[i].grad for i in at]
+            torch._foreach_add_(slopes, away, alpha=self.settings["pull"])
 
     def _mode(self, training: bool) -> None:
         if self.model.training != training:
@@ -582,13 +636,20 @@ class _Loop:
             f"try a learning rate below {self.settings['learning_rate']:g}"
         )
 
+    def plain(self) -> nn.Module:
+        """The network as it stands, with plain weights."""
+        if self.merged is None:
+            return self.model
+        self.merged.load_state_dict(adapters.merged(self.model))
+        return self.merged
+
     def evaluate(self, data: Batches) -> tuple[float, Tensor]:
         """Mean loss, and which samples are right: bool, one each."""
         self._mode(False)
-        losses, right = [], []
+        model, losses, right = self.plain(), [], []
         with torch.no_grad():
             for batch, labels in data.in_order(4 * self.settings["batch_size"]):
-                loss, outputs = self.loss(self.model, batch.pop("x"), labels, **batch)
+                loss, outputs = self.loss(model, batch.pop("x"), labels, **batch)
                 losses.append(loss.double() * len(labels))
                 right.append(self.correct(outputs, labels).bool())
         return torch.stack(losses).sum().item() / len(data), torch.cat(right).cpu()
@@ -599,7 +660,7 @@ class _Loop:
         loss, right = self.evaluate(self.test)
         if not math.isfinite(loss):
             self._diverged(loss, self.step)
-        weights = self.model.state_dict()
+        weights = self.plain().state_dict()
         self.states[self.step] = {name: x.detach().cpu().clone() for name, x in weights.items()}
         row = {
             "step": self.step, "epoch": self.step / self.per_epoch,

@@ -242,6 +242,26 @@ TABLE = {
     "all layers frozen": (
         lambda: study.Cell(changes={"frozen": 1}), ValueError, "frozen=1; expected a share",
     ),
+    "a rank below 0": (
+        lambda: study.Cell(changes={"lora": -1}), ValueError, "lora=-1; expected an integer, at least 0",
+    ),
+    "a pull below 0": (
+        lambda: study.Cell(changes={"pull": -0.1}), ValueError, "pull=-0.1; expected a number, at least 0",
+    ),
+    "LoRA on frozen layers": (
+        lambda: study.Cell(changes={"lora": 1, "frozen": 0.5}), ValueError, "frozen=0.5 with lora=1",
+    ),
+    "LoRA and a pull": (
+        lambda: study.Cell(changes={"lora": 1, "pull": 0.5}), ValueError, "pull=0.5 with lora=1",
+    ),
+    "a probe twice first": (
+        lambda: study.Cell(changes={"probe_first": 2}), ValueError, "probe_first=2; expected 0 or 1",
+    ),
+    "no probe to start from": (
+        lambda: study.Cell("resnet20", "fashion-mnist+even+detection", source="cifar10",
+                           changes={"probe_first": 1}),
+        ValueError, "probe_first=1 is for classification",
+    ),
     "frozen is no number": (
         lambda: study.Cell(changes={"frozen": float("nan")}), ValueError, "frozen=nan; expected",
     ),

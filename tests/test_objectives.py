@@ -12,11 +12,11 @@ from pi_lib import (
     box_log_odds,
     coalition_values,
     extract,
+    finetune,
     negative_error,
     objectives,
     region_log_odds,
     study,
-    training,
 )
 from pi_lib.coalitions import members
 from pi_lib.study import backbones, data
@@ -247,7 +247,7 @@ def test_the_losses_teach_what_counts_as_right(aim):
     tracker = KnowledgeTracker(
         (images, asked), PatchPlayers(2, 4, region="all"), value=about.value, steps=100,
     )  # fmt: skip
-    run = training.finetune(
+    run = finetune(
         model, train, train, epochs=60, learning_rate=1e-2, batch_size=8, checkpoints=2,
         loss=about.loss, correct=about.correct, callbacks=[tracker],
     )  # fmt: skip

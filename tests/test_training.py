@@ -1,5 +1,6 @@
 """The phases of training on small real images: scikit-learn's digits."""
 
+import copy
 import random
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import TrainerCallback
 
-from pi_lib import finetune, pretrain, train_from_scratch, training
+from pi_lib import finetune, linear_probe, lora, pretrain, train_from_scratch, training
 from pi_lib.seeds import seed_of
 from pi_lib.study import backbones
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, checkpoint_steps
@@ -251,6 +252,119 @@ def test_layers_are_counted_in_the_order_of_computation(name):
     called = [layer for layer in called if not isinstance(layer, nn.Embedding)]  # side by side
     assert called == [layer for layer in layers if layer in called]
     assert len(called) > 0.7 * len(layers)
+
+
+@pytest.mark.parametrize("way", [{"lora": 2}, {"pull": 0.1}, {"probe_first": True}])
+def test_a_way_to_fine_tune_resumes_to_the_same_bits(way, digits, tmp_path, monkeypatch):
+    options = SHORT | {"checkpoints": [0, 14, 30]} | way
+    expected = finetune(with_dropout(), *digits, **options)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[StopAt(19)], **options)
+    found = finetune(with_dropout(), *digits, resume=tmp_path, **options)
+    assert found.log == expected.log and found.settings == expected.settings
+    assert all(same(found.checkpoints[s], expected.checkpoints[s]) for s in expected.steps)
+    assert same(found.model.state_dict(), expected.model.state_dict())
+
+
+def test_lora_adds_matrices_of_its_rank_and_gives_a_plain_network(digits):
+    """BatchNorm stays; the head is trained in full; what is stored says what was trained."""
+    model = with_dropout()
+    before = {k: x.clone() for k, x in model.state_dict().items()}
+    run = finetune(model, *digits, lora=2, **SHORT | {"learning_rate": 0.03})
+    after = run.model.state_dict()
+    assert same(run.checkpoints[0], before) and after.keys() == before.keys()
+    for layer in ("encoder.2", "encoder.5"):
+        added = (after[f"{layer}.weight"] - before[f"{layer}.weight"]).flatten(1)
+        assert torch.linalg.matrix_rank(added, rtol=1e-5) == 2
+        assert torch.equal(after[f"{layer}.bias"], before[f"{layer}.bias"])
+    assert same({k: x for k, x in after.items() if k.startswith("encoder.1.")}, before)
+    assert torch.linalg.matrix_rank(after["head.weight"] - before["head.weight"], rtol=1e-5) > 2
+    assert not any("lora" in type(x).__module__ for x in run.model.modules())
+    assert all(x.requires_grad for x in run.model.parameters())
+    right = run.model(digits[1].inputs).argmax(-1) == digits[1].labels
+    assert torch.equal(right, run.correct[-1]) and run.accuracy > run.log[0]["accuracy"] + 0.2
+    assert run.settings["lora"] == 2
+    other = finetune(model, *digits, lora=2, seed=1, **SHORT)
+    assert not same(other.model.state_dict(), after)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16-32", "vit-32", "minilm", "efficientnet-lite0"])
+def test_merged_weights_say_what_the_adapters_say(name):
+    model = backbones.build(name, 3, pretrained=False)
+    start, adapted = model.state_dict(), copy.deepcopy(model)
+    lora.add_adapters(adapted, 2)
+    learned = {n: x for n, x in adapted.named_parameters() if x.requires_grad}
+    assert all("lora_" in n or n.startswith("head.") for n in learned)
+    with torch.no_grad():
+        for n, x in learned.items():
+            x.normal_(0, 0.05) if "lora_B" in n else None
+    text = backbones.BACKBONES[name].kind == "text"
+    x = torch.randint(5, 100, (2, 7)) if text else torch.rand(2, 3, 32, 32)
+    adapted.eval()(x).sum().backward()
+    assert all(x.grad is not None for x in learned.values())  # nothing that a pass goes by
+    merged = lora.merged(adapted)
+    ranks = {
+        int(torch.linalg.matrix_rank((merged[n] - w).flatten(1), rtol=1e-4))
+        for n, w in start.items()
+        if w.is_floating_point() and not torch.equal(merged[n], w)
+    }
+    assert ranks == {2} and merged.keys() == start.keys()
+    model.load_state_dict(merged)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), adapted(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pull_holds_the_encoder_near_its_start_and_spares_the_head(digits):
+    def moved(pull):
+        model = network()
+        after = finetune(model, *digits, pull=pull, **SHORT).model
+        parts = zip(after.parameters(), model.parameters(), strict=True)
+        *encoder, weight, bias = [(a - b).square().sum().item() for a, b in parts]
+        return sum(encoder), weight + bias
+
+    free, held = moved(0.0), moved(100.0)
+    assert held[0] < 0.1 * free[0] and held[1] > 0.3 * free[1]
+    assert moved(1e-12) == pytest.approx(free, rel=1e-3)
+
+
+def test_probing_first_starts_from_the_probe(digits):
+    model = network()
+    probe, run = linear_probe(model, *digits), finetune(model, *digits, probe_first=True, **SHORT)
+    assert same(run.checkpoints[0], probe.model.state_dict())
+    assert run.log[0]["accuracy"] == probe.accuracy and run.settings["probe_first"]
+    assert not finetune(model, *digits, **SHORT).settings["probe_first"]
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ({"lora": -1}, "lora=-1; expected a rank"),
+        ({"lora": 1.5}, "lora=1.5; expected a rank"),
+        ({"pull": -0.1}, "pull=-0.1; expected a number"),
+        ({"pull": float("nan")}, "pull=nan; expected a number"),
+        ({"lora": 1, "frozen": 0.5}, "frozen=0.5 with lora=1: .*choose one"),
+        ({"lora": 1, "pull": 0.5}, "pull=0.5 with lora=1: .*choose one"),
+    ],
+)
+def test_ways_that_are_none_are_refused(way, message, digits):
+    with pytest.raises(ValueError, match=message):
+        finetune(network(), *digits, **way, **SHORT)
+
+
+def test_ways_that_the_network_cannot_go_are_refused(digits, monkeypatch):
+    for way in ({"lora": 1}, {"pull": 1.0}):
+        with pytest.raises(ValueError, match=r"layers of model\.encoder, and there is none"):
+            finetune(nn.Linear(2, 3), *digits, **way, **SHORT)
+    grouped = backbones.Classifier(
+        nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten()), nn.Linear(36, 10)
+    )
+    grouped.encoder[0] = nn.Conv2d(2, 2, 3, groups=2)
+    with pytest.raises(ValueError, match="Sequential has no layer that LoRA can change"):
+        finetune(grouped, *digits, lora=1, **SHORT)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match="pip install 'pi_lib.lora.'"):
+        finetune(network(), *digits, lora=1, **SHORT)
 
 
 def test_another_runs_state_is_refused(digits, tmp_path):

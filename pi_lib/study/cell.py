@@ -56,6 +56,16 @@ class Settings:
         Learning rate of fine-tuning, in place of a choice.
     frozen : float, optional
         Share of the encoder's layers that fine-tuning leaves as they were.
+    lora : int
+        Rank of the matrices that fine-tuning adds to the encoder's weights (LoRA), 0 for none: it
+        trains the weights themselves.
+    probe_first : int
+        1: the head of fine-tuning starts as the linear probe's optimum.
+    pull : float
+        Strength with which fine-tuning is drawn towards the encoder's start (L2-SP), 0 for none.
+    elsewhere : int
+        1: the ends of probe, fine-tuned and scratch runs are tested on corrupted pictures, on the
+        task of pre-training and on its pictures too; see `pi_lib.study.elsewhere`.
     """
 
     n_train: int
@@ -77,6 +87,10 @@ class Settings:
     source_epochs: int = 1
     rate: float | None = None
     frozen: float | None = None
+    lora: int = 0
+    probe_first: int = 0
+    pull: float = 0.0
+    elsewhere: int = 0
 
 
 # Fine-tuning and training from scratch share data and schedule, and choose among the same learning
@@ -161,9 +175,13 @@ _CHANGED = {
     "epochs": "{:g} epochs",
     "rate": "learning rate {:g}",
     "frozen": "{:.0%} of the layers frozen",
+    "lora": "LoRA of rank {:g}",
+    "probe_first": "probe first",
+    "pull": "pull {:g}",
 }
-_FRACTIONS = ("rate", "frozen")  # the settings that are no whole numbers
-_MAY_BE_0 = ("n_val", "long_runs", "n", "covering", "traced")
+_FRACTIONS = ("rate", "frozen", "pull")  # the settings that are no whole numbers
+_YES_OR_NO = ("probe_first", "elsewhere")
+_MAY_BE_0 = ("n_val", "long_runs", "n", "covering", "traced", "lora", "pull", *_YES_OR_NO)
 
 
 @dataclass(frozen=True)
@@ -238,8 +256,11 @@ class Cell:
             kinds = (int, float) if name in _FRACTIONS else int
             least = 0 if name in _MAY_BE_0 else 1 if kinds is int else 1e-12
             if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
-                number = f"an integer, at least {least}" if kinds is int else "a number above 0"
+                number = "an integer" if kinds is int else "a number"
+                number += f", at least {least}" if least in (0, 1) else " above 0"
                 yield f"{name}={value!r}; expected {number}"
+            elif name in _YES_OR_NO and value > 1:
+                yield f"{name}={value!r}; expected 0 or 1"
             elif name == "frozen" and not value < 1:
                 yield f"frozen={value!r}; expected a share of the encoder's layers, below 1"
             elif name == "covering" and round(value**0.5) ** 2 != value:
@@ -255,6 +276,7 @@ class Cell:
                 continue
             if (kind := data.kind(given)) != backbone.kind:
                 yield f"{self.backbone} takes {backbone.kind}s, but {name}={given!r} has {kind}s"
+        yield from self._wrong_ways()
         if self.source is not None and data.aim(self.source) != "classification":
             yield f"source={self.source!r}: backbones are pre-trained to classify; name its base"
         if (wanted := self.aim) != "classification" and not backbones.has_maps(self.backbone):
@@ -270,6 +292,19 @@ class Cell:
             yield "pretraining_run is of a pre-training done here: name its source task"
         if self.source is not None and data.overlap(self.source, self.task):
             yield f"source={self.source!r} and task={self.task!r} are of the same data"
+
+    def _wrong_ways(self):
+        s = self.settings
+        for name in ("frozen", "pull"):
+            if s.lora and getattr(s, name):
+                yield (
+                    f"{name}={getattr(s, name):g} with lora={s.lora}: LoRA leaves the encoder's "
+                    "own weights where they are; choose one of the two"
+                )
+        if self.aim != "classification":
+            for name in _YES_OR_NO:
+                if getattr(s, name):
+                    yield f"{name}=1 is for classification; {self.task!r} is {self.aim}"
 
     @property
     def name(self) -> str:
@@ -298,7 +333,8 @@ class Cell:
             start = title_of(self.source)
             start += "" if self.pretraining == "supervised" else f" ({self.pretraining})"
             start += f" (run {self.pretraining_run + 1})" if self.pretraining_run else ""
-        changes = [_CHANGED[name].format(value) for name, value in self.changes if name in _CHANGED]
+        changed = [(name, value) for name, value in self.changes if name in _CHANGED and value]
+        changes = [_CHANGED[name].format(value) for name, value in changed]
         cell = f"{TITLES.get(self.backbone, self.backbone)}, {start} → {title_of(self.task)}"
         return ", ".join([cell, *changes])
 
@@ -364,6 +400,14 @@ class Cell:
         """Those of `PLAYERS` that the cell is asked with."""
         counts = zip(PLAYERS, (self.settings.n, self.settings.covering), strict=True)
         return tuple(which for which, count in counts if count)
+
+    def tested_elsewhere(self, arm: str) -> bool:
+        """Whether the runs of an arm are tested elsewhere, and there is something to test on.
+
+        Sentences are not corrupted: where no source task is named, there is nothing.
+        """
+        asked = self.settings.elsewhere and arm != "long"
+        return bool(asked and (self.kind == "image" or self.source is not None))
 
     def runs(self, arm: str) -> range:
         """The runs of one of `ARMS`; a probe is an optimum, the same every time, and has one."""

@@ -33,9 +33,26 @@ class Lite0(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BATCH_NORM_MOMENTUM
+        for name, module in [*self.net.named_modules()]:
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+                self.net.set_submodule(name, _without_padding(module))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(_normalised(images))
+
+
+def _without_padding(layer: nn.Conv2d) -> nn.Conv2d:
+    """A kernel of one pixel needs none: a plain layer says the same, and can take LoRA."""
+    plain = nn.utils.skip_init(
+        nn.Conv2d,
+        layer.in_channels,
+        layer.out_channels,
+        1,
+        stride=layer.stride,
+        bias=layer.bias is not None,
+    )
+    plain.load_state_dict(layer.state_dict())
+    return plain
 
 
 class MiniLM(nn.Module):

@@ -46,11 +46,14 @@ class Record:
     header : dict
         JSON values: ``cell`` (its name), ``labels`` and ``ids`` of the samples, ``players`` (names
         by set), ``logs`` (step, epoch, loss and accuracy by run), ``rates``, ``tested``, ``steps``
-        (what was stored, when, on what), and more.
+        (what was stored, when, on what), ``surer_of_its_own`` (by run: how often the network is
+        surer of a picture of its task than of one of the task of pre-training, 0.5 for guessing),
+        and more.
     games : dict of str to (B, 2**n) float32
         By ``players/armRUN`` at the end of a run, ``players/armRUN@STEP`` before; runs from 1 on.
     correct : dict of str to (tested,) bool
-        By ``armRUN``: the test samples that the trained network got right.
+        By ``armRUN``: the test samples that the trained network got right. By ``armRUN/NAME``, for
+        each of `elsewhere`: those that it got right there, which may be another number of samples.
     """
 
     header: dict[str, Any]
@@ -127,25 +130,41 @@ class Record:
             last: self._interactions(end)
         }
 
-    def accuracy(self, arm: str) -> Estimate:
+    @property
+    def elsewhere(self) -> list[str]:
+        """What the runs were tested on beside the test samples; see `pi_lib.study.elsewhere`.
+
+        A corruption of the test pictures, or "source": a linear probe on the run's encoder, on the
+        task of pre-training.
+        """
+        return list(dict.fromkeys(key.split("/")[1] for key in self.correct if "/" in key))
+
+    def accuracy(self, arm: str, on: str | None = None) -> Estimate:
         """Mean accuracy of an arm's runs on the test samples, with its 95 % interval.
 
-        Over samples and runs where the record says which samples were right; else Wilson's.
+        Over samples and runs where the record says which samples were right; else Wilson's. `on`
+        names one of `elsewhere` to take instead of the test samples.
+
+        Raises
+        ------
+        ValueError
+            If the arm was not tested on it.
         """
-        correct = self._correct(arm)
+        correct = self._correct(arm, on)
         if correct is not None:
             return statistics.mean_accuracy(correct)
         values = [value for key, value in self.header["accuracy"].items() if _is_end(key, arm)]
         tested = self.header["tested"]
         return statistics.proportion(round(np.mean(values) * tested), tested)
 
-    def gain(self, over: str = "scratch") -> Difference:
+    def gain(self, over: str = "scratch", on: str | None = None) -> Difference:
         """Accuracy of fine-tuning minus that of another arm: means over runs.
 
         Paired by sample where the record says which samples were right; else Newcombe's interval
-        of independent proportions, which is rather too wide.
+        of independent proportions, which is rather too wide. `on` as for `accuracy`, which also
+        says what is raised.
         """
-        first, second = self._correct("finetuned"), self._correct(over)
+        first, second = self._correct("finetuned", on), self._correct(over, on)
         if first is not None and second is not None:
             return statistics.paired_gain(first, second)
         tested = self.header["tested"]
@@ -183,10 +202,15 @@ class Record:
             ]
         )  # fmt: skip
 
-    def _correct(self, arm: str) -> np.ndarray | None:
-        """Which test samples each of an arm's runs got right: bool (runs, tested)."""
-        runs = [self.correct[key] for key in sorted(self.correct) if _is_end(key, arm)]
-        return np.stack(runs) if runs else None
+    def _correct(self, arm: str, on: str | None = None) -> np.ndarray | None:
+        """Which samples each of an arm's runs got right: bool (runs, tested)."""
+        end = "" if on is None else f"/{on}"
+        named = sorted(key for key in self.correct if key.endswith(end))
+        wanted = [key for key in named if _is_end(key.removesuffix(end), arm)]
+        if on is not None and not wanted:
+            there = ", ".join(self.elsewhere) or "nothing: compute it with elsewhere=1"
+            raise ValueError(f"{self.name}: {arm!r} was not tested on {on!r}; there is {there}")
+        return np.stack([self.correct[key] for key in wanted]) if wanted else None
 
     def _interactions(self, key: tuple[str, str, int, int | None]) -> Interactions:
         players = key[0]
@@ -200,7 +224,8 @@ class Record:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.header['slug']}.npz"
-        text = json.dumps(self.header | {"version": VERSION}).encode()
+        lengths = {key: len(right) for key, right in self.correct.items()}
+        text = json.dumps(self.header | {"version": VERSION, "lengths": lengths}).encode()
         arrays = dict(self.games) | {
             f"correct/{key}": np.packbits(right) for key, right in self.correct.items()
         }
@@ -231,11 +256,11 @@ class Record:
             raise RecordError(f"{path} is no record ({error}): make it by {AGAIN}") from error
         if (version := header.get("version", VERSION)) != VERSION:
             raise RecordError(f"{path} is of version {version}, not {VERSION}: make it by {AGAIN}")
-        correct = {
-            name.removeprefix("correct/"): np.unpackbits(values.pop(name))[: header["tested"]] > 0
-            for name in [*values]
-            if name.startswith("correct/")
-        }
+        lengths, correct = header.pop("lengths", {}), {}
+        for name in [name for name in values if name.startswith("correct/")]:
+            key = name.removeprefix("correct/")
+            length = lengths.get(key, header["tested"])
+            correct[key] = np.unpackbits(values.pop(name))[:length] > 0
         return cls(header, values, correct)
 
 
@@ -287,7 +312,7 @@ def collect(cell: Cell, store: Store) -> Record:
         rate, tried = schedule.chosen_rate(cell, arm, store)
         rates[arm] = {"chosen": rate, "tried": {f"{r:g}": v for r, v in tried.items()}}
         trainings += [Step(cell, "train", arm, number, rate) for number in cell.runs(arm)]
-    games, correct, logs, last, names, meta, provenance = {}, {}, {}, {}, {}, {}, {}
+    games, correct, sure, logs, last, names, meta, provenance = ({} for _ in range(8))
     for training in trainings:
         key, entry = f"{training.arm}{training.run + 1}", training.path(store)
         trained = run_record(entry)
@@ -302,6 +327,12 @@ def collect(cell: Cell, store: Store) -> Record:
                 end = "" if int(file.stem) == last[training.arm] else f"@{file.stem}"
                 games[f"{which}/{key}{end}"] = game.v.numpy().astype(np.float32)
             names[which], meta[which] = game.players, game.meta
+        if cell.tested_elsewhere(training.arm):
+            test = replace(training, name="test")
+            provenance[f"test {key}"] = _provenance(test, store)
+            right, surer = _elsewhere(test.path(store))
+            correct |= {f"{key}/{on}": samples for on, samples in right.items()}
+            sure |= {key: surer} if surer is not None else {}
     if cell.source is not None:
         provenance["pre-train"] = _provenance(Step(cell, "pretrain"), store)
         pretrained = run_record(Step(cell, "pretrain").path(store))
@@ -320,6 +351,7 @@ def collect(cell: Cell, store: Store) -> Record:
         "meta": meta,
         "accuracy": {key: log[-1]["accuracy"] for key, log in logs.items()},
         "tested": len(next(iter(correct.values()))),
+        "surer_of_its_own": sure,
         "logs": logs,
         "rates": rates,
         "last_step": last,
@@ -339,6 +371,15 @@ def _correct_at_end(entry: Path) -> np.ndarray:
     from safetensors.numpy import load_file
 
     return load_file(entry / "correct.safetensors")["correct"][-1].astype(bool)
+
+
+def _elsewhere(entry: Path) -> tuple[dict[str, np.ndarray], float | None]:
+    """Which samples a run got right elsewhere, and how much surer it is of its own pictures."""
+    from safetensors.numpy import load_file
+
+    right, sure = (load_file(entry / f"{name}.safetensors") for name in ("right", "sure"))
+    surer = statistics.auroc(sure["task"], sure["foreign"]) if sure else None
+    return right, surer
 
 
 def _is_end(key: str, arm: str) -> bool:

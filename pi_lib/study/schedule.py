@@ -1,8 +1,9 @@
 """Which step of a cell comes next, and who computes it.
 
 A run of an arm goes through rounds: pre-training, the choice of a learning rate, training, then the
-games of its checkpoints. The steps of a round may be computed at once; the next round is known when
-they are stored. `compute_all` does so for many cells, in several processes or on a cluster.
+games of its checkpoints and the tests of its end. The steps of a round may be computed at once; the
+next round is known when they are stored. `compute_all` does so for many cells, in several processes
+or on a cluster.
 """
 
 import math
@@ -191,7 +192,8 @@ def _rounds(job: Job, store: Store) -> Iterator[list[Step]]:
     trained = Step(cell, "train", arm, run, chosen_rate(cell, arm, store)[0])
     yield [trained]
     run_record(trained.path(store))  # one that diverged has no games
-    yield [replace(trained, name="extract", players=which) for which in cell.players]
+    last = [replace(trained, name="extract", players=which) for which in cell.players]
+    yield last + [replace(trained, name="test")] * cell.tested_elsewhere(arm)
 
 
 def _missing(rounds: Iterator[list[Step]], store: Store) -> list[Step] | None:

@@ -1,4 +1,4 @@
-"""The steps of a cell: pre-train, train, extract; what is stored at a time, and what decides it.
+"""The steps of a cell: pre-train, train, extract, test; what is stored, and what decides it.
 
 A step is a pure function of its specification. Here a cell's data are loaded, its players drawn and
 its networks built.
@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import torch
 
-from pi_lib import probe, training
+from pi_lib import finetuning, probe, training
 from pi_lib.engine import choose_device
 from pi_lib.extraction import extract
 from pi_lib.objectives import AIMS, OBJECTIVES
 from pi_lib.players import PatchPlayers
-from pi_lib.study import backbones, data
+from pi_lib.study import backbones, data, elsewhere
 from pi_lib.study.cell import SOURCE_RATE, Cell
 from pi_lib.study.store import MODULES, Store
 from pi_lib.values import has_player
@@ -29,12 +29,15 @@ from pi_lib.words import WordPlayers
 
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
+    "finetuning",
+    "lora",
     "objectives",
     "outputs",
     "probe",
     "seeds",
     "study.assets",
     "study.backbones",
+    "study.elsewhere",
     "study.encoders",
     *(module for module in MODULES if module.startswith("study.data.") and "prepare" not in module),
     "study.steps",
@@ -43,6 +46,7 @@ _TRAINING = (
 STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
+    "test": _TRAINING,
     "extract": (
         *_TRAINING,
         "batches",
@@ -57,6 +61,8 @@ STEPS = {
     ),
 }
 
+# Settings that decide an arm alone.
+OF_ARMS = {"finetuned": ["frozen", "lora", "probe_first", "pull"], "long": ["long"]}
 LONG_FROM = 1000  # runs of "long" are numbered from here on: no two networks start alike
 # A head that reads feature maps is no convex problem: it is trained on the frozen encoder.
 MAP_PROBE = {"epochs": 30, "learning_rate": 1e-2}
@@ -69,9 +75,10 @@ class Step:
     Attributes
     ----------
     cell : Cell
-    name : "pretrain", "train" or "extract"
+    name : "pretrain", "train", "extract" or "test"
         Pre-training, which all arms and runs share; one run of an arm; its games with one of
-        `pi_lib.study.cell.PLAYERS`, at every checkpoint or at its end.
+        `pi_lib.study.cell.PLAYERS`, at every checkpoint or at its end; what its end can do
+        elsewhere (`pi_lib.study.elsewhere`).
     arm : str
         One of `pi_lib.study.cell.ARMS`, except for pre-training.
     run : int
@@ -83,7 +90,7 @@ class Step:
     """
 
     cell: Cell
-    name: Literal["pretrain", "train", "extract"]
+    name: Literal["pretrain", "train", "extract", "test"]
     arm: str = ""
     run: int = 0
     rate: float = 0.0
@@ -108,10 +115,12 @@ class Step:
         decisive = ["size", "batch_size", "n_test"]
         spec = {"backbone": backbones.identity(cell.backbone)}
         if self.name == "pretrain" or self.pretrained:
-            spec["source"] = data.identity(cell.source)
             spec["pretraining"] = cell.pretraining
             spec["pretraining_run"] = cell.pretraining_run
-            decisive += ["n_source", "source_epochs"]
+            decisive += ["source_epochs"]
+        if self.name in ("pretrain", "test") or self.pretrained:
+            spec["source"] = cell.source and data.identity(cell.source)
+            decisive += ["n_source"]
         if self.name != "pretrain":
             spec |= {
                 "task": data.identity(cell.task),
@@ -121,7 +130,7 @@ class Step:
             }
             decisive += ["n_train", "n_val"]
             decisive += [] if self.arm == "probe" else ["epochs", "checkpoints"]
-            decisive += {"finetuned": ["frozen"], "long": ["long"]}.get(self.arm, [])
+            decisive += OF_ARMS.get(self.arm, [])
         if self.name == "extract":
             spec["players"] = self.players
             spec["all_checkpoints"] = self.all_checkpoints
@@ -133,13 +142,13 @@ class Step:
     def needs(self) -> list["Step"]:
         """The steps whose results this one starts from."""
         needs = [Step(self.cell, "pretrain")] if self.pretrained else []
-        if self.name == "extract":
+        if self.name in ("extract", "test"):
             needs.append(self.training)
         return needs
 
     @property
     def training(self) -> "Step":
-        """The training of which "extract" takes the games."""
+        """The training whose networks "extract" and "test" ask."""
         return replace(self, name="train", players="")
 
     def path(self, store: Store) -> Path:
@@ -159,12 +168,14 @@ class Step:
             If the run diverged. That is stored too: it is not tried twice.
         """
         entry = store.get(*self.key, partial(self._compute, store))
-        if self.name != "extract":
+        if self.name in ("pretrain", "train"):
             run_record(entry)
         return entry
 
     def _compute(self, store: Store, folder: Path) -> None:
-        compute = {"pretrain": _pretrain, "train": _train, "extract": _extract}[self.name]
+        compute = {
+            "pretrain": _pretrain, "train": _train, "extract": _extract, "test": _test
+        }[self.name]  # fmt: skip
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the last bits of a sum depend on how many share it
         try:
@@ -202,10 +213,11 @@ def load(cell: Cell) -> data.Task:
     return task
 
 
-def load_source(cell: Cell) -> data.Task:
-    """The data that the backbone is pre-trained on here."""
+def load_source(cell: Cell, most: int | None = None) -> data.Task:
+    """The data that the backbone is pre-trained on here, or at most so many training samples."""
     at_most = ("n_test",) if "n_source" in dict(cell.changes) else ("n_train", "n_test")
-    return _load(cell, cell.source, cell.settings.n_source, at_most)
+    wanted = cell.settings.n_source
+    return _load(cell, cell.source, min(wanted, most or wanted), at_most)
 
 
 def training_splits(cell: Cell, task: data.Task) -> tuple[training.Split, training.Split | None]:
@@ -360,7 +372,9 @@ def _train(step: Step, store: Store, folder: Path) -> None:
     else:
         train = training.train_from_scratch
         if step.arm == "finetuned":
-            train = partial(training.finetune, frozen=s.frozen or 0)
+            train = finetuning.finetune
+            ways = {"frozen": s.frozen or 0, "lora": s.lora, "pull": s.pull}
+            options |= ways | {"probe_first": bool(s.probe_first)}
         options |= {
             "epochs": s.epochs * (s.long if step.arm == "long" else 1),
             "learning_rate": step.rate,
@@ -408,6 +422,27 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
         )  # fmt: skip
         replace(game, labels=chosen.labels.tolist()).save(folder / f"{at}.safetensors")
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _test(step: Step, store: Store, folder: Path) -> None:
+    """What the end of one run can do elsewhere: which samples it gets right, and how sure it is."""
+    from safetensors.torch import save_file
+
+    cell, task, right, sure = step.cell, load(step.cell), {}, {}
+    model = trained_model(cell, step.arm, step.run, step.rate, store)
+    if task.kind == "image":
+        for kind in elsewhere.CORRUPTIONS:
+            pictures = replace(task.test, inputs=elsewhere.corrupted(task.test.inputs, kind))
+            right[kind] = AIMS[task.aim].correct(elsewhere.logits(model, pictures), pictures.labels)
+    if cell.source is not None:
+        source = load_source(cell, elsewhere.SOURCE_TRAIN)
+        right["source"] = elsewhere.source_kept(model, source, tokenizer(cell))
+        if task.kind == "image":
+            foreign = source.test.take(range(min(elsewhere.SOURCE_TEST, len(source.test))))
+            for name, split in (("task", task.test), ("foreign", foreign)):
+                sure[name] = elsewhere.logits(model, split).softmax(-1).amax(-1)
+    save_file(right, folder / "right.safetensors")
+    save_file(sure, folder / "sure.safetensors")
 
 
 def run_record(entry: Path) -> dict[str, Any]:

@@ -68,6 +68,25 @@ def test_a_gain_is_paired_by_sample():
     assert study.Record(r.header, r.games, better).gain().low > 0
 
 
+def test_what_a_run_does_elsewhere_has_lengths_of_its_own(tmp_path):
+    r = record()
+    elsewhere = {"finetuned1/noise": RNG.random(20) < 0.5, "finetuned2/noise": RNG.random(20) < 0.5,
+                 "finetuned1/source": RNG.random(13) < 0.5, "scratch1/noise": RNG.random(20) < 0.5,
+                 "finetuned2/source": RNG.random(13) < 0.5}  # fmt: skip
+    read = study.Record.load(study.Record(r.header, r.games, r.correct | elsewhere).save(tmp_path))
+    assert read.elsewhere == ["noise", "source"] and not r.elsewhere
+    assert all((read.correct[key] == x).all() for key, x in elsewhere.items())
+    means = [elsewhere[f"finetuned{run}/source"].mean() for run in (1, 2)]
+    assert read.accuracy("finetuned", on="source").value == pytest.approx(np.mean(means))
+    assert read.accuracy("finetuned").value == pytest.approx(r.accuracy("finetuned").value)
+    gain = read.accuracy("finetuned", "noise").value - read.accuracy("scratch", "noise").value
+    assert read.gain(on="noise").value == pytest.approx(gain)
+    with pytest.raises(ValueError, match="'scratch' was not tested on 'source'; there is noise"):
+        read.gain(on="source")
+    with pytest.raises(ValueError, match="not tested on 'noise'; .*elsewhere=1"):
+        r.accuracy("finetuned", on="noise")
+
+
 def test_what_is_no_record_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m pi_lib study"):
         study.Record.load(tmp_path / "none.npz")

@@ -10,7 +10,7 @@ import torch
 
 import pi_lib as pi
 from pi_lib import probe, study, training
-from pi_lib.study import backbones, data, steps
+from pi_lib.study import backbones, data, schedule, steps
 from pi_lib.study.store import Store
 
 CELL = study.Cell("efficientnet-lite0", "fashion-mnist", profile="smoke")
@@ -213,6 +213,55 @@ def test_frozen_layers_are_those_of_fine_tuning(tmp_path, small):
     ]
     count = sum(len([*layer.parameters()]) for layer in frozen)
     assert count and all(same[:count]) and not any(same[count:])
+
+
+@pytest.mark.parametrize("way", [{"lora": 1}, {"probe_first": 1}, {"pull": 0.1}])
+def test_a_way_to_fine_tune_is_of_fine_tuning_alone(way, tmp_path, small):
+    """The arms beside it are shared; what is stored loads into the plain network."""
+    plain, cell = (study.Cell(**small_study.CELL, changes=changes) for changes in ({}, way))
+    for arm in study.ARMS:
+        one, other = (study.Step(c, "train", arm, 0, 0.1).key for c in (plain, cell))
+        assert (one == other) == (arm != "finetuned")
+    store = Store(tmp_path)
+    end = study.trained_model(cell, "finetuned", 0, store)
+    settings = json.loads(
+        (study.Step(cell, "train", "finetuned", 0, 1e-3).path(store) / "run.json").read_text()
+    )["settings"]
+    assert all(settings[name] == value for name, value in way.items())
+    assert end.state_dict().keys() == study.build(cell, 10, store=store).state_dict().keys()
+
+
+def test_ends_are_tested_elsewhere(tmp_path, small):
+    """On corrupted pictures and on the task of pre-training, by arm and run."""
+    changes = {"elsewhere": 1, "n": 0, "traced": 0, "long_runs": 0}
+    cell, store = study.Cell(**small_study.CELL, changes=changes), Store(tmp_path)
+    record = study.run(cell, store)
+    assert study.Record.load(record.save(tmp_path)).correct.keys() == record.correct.keys()
+    assert record.elsewhere == ["blur", "inverted", "low contrast", "noise", "source"]
+    runs = ["probe1", "finetuned1", "finetuned2", "scratch1", "scratch2"]
+    assert record.header["surer_of_its_own"].keys() == set(runs)
+    assert record.header["provenance"].keys() >= {f"test {run}" for run in runs}
+    task, source = study.load(cell), steps.load_source(cell)
+    model = study.trained_model(cell, "finetuned", 1, store)
+    dark = 1 - training.images(task.test.inputs)
+    right = model(dark).argmax(-1) == task.test.labels
+    assert right.tolist() == record.correct["finetuned2/inverted"].tolist()
+    again = pi.linear_probe(backbones.transfer(model, 10), source.train, source.test)
+    assert again.correct[-1].tolist() == record.correct["finetuned2/source"].tolist()
+    with torch.no_grad():
+        own, foreign = (
+            model(training.images(split.inputs)).softmax(-1).amax(-1)
+            for split in (task.test, source.test)
+        )
+    surer = (own[:, None] > foreign).double().mean().item()
+    assert record.header["surer_of_its_own"]["finetuned2"] == pytest.approx(surer)
+
+    entries = [entry.parent.name for entry in schedule.entries(cell, store)]
+    assert entries.count("test") == len(runs) and schedule.stored(cell, store)
+    asked = study.Step(cell, "test", "scratch", 0, 1e-3).key
+    for other in ({"lora": 2}, {"frozen": 0.5}):
+        other = study.Cell(**small_study.CELL, changes=changes | other)
+        assert study.Step(other, "test", "scratch", 0, 1e-3).key == asked
 
 
 def test_validation_samples_are_no_training_samples(monkeypatch):
