@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 CONFIDENCE = 0.95
@@ -246,22 +247,27 @@ def proportion(right: int, tested: int) -> Estimate:
     return Estimate(right / tested, float(interval.low), float(interval.high))
 
 
-def difference(right: int, tested: int, other_right: int, other_tested: int) -> Estimate:
+def difference(right: int, tested: int, other_right: int, other_tested: int) -> Difference:
     """One accuracy minus another of *other* test samples, with Newcombe's 95 % interval.
 
     The hybrid score interval for independent proportions (Newcombe 1998, method 10), which has a
-    width at 0 and 100 % too. On the same test samples: `paired_difference`.
+    width at 0 and 100 % too; p is that of Fisher's exact test. On the same test samples:
+    `paired_difference`.
 
     Examples
     --------
     >>> print(difference(90, 100, 50, 100))
     0.40 [0.28, 0.51]
     """
+    from scipy.stats import fisher_exact
+
     first, second = proportion(right, tested), proportion(other_right, other_tested)
+    counts = [[right, tested - right], [other_right, other_tested - other_right]]
     value = first.value - second.value
     below = np.hypot(first.value - first.low, second.high - second.value)
     above = np.hypot(first.high - first.value, second.value - second.low)
-    return Estimate(value, float(value - below), float(value + above))
+    p = float(fisher_exact(counts).pvalue)
+    return Difference(value, float(value - below), float(value + above), p=p)
 
 
 def paired_difference(
@@ -377,28 +383,34 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Difference:
     """Spearman's rank correlation over cells, its 95 % interval from resampling them.
 
-    `x` and `y` hold a number for each cell. NaN, which is undecided against any threshold, where
-    there are fewer than 5.
+    `x` and `y` hold a number for each cell; cells in which one of them is NaN are left out. Not
+    measurable where fewer than 5 are left. Its p, two-sided, is that of no correlation.
 
     Examples
     --------
     >>> round(rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25]).value, 6)
     1.0
     """
+    pairs = np.array([x, y], dtype=np.float64)
+    pairs = pairs[:, ~np.isnan(pairs).any(0)]
+    count = pairs.shape[1]
+    if count < FEWEST_CELLS:
+        return Difference.unmeasurable(f"{count} cells: a correlation needs {FEWEST_CELLS}")
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    return Difference.of(float(_spearman(*pairs)), _spearman(*pairs[:, drawn]))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of the last axis; 0 where all of `x` or of `y` are equal."""
     from scipy.stats import rankdata
 
-    def spearman(a, b, axis=-1):
-        a, b = rankdata(a, axis=axis), rankdata(b, axis=axis)
-        a, b = a - a.mean(axis, keepdims=True), b - b.mean(axis, keepdims=True)
-        norm = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
-        return np.divide((a * b).sum(axis), norm, out=np.zeros_like(norm), where=norm > 0)
-
-    if len(x) < FEWEST_CELLS:
-        return Estimate.unmeasurable(f"{len(x)} cells: a correlation needs {FEWEST_CELLS}")
-    return bootstrap(np.asarray(x), np.asarray(y), statistic=spearman)
+    x, y = (rankdata(one, axis=-1) for one in (x, y))
+    x, y = (one - one.mean(-1, keepdims=True) for one in (x, y))
+    norm = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.divide((x * y).sum(-1), norm, out=np.zeros_like(norm), where=norm > 0)
 
 
 def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
@@ -451,3 +463,42 @@ def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -
     draws = np.random.default_rng(0).normal(value, spread, (2000, len(value)))
     low, high = np.quantile([cross(draw) for draw in draws], [0.025, 0.975], method="nearest")
     return Estimate(cross(value), low, high)
+
+
+def energy_distance(x: Tensor, y: Tensor, resamples: int = 200) -> Estimate:
+    """How far two sets of points are apart: 0 of the same distribution, 1 at most.
+
+    ``(2 E|X - Y| - E|X - X'| - E|Y - Y'|) / (2 E|X - Y|)`` (Székely and Rizzo 2013), over pairs of
+    different points, so that two samples of one distribution come out at 0, give or take; its 95 %
+    interval from resampling the points of both sets. `x` is (N, D) and `y` (M, D), float64; a
+    ValueError for other shapes, or fewer than two points.
+
+    Examples
+    --------
+    >>> points = torch.arange(8.0)[:, None]
+    >>> energy_distance(points, points + 100).value > 0.9
+    True
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(
+            "expected two sets of at least two points, (N, D) and (M, D); got shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    across = torch.cdist(x, y).numpy()
+    within = [torch.cdist(one, one).numpy() for one in (x, y)]
+
+    def distance(i: np.ndarray, j: np.ndarray) -> float:
+        apart = across[np.ix_(i, j)].mean()
+        # a point that is drawn twice would be at distance 0 from itself
+        inner = [
+            between[np.ix_(k, k)][k[:, None] != k[None]].mean()
+            for between, k in zip(within, (i, j), strict=True)
+        ]
+        return (2 * apart - sum(inner)) / (2 * apart)
+
+    random, all_x, all_y = np.random.default_rng(0), np.arange(len(x)), np.arange(len(y))
+    draws = [
+        distance(random.choice(all_x, len(x)), random.choice(all_y, len(y)))
+        for _ in range(resamples)
+    ]
+    return Estimate.of(float(distance(all_x, all_y)), np.array(draws))
