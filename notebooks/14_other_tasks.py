@@ -110,7 +110,11 @@ if runs:
 for over, other in (("scratch", "runs from scratch"), ("probe", "the linear probe")):
     judged = findings.judged({name: r.record.gain(over) for name, r in runs.items()})
     if runs:
-        display(Markdown(tables.said(judged, f"Fine-tuned runs find more garments than {other}")))
+        display(
+            Markdown(
+                f"Fine-tuned runs find more garments than {other}: {findings.in_words(judged)}."
+            )
+        )
 
 # %% [markdown]
 # ## Where does what they know come from?

@@ -80,9 +80,13 @@ class Estimate:
         spec = spec or ".2f"
         if not self.measurable:
             return "not measurable"
-        if np.isnan(self.low):
-            return f"{self.value:{spec}} (no interval)"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        value, low, high = (_without_minus_zero(x, spec) for x in (self.value, self.low, self.high))
+        return f"{value} (no interval)" if np.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def _without_minus_zero(number: float, spec: str) -> str:
+    text = f"{number:{spec}}"
+    return text.removeprefix("-") if set(text) <= set("-0.%") else text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Records in which the truth is planted: what runs know, and how often they are right."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from pi_lib import study
 from pi_lib.transforms import walsh_inverse
 
 N, SAMPLES, TESTED = 4, 30, 300
-ACCURACY = {"probe": 0.6, "finetuned": 0.8, "scratch": 0.5}
 
 
 def planted(
@@ -20,13 +20,15 @@ def planted(
     runs=3,
     seed=0,
     accuracy: Mapping[str, float] | None = None,
+    elsewhere: Mapping[str, float] | None = None,
     **cell,
 ) -> study.Record:
     """Fine-tuned runs that know `kept` of their variance from the probe, `learned` from scratch.
 
     `high` is what is kept of the orders above 1, by default as much. With `accuracy`, by arm, the
-    record says which test samples each run had right: the same easy ones first. `cell` are fields
-    of `pi_lib.study.Cell`.
+    record says which test samples each run had right: the same easy ones first; with `elsewhere`,
+    which of each corruption, or of "source", fine-tuned runs had. `cell` are fields of
+    `pi_lib.study.Cell`.
     """
     rng = np.random.default_rng(seed)
     order = np.array([bin(s).count("1") for s in range(2**N)])
@@ -46,16 +48,19 @@ def planted(
     }
     keys = [key.removeprefix("covering/") for key in games]
     rights = {} if accuracy is None else {key: right(accuracy[key[:-1]], rng) for key in keys}
+    for on, share in (elsewhere or {}).items():
+        for key in keys:
+            mine = share if key.startswith("finetuned") else 0.5
+            rights[f"{key}/{on}"] = right(mine, rng)
     cell = study.Cell(**({"backbone": "resnet20", "source": "cifar10"} | cell))
-    rate = cell.settings.rate or 1e-3
+    accuracies = {key: rights[key].mean() if accuracy else 0.5 for key in keys}
     header = {
-        "cell": cell.name, "title": cell.title, "slug": cell.slug, "task": cell.task,
-        "source": cell.source, "backbone": cell.backbone, "pretraining": cell.pretraining,
+        "cell": cell.name, "title": cell.title, "slug": cell.slug, **asdict(cell),
         "pretrained_on": cell.pretrained_on, "cell_changes": dict(cell.changes),
-        "settings": vars(cell.settings), "labels": [0] * SAMPLES, "ids": list(range(SAMPLES)),
-        "tested": TESTED, "accuracy": {key: rights[key].mean() if rights else 0.5 for key in keys},
-        "players": {}, "rates": {arm: {"chosen": rate, "tried": {}} for arm in arms},
-        "provenance": {},
+        "settings": asdict(cell.settings), "players": {}, "tested": TESTED, "accuracy": accuracies,
+        "labels": [0] * SAMPLES, "ids": list(range(SAMPLES)), "provenance": {},
+        "rates": {arm: {"chosen": cell.settings.rate or 1e-3, "tried": {}} for arm in arms},
+        "surer_of_its_own": {key: 0.7 for key in keys} if elsewhere else {},
     }  # fmt: skip
     return study.Record(header, games, rights)
 

@@ -4,7 +4,7 @@ Numbers come from `pi_lib.study.findings`; whiskers and bands are their 95 % int
 measurable is left out or said so. Style, colours and names are those of `pi_lib.book.figures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from pi_lib.transforms import and_transform, walsh_transform
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pi_lib.study.advice import Advice
     from pi_lib.study.record import Record
 
 ORIGINS = {
@@ -43,6 +44,7 @@ KINDS = {  # colour and marker of what stands beside each other in a row
     "linear probe": (COLOURS["probe"], "o"),
 }
 VERDICT_COLOURS = figures.VERDICT_COLOURS | {"undecided": "#C9C9C9", "not measurable": "#FFFFFF"}
+EFFECT_COLOURS = figures.VERDICT_COLOURS  # of dots and whiskers, which need more contrast
 
 
 def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
@@ -273,6 +275,44 @@ def over_settings(
         axis.set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def effects(lines: Sequence["Advice"]) -> Figure:
+    """What lines of advice rest on: the effect in every cell, in the colour of its verdict.
+
+    A panel for each unit that the lines have; within it a block for each claim, sorted by the
+    effect. What is not measurable is left out.
+    """
+    units = list(dict.fromkeys(line.unit for line in lines))
+    blocks = {
+        unit: [
+            (f"{number}. {fill(claim.label, 34)}", claim.frame.query("verdict != 'not measurable'"))
+            for number, line in enumerate(lines, 1)
+            for claim in line.claims
+            if line.unit == unit
+        ]
+        for unit in units
+    }
+    heights = [sum(max(len(rows), 2) + 1 for _, rows in blocks[unit]) for unit in units]
+    figure, axes = plt.subplots(
+        len(units), 1, figsize=(8.5, 0.19 * sum(heights) + 0.9 * len(units)), squeeze=False,
+        layout="constrained", height_ratios=heights,
+    )  # fmt: skip
+    for axis, unit in zip(axes.flat, units, strict=True):
+        at, middles = 0.0, []
+        for _, rows in blocks[unit]:
+            for k, row in enumerate(sorted(rows.itertuples(), key=lambda row: row.tested.value)):
+                _whiskers(axis, row.tested, at + k, EFFECT_COLOURS[row.verdict], "o")
+            middles.append(at + max(len(rows) - 1, 0) / 2)
+            at += max(len(rows), 2) + 1
+            axis.axhline(at - 1, color="0.9", lw=1)
+        axis.axvline(0, color="0.3", lw=1)
+        axis.set_yticks(middles, [name for name, _ in blocks[unit]])
+        axis.set(ylim=(at - 1, -1), xlabel=f"difference in {unit}" if unit == "accuracy" else unit)
+        axis.grid(False, axis="y")
+    handles = [plt.Line2D([], [], marker="o", color=c, label=x) for x, c in EFFECT_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure
 
 

@@ -4,7 +4,7 @@ Each takes records, or what `pi_lib.study.findings` says of them, and returns a 
 numbers with their intervals, "not measurable" where there is none, nothing for what does not apply.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from pi_lib.statistics import Estimate
 
 if TYPE_CHECKING:
+    from pi_lib.study.advice import Advice
     from pi_lib.study.findings import Runs
     from pi_lib.study.record import Record
 
@@ -140,17 +141,16 @@ def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").map(_said)
 
 
-def said(frame: pd.DataFrame, claim: str) -> str:
-    """A claim's verdict in every cell, in Markdown: `frame` as `findings.judged` gives it."""
-    from pi_lib.study.findings import VERDICTS
-
-    parts = []
-    for verdict in VERDICTS:
-        rows = frame[frame["verdict"] == verdict]
-        numbers = "; ".join(f"{row.cell}: {row.tested}" for row in rows.itertuples())
-        if len(rows):
-            parts.append(f"**{verdict}** in {len(rows)} of {len(frame)} ({numbers})")
-    return f"{claim}: {', '.join(parts)}."
+def effects(lines: Sequence["Advice"]) -> pd.DataFrame:
+    """What each line of advice rests on: a row per claim and cell."""
+    rows = [
+        {"claim": f"{number}. {claim.text}", "cell": row.cell, "effect": str(row.tested),
+         "p, corrected": "" if pd.isna(row.p) else f"{row.p:.2g}", "verdict": row.verdict}
+        for number, line in enumerate(lines, 1)
+        for claim in line.claims
+        for row in claim.frame.itertuples()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index(["claim", "cell"])
 
 
 def _said(number) -> str:

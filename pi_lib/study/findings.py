@@ -369,6 +369,28 @@ def judged(numbers: Mapping[str, Estimate]) -> "pd.DataFrame":
     )
 
 
+def in_words(frame: "pd.DataFrame") -> str:
+    """How often each verdict fell, with the numbers, from a frame that `judged` gave.
+
+    Examples
+    --------
+    >>> in_words(judged({"a": Estimate(0.3, 0.1, 0.5), "b": Estimate(0.1, -0.1, 0.3)}))
+    'confirmed in 1 of 2 (0.30 [0.10, 0.50]), undecided in 1 of 2 (0.10 [-0.10, 0.30])'
+    """
+    parts = []
+    for word in VERDICTS:
+        numbers = sorted(frame.loc[frame["verdict"] == word, "tested"], key=lambda x: x.value)
+        if not numbers:
+            continue
+        said = str(numbers[0])
+        if word == "not measurable":
+            said = "; ".join(dict.fromkeys(x.note for x in numbers))
+        elif len(numbers) > 1:
+            said = f"{numbers[0].value:z.2f} to {numbers[-1].value:z.2f}"
+        parts.append(f"{word} in {len(numbers)} of {len(frame)} ({said})")
+    return ", ".join(parts)
+
+
 def verdict(number: Estimate, p: float = 0.0) -> str:
     """One of `VERDICTS` on a number that is above 0 if the claim holds.
 

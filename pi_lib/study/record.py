@@ -171,7 +171,9 @@ class Record:
         right = [round(self.accuracy(arm).value * tested) for arm in ("finetuned", over)]
         return statistics.difference(right[0], tested, right[1], tested)
 
-    def gain_over(self, other: "Record", arm: str = "finetuned") -> Difference:
+    def gain_over(
+        self, other: "Record", arm: str = "finetuned", on: str | None = None
+    ) -> Difference:
         """Accuracy of an arm minus that of the same arm in another cell, as `gain`.
 
         Raises
@@ -179,7 +181,7 @@ class Record:
         ValueError
             If one of the records does not say which test samples were right.
         """
-        first, second = self._correct(arm), other._correct(arm)
+        first, second = self._correct(arm, on), other._correct(arm, on)
         if first is None or second is None:
             raise ValueError(
                 f"{self.name}, {other.name}: one does not say which test samples were right; make "
