@@ -30,6 +30,8 @@ class Estimate:
     --------
     >>> print(Estimate(0.5, 0.4, 0.6))
     0.50 [0.40, 0.60]
+    >>> print(Estimate(-0.001, -0.1, 0.1))
+    0.00 [-0.10, 0.10]
     >>> print(Estimate(np.nan, np.nan, np.nan, "the output does not move"))
     not measurable
     """
@@ -80,9 +82,14 @@ class Estimate:
         spec = spec or ".2f"
         if not self.measurable:
             return "not measurable"
-        if np.isnan(self.low):
-            return f"{self.value:{spec}} (no interval)"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        value, low, high = (
+            _no_minus_zero(f"{x:{spec}}") for x in (self.value, self.low, self.high)
+        )
+        return f"{value} (no interval)" if np.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def _no_minus_zero(number: str) -> str:
+    return number if number.strip("-0.%") else number.lstrip("-")
 
 
 @dataclass(frozen=True)
