@@ -30,6 +30,8 @@ class Estimate:
     --------
     >>> print(Estimate(0.5, 0.4, 0.6))
     0.50 [0.40, 0.60]
+    >>> print(Estimate(-0.001, -0.1, 0.1))
+    0.00 [-0.10, 0.10]
     >>> print(Estimate(np.nan, np.nan, np.nan, "the output does not move"))
     not measurable
     """
@@ -80,13 +82,14 @@ class Estimate:
         spec = spec or ".2f"
         if not self.measurable:
             return "not measurable"
-        value, low, high = (_without_minus_zero(x, spec) for x in (self.value, self.low, self.high))
+        value, low, high = (
+            _no_minus_zero(f"{x:{spec}}") for x in (self.value, self.low, self.high)
+        )
         return f"{value} (no interval)" if np.isnan(self.low) else f"{value} [{low}, {high}]"
 
 
-def _without_minus_zero(number: float, spec: str) -> str:
-    text = f"{number:{spec}}"
-    return text.removeprefix("-") if set(text) <= set("-0.%") else text
+def _no_minus_zero(number: str) -> str:
+    return number if number.strip("-0.%") else number.lstrip("-")
 
 
 @dataclass(frozen=True)

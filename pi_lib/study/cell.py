@@ -433,12 +433,12 @@ def title_of(task: str) -> str:
 
     Examples
     --------
-    >>> title_of("fashion-mnist+odd+inverted")
-    'Fashion-MNIST (odd, inverted)'
+    >>> title_of("fashion-mnist+odd+first-classes")
+    'Fashion-MNIST (odd, first classes)'
     """
     base, *shifts = short_name(task).split("+")
     title = TITLES.get(base, base)
-    return f"{title} ({', '.join(shifts)})" if shifts else title
+    return f"{title} ({', '.join(shifts).replace('-', ' ')})" if shifts else title
 
 
 def changes_in_words(changes: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import itertools
 
 import matplotlib.pyplot as plt
 import pytest
-from planted import planted
+from planted_records import planted
 
 from pi_lib.book import study_figures
 from pi_lib.statistics import Difference

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import planted
+from planted_records import planted
 
 from pi_lib import study
 from pi_lib.book import tables
