@@ -11,12 +11,13 @@
 #
 # **Key points**
 #
-# - One pre-trained network is fine-tuned for one task at several learning rates and numbers of
-#   epochs, three runs or more of each {term}`setting <profile>`. How similar do the runs stay to the
+# - One pre-trained network is fine-tuned for one task at several learning rates and numbers of epochs,
+#   each *setting* in several runs. How {term}`similar <similarity>` do the runs stay to the
 #   {term}`linear probe`, whose encoder is the pre-trained one?
 # - If what was discarded is good for something, settings that keep more should do better at
-#   something: the task itself, corrupted pictures, foreign pictures, the task of pre-training.
-# - Each answer is a rank correlation over settings, and says *undecided* where it is.
+#   something: the task itself, corrupted pictures, foreign pictures, the old task.
+# - Each answer is a rank correlation over settings: something *rises* or *falls*, or it is
+#   *undecided*.
 #
 # *Needs: [What is preserved](03_what_is_preserved). Seven minutes to read.*
 
@@ -35,3 +36,147 @@ from pi_lib.study import comparisons, data, findings
 begin(profile)
 records = recorded(record)
 runs = {name: findings.Runs(r) for name, r in records.items()}
+settings = pd.DataFrame(
+    [(name, r.header["settings"]["rate"], r.header["settings"]["epochs"]) for name, r in records.items()],
+    columns=["cell", "rate", "epochs"],
+)  # fmt: skip
+rates, epochs = (settings.set_index("cell")[name].to_dict() for name in ("rate", "epochs"))
+
+# %% [markdown]
+# ## The settings
+#
+# All settings start from the same pre-trained network and see the same training samples. They differ in
+# the learning rate and in the number of epochs, and in nothing else.
+
+# %% tags=["hide-input"]
+if runs:
+    one = next(iter(records.values()))
+    s, header = one.header["settings"], one.header
+    display(
+        Markdown(
+            f"**{one.transfer}**: {len(runs)} settings, {s['runs']} fine-tuned runs each; "
+            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, interactions of "
+            f"{s['samples']} of them with {one.runs('probe')[0].n} players that "
+            "cover the picture."
+        )
+    )
+
+# %% [markdown]
+# ## What stays similar
+#
+# The *similarity* of fine-tuned runs with the linear probe is 0 by chance, and 1 if both reproducibly know
+# the same. Of what fine-tuned runs reproducibly know, pre-training *alone* explains a share: the part
+# that training from scratch would not have brought. Their *reliability* is how much of a run comes back
+# in another.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "What fine-tuned runs keep at each learning rate, a line for each number of epochs, on one scale. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
+measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
+measured = measured.merge(settings, on="cell")
+keys = [*zip(measured["quantity"], measured["of"], strict=True)]
+KEPT = ("similarity", "probe"), ("origins", "pretraining"), ("reliability", "finetuned")
+kept = measured[[key in KEPT for key in keys]]
+if runs:
+    figure = study_figures.over_settings(kept)
+
+# %% tags=["hide-input"]
+for what, by in (("learning rate", rates), ("number of epochs", epochs)):
+    told = comparisons.trends(kept, by)
+    if runs:
+        display(Markdown(f"With the {what}: {tables.in_words(told)}."))
+        display(tables.judged(told, tested="rank correlation", cells="settings"))
+
+# %% [markdown]
+# A verdict falls if the 95 % interval, from resampling settings, lies on one side of 0 and p, corrected for
+# how many numbers the table has (Holm), is below 0.05. Each correlation leaves out the settings in which
+# its number is not measurable.
+#
+# ## What it might be good for
+#
+# Each network is tested on the test pictures as they are, and corrupted in four ways. *Foreign pictures*
+# are those of the old task, the task of pre-training, and belong to no class of the new one: AUROC is
+# how often a network is surer of a picture of its task than of a foreign one, 0.5 for guessing. For the
+# *old task*, a linear probe is fitted on the fine-tuned encoder: what it gets wrong and a probe on the
+# pre-trained encoder got right, the encoder has forgotten.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Three pictures as they are, with noise, blurred, at low contrast and inverted."}, "image": {"alt": "Three rows of five pictures of clothing; the first of each row is clean, the others are noisy, blurred, pale and inverted."}}
+pictures = data.load("fashion-mnist", n_train=20, n_test=20, size=32).test.inputs[:3]
+figure = study_figures.corruptions(pictures)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-uses", "caption": "What fine-tuned runs are good for at each learning rate, a line for each number of epochs; dashed: the linear probe. Whiskers: 95 % intervals, of accuracies over test samples, of AUROC over runs. All panels have one scale."}, "image": {"alt": "Panels over the learning rate: accuracy, accuracy under four corruptions, AUROC and accuracy on the old task; in each a line with whiskers for each number of epochs and a dashed line."}}
+uses = measured[(measured["of"] == "finetuned") & (measured["quantity"] != "reliability")]
+if runs:
+    figure = study_figures.over_settings(uses, measured[measured["of"] == "probe"])
+
+# %% [markdown]
+# ## Do settings that keep more do better?
+#
+# A gentle setting keeps more, and may also have learned less. So beside the correlation with the
+# similarity stands that of settings of *equal accuracy*: the rank correlation of what is left after the
+# ranks of the accuracy are taken out of both.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "Rank correlations over settings of what networks are good for (rows) with learning rate, epochs and similarity with the probe. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
+similar, accuracy = (
+    measured[[key == wanted for key in keys]].set_index("cell")["value"].to_dict()
+    for wanted in (("similarity", "probe"), ("accuracy", "finetuned"))
+)
+beyond = uses[uses["quantity"] != "accuracy"]
+told = {
+    "with the learning rate": comparisons.trends(uses, rates),
+    "with the number of epochs": comparisons.trends(uses, epochs),
+    "with the similarity": comparisons.trends(uses, similar),
+    "with the similarity, at equal accuracy": comparisons.trends(beyond, similar, accuracy),
+}
+if runs:
+    figure = study_figures.differences(tables.by_quantity(told), "rank correlation over settings")
+
+# %% tags=["hide-input"]
+for what, trends in told.items():
+    if runs:
+        display(Markdown(f"{what[:1].upper()}{what[1:]}: {tables.in_words(trends)}."))
+        display(tables.judged(trends, tested="rank correlation", cells="settings"))
+
+# %% [markdown]
+# ## What it means
+
+# %% tags=["hide-input"]
+SAYS = {
+    "rises": "settings that keep more do better at: {}",
+    "falls": "settings that keep more do worse at: {}",
+    "undecided": "undecided: {}",
+    "not measurable": "not measurable: {}",
+}
+trends = told["with the similarity, at equal accuracy"]
+said = [
+    SAYS[verdict].format(", ".join(tables.quantities(rows)))
+    for verdict, rows in trends.groupby("verdict", sort=False)
+]
+if runs:
+    best = uses[uses["quantity"] == "accuracy"].set_index("cell")["value"].idxmax()
+    display(
+        Markdown(
+            f"At equal accuracy, {'; '.join(said)}. The most accurate setting is learning rate "
+            f"{rates[best]:g} with {epochs[best]} epochs: accuracy {records[best].accuracy('finetuned')}, "
+            f"similarity {runs[best].moments().similarity('probe', 'finetuned')}."
+        )
+    )
+
+# %% [markdown]
+# Settings share their data and their pre-training: they describe one transfer, and a correlation over
+# them is no cause. The corruptions have one strength each. The network is small, and has seen few
+# pictures of the old task.
+#
+# Next: so far every network named what is on a picture. [The same questions](14_other_tasks) where it
+# has to say where.
+#
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+if runs:
+    words = [f"learning rate {rates[name]:g}, {epochs[name]} epochs" for name in records]
+    display(tables.provenance(records).set_axis(words))
+
+# %% [markdown]
+# To compute them again, with a folder of data as [](../data) describes it:
+#
+#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/discarding.yml \
+#         --record notebooks/recorded/discarding

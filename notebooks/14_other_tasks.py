@@ -34,7 +34,7 @@ from IPython.display import Markdown, display
 import pi_lib as pi
 from pi_lib import study
 from pi_lib.book import begin, figures, recorded, study_figures, tables
-from pi_lib.study import data, findings
+from pi_lib.study import advice, data, findings
 from pi_lib.study.cell import title_of
 
 begin(profile)
@@ -92,6 +92,8 @@ runs = {
     f"from {title_of(r.header['source'])}": findings.Runs(r)
     for r in records.values()
 }
+runs = dict(sorted(runs.items()))
+records = {name: r.record for name, r in runs.items()}
 if runs:
     display(tables.settings(records).set_axis([*runs]))
 
@@ -100,21 +102,16 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-gains", "caption": "Share of garments found by fine-tuned runs, minus that of runs from scratch (left) and of the linear probe (right), on the same test scenes. Whiskers: 95 % intervals."}, "image": {"alt": "Two panels with a dot and whisker for each cell, on one scale, beside a line at 0."}}
 gains = {
-    name: {"minus scratch": r.record.gain(), "minus linear probe": r.record.gain("probe")}
-    for name, r in runs.items()
+    name: {"minus scratch": r.gain(), "minus linear probe": r.gain("probe")}
+    for name, r in records.items()
 }
 if runs:
     figure = study_figures.differences(gains, "share of garments found, fine-tuned minus other")
 
 # %% tags=["hide-input"]
-for over, other in (("scratch", "runs from scratch"), ("probe", "the linear probe")):
-    judged = findings.judged({name: r.record.gain(over) for name, r in runs.items()})
-    if runs:
-        display(
-            Markdown(
-                f"Fine-tuned runs find more garments than {other}: {findings.in_words(judged)}."
-            )
-        )
+for line in (advice.start, advice.probe) if runs else ():
+    said = line([*records.values()])
+    display(Markdown(f"**{said.question}** {said.sentence} {said.evidence}"))
 
 # %% [markdown]
 # ## Where does what they know come from?
@@ -125,11 +122,21 @@ for over, other in (("scratch", "runs from scratch"), ("probe", "the linear prob
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per cell. Right: gain in accuracy, the share of garments found, over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per cell, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain."}}
 if runs:
     found = findings.origins_table(runs)
-    figure = study_figures.origins(found, {name: r.record.gain() for name, r in runs.items()})
+    figure = study_figures.origins(found, {name: r.gain() for name, r in records.items()})
 
 # %% tags=["hide-input"]
 if runs:
     display(tables.estimates(found, index="cell", columns="part"))
+
+# %% [markdown]
+# Part of what a patch does is the same in every scene: one more patch is visible. That is no knowledge
+# of the scene. With each scene's mean effect of an order taken out, and below it accuracies and
+# reliability:
+
+# %% tags=["hide-input"]
+if runs:
+    centred = findings.origins_table(runs, centred=True)
+    display(tables.estimates(centred, index="cell", columns="part"))
     display(tables.overview(runs))
 
 # %% [markdown]
@@ -143,8 +150,9 @@ if runs:
     figure = study_figures.verdicts(claims)
 
 # %% tags=["hide-input"]
-if runs:
-    display(tables.claims(claims))
+for name, rows in claims.groupby("claim", sort=False) if runs else ():
+    display(Markdown(f"**{name[:1].upper()}{name[1:]}**: {rows['number'].iloc[0]}"))
+    display(tables.claims(rows))
 
 # %% [markdown]
 # ## Look at one scene

@@ -93,21 +93,6 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     return figure
 
 
-def agreement(frame: "pd.DataFrame") -> Figure:
-    """How far interactions speak for the true class, by order and part, a panel per ``data``.
-
-    `frame` as `pi_lib.Knowledge.agreement_by_order` gives it, with the column ``data``.
-    """
-    figure, panels = _panels(dict([*frame.groupby("data", sort=False)]))
-    for axis, rows in panels:
-        _parts_by_order(axis, rows)
-        axis.axhline(0, color="0.25", lw=1)
-        axis.set_ylim(-1, 1)
-    figure.axes[0].set_ylabel("signed over absolute strength")
-    _legend(figure)
-    return figure
-
-
 def tracked(frame: "pd.DataFrame") -> Figure:
     """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox, offset_copy
+from torch import Tensor
 
 from pi_lib.book import figures, tables
 from pi_lib.book.figures import COLOURS, MARKERS, PALETTE, name_rows, reach
@@ -301,47 +302,60 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
     return figure
 
 
-def over_settings(
-    frame: "pd.DataFrame", references: Mapping[str, float] | None = None, columns: int = 4
-) -> Figure:
+def over_settings(frame: "pd.DataFrame", probe: "pd.DataFrame | None" = None) -> Figure:
     """Quantities over the learning rate, a panel each, a line for each number of epochs.
 
     Parameters
     ----------
     frame : DataFrame
-        ``panel, rate, epochs, value, low, high``. All panels have one scale, from 0 to 1, at which
-        whiskers end; what is not measurable is left out.
-    references : mapping of str to float, optional
-        By panel, what the linear probe has: a dashed line.
-    columns : int
-        Of panels.
+        As `pi_lib.study.comparisons.quantities` gives it, with the ``rate`` and ``epochs`` of each
+        cell. All panels have one scale, from 0 to 1, at which whiskers end.
+    probe : DataFrame, optional
+        What the linear probe has of the same quantities: dashed lines.
     """
-    panels, epochs = frame["panel"].unique(), sorted(frame["epochs"].unique())
-    columns = min(columns, len(panels))
+    panels = [*frame.groupby(["quantity", "of"], sort=False)]
+    columns = len(panels) if len(panels) < 4 else 4
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(10, 2.7 * rows + 0.5), layout="constrained", squeeze=False,
         sharey=True,
     )  # fmt: skip
-    for axis, panel in zip(axes.flat, panels, strict=False):
-        for k, passes in enumerate(epochs):
-            line = frame[(frame["panel"] == panel) & (frame["epochs"] == passes)]
-            line = line.sort_values("rate")
+    rates, epochs = (sorted(frame[name].unique()) for name in ("rate", "epochs"))
+    for axis, ((quantity, _), part) in zip(axes.flat, panels, strict=False):
+        for k, number in enumerate(epochs):
+            line = part[part["epochs"] == number].sort_values("rate")
             axis.errorbar(
-                line["rate"] * 1.05 ** (k - (len(epochs) - 1) / 2), line["value"], reach(line),
-                color=PALETTE[k], marker=MARKERS[k], ms=5, capsize=2, label=f"{passes:g} epochs",
+                line["rate"] * 1.05 ** (k - (len(epochs) - 1) / 2), line["value"], _reach(line),
+                color=PALETTE[k], marker=MARKERS[k], ms=5, capsize=2, label=f"{number:g} epochs",
             )  # fmt: skip
-        if references and panel in references:
-            axis.axhline(references[panel], color="0.3", ls="--", label="linear probe")
+        if probe is not None and (probe["quantity"] == quantity).any():
+            at = probe.loc[probe["quantity"] == quantity, "value"].mean()
+            axis.axhline(at, color="0.3", ls="--", label=ARMS["probe"])
         axis.set(xscale="log", xlabel="learning rate", ylim=(-0.05, 1.05))
-        axis.set_xticks(rates := sorted(frame["rate"].unique()), [f"{x:g}" for x in rates])
-        axis.tick_params("x", labelsize=9)
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=9)
         axis.minorticks_off()
-        axis.set_title(fill(panel, 26), fontsize=10)
+        axis.set_title(fill(tables.quantities(part)[0], 26), fontsize=10)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def corruptions(pictures: Tensor) -> Figure:
+    """Pictures, uint8 (N, C, H, W), as they are and under each corruption: a row each."""
+    from pi_lib.study.elsewhere import CORRUPTIONS, corrupted
+
+    shown = {"as it is": pictures} | {kind: corrupted(pictures, kind) for kind in CORRUPTIONS}
+    figure, axes = plt.subplots(
+        len(pictures), len(shown), layout="constrained", squeeze=False,
+        figsize=(1.5 * len(shown), 1.5 * len(pictures) + 0.3),
+    )  # fmt: skip
+    for column, (name, images) in zip(axes.T, shown.items(), strict=True):
+        for axis, image in zip(column, images, strict=True):
+            axis.imshow(image.movedim(0, -1).numpy())
+            axis.set_axis_off()
+        column[0].set_title(name, fontsize=10)
     return figure
 
 

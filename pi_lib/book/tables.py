@@ -39,6 +39,13 @@ QUANTITIES = {  # and of what, as `pi_lib.study.comparisons.quantities` has them
     ("similarity", "scratch"): "similarity of scratch and fine-tuned runs",
     ("players", "probe"): "similarity of probe and fine-tuned runs in single players",
     ("distance", "source"): "distance of the source from the task",
+    ("reliability", "finetuned"): "reliability of fine-tuned runs",
+    ("noise", "finetuned"): "accuracy with noise",
+    ("blur", "finetuned"): "accuracy when blurred",
+    ("low contrast", "finetuned"): "accuracy at low contrast",
+    ("inverted", "finetuned"): "accuracy when inverted",
+    ("foreign", "finetuned"): "AUROC against foreign pictures",
+    ("source", "finetuned"): "accuracy on the old task",
 } | {("origins", part): f"share from {name}" for part, name in PARTS.items()}
 
 
@@ -101,6 +108,15 @@ def judged(frame: pd.DataFrame, **columns: str) -> pd.DataFrame:
 def quantities(frame: pd.DataFrame) -> list[str]:
     """What each row of a frame with ``quantity, of`` is of, in words."""
     return [QUANTITIES[key] for key in zip(frame["quantity"], frame["of"], strict=True)]
+
+
+def by_quantity(trends: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Estimate]]:
+    """The number of each quantity in several frames of `pi_lib.study.comparisons`, by name."""
+    numbers: dict[str, dict[str, Estimate]] = {}
+    for name, frame in trends.items():
+        for quantity, tested in zip(quantities(frame), frame["tested"], strict=True):
+            numbers.setdefault(quantity, {})[name] = tested
+    return numbers
 
 
 def in_words(frame: pd.DataFrame) -> str:

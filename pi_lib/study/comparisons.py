@@ -16,14 +16,6 @@ from pi_lib.statistics import Difference, Estimate, holm, mean_of_runs, rank_cor
 from pi_lib.study.findings import Runs, verdict
 
 COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
-ELSEWHERE = {  # by what records call it; "source" is the task of pre-training
-    "noise": "accuracy with noise",
-    "blur": "accuracy when blurred",
-    "low contrast": "accuracy at low contrast",
-    "inverted": "accuracy when inverted",
-    "source": "accuracy on the old task",
-}
-FOREIGN = "AUROC against foreign pictures"
 
 
 def quantities(runs: Mapping[str, Runs]) -> pd.DataFrame:
@@ -54,20 +46,21 @@ def elsewhere(runs: Mapping[str, Runs]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns as `quantities`. Quantities: "reliability" of "finetuned"; of each arm that was
-        asked, those of `ELSEWHERE` that the record holds, and `FOREIGN`, a mean over runs with
-        Student's 95 % interval.
+        Columns as `quantities`. Quantities: "reliability" of "finetuned"; of each arm, accuracy on
+        what the record has in `Record.elsewhere`, by the same names; and "foreign", how often it
+        is surer of a picture of its task than of one of the task of pre-training (AUROC), a mean
+        over runs with Student's 95 % interval.
     """
     rows = []
     for name, cell in runs.items():
         record, arms = cell.record, [arm for arm in cell.arms if arm != "long"]
         found = {("reliability", "finetuned"): cell.moments().reliability("finetuned")}
         for on in record.elsewhere:
-            found |= {(ELSEWHERE.get(on, on), arm): record.accuracy(arm, on=on) for arm in arms}
+            found |= {(on, arm): record.accuracy(arm, on=on) for arm in arms}
         surer = record.header.get("surer_of_its_own", {})
         for arm in arms:
             by_run = [value for run, value in surer.items() if run.rstrip("0123456789") == arm]
-            found |= {(FOREIGN, arm): mean_of_runs(by_run)} if by_run else {}
+            found |= {("foreign", arm): mean_of_runs(by_run)} if by_run else {}
         rows += [_row(name, *key, x) for key, x in found.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
