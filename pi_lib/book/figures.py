@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pi_lib.and_or import AndOrSplit
-from pi_lib.book.tables import ARMS
 from pi_lib.coalitions import coalition, label, members, order
 from pi_lib.interactions import Interactions, sum_by_order
 from pi_lib.knowledge import Knowledge
@@ -90,21 +89,6 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     for axis, result in panels:
         _parts_by_order(axis, result.by_order())
     figure.axes[0].set_ylabel(STRENGTH)
-    _legend(figure)
-    return figure
-
-
-def agreement(frame: "pd.DataFrame") -> Figure:
-    """How far interactions speak for the true class, by order and part, a panel per ``data``.
-
-    `frame` as `pi_lib.Knowledge.agreement_by_order` gives it, with the column ``data``.
-    """
-    figure, panels = _panels(dict([*frame.groupby("data", sort=False)]))
-    for axis, rows in panels:
-        _parts_by_order(axis, rows)
-        axis.axhline(0, color="0.25", lw=1)
-        axis.set_ylim(-1, 1)
-    figure.axes[0].set_ylabel("signed over absolute strength")
     _legend(figure)
     return figure
 
@@ -293,42 +277,6 @@ def over_cells(
         axis.set(xlabel=xlabel or f"{x} share", ylabel=y)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    return figure
-
-
-def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
-    """Accuracies, gain and shares against the number of training samples, on a logarithmic axis.
-
-    `frame` has a size per row, its index, and columns as `pi_lib.study.single_runs.summary`;
-    `margin` is the gain below which pre-training counts as unnecessary.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
-    panels = (
-        (
-            "test accuracy",
-            {f"accuracy {arm}": (arm, ARMS[arm]) for arm in ("probe", "finetuned", "scratch")},
-        ),
-        ("accuracy, fine-tuned minus scratch", {"gain over scratch": (None, "gain")}),
-        (
-            "share of the strength",
-            {
-                "preserved": ("preserved", "preserved of the pre-trained"),
-                "new": ("new", "new in the fine-tuned"),
-                "learned by scratch": ("scratch", "learned by scratch, of the preserved"),
-            },
-        ),
-    )
-    for axis, (ylabel, lines) in zip(axes, panels, strict=True):
-        for k, (column, (colour, name)) in enumerate(lines.items()):
-            rows = _frame(frame[column]).assign(size=frame.index)
-            _line(axis, rows, "size", COLOURS.get(colour, "0.35"), name, marker=MARKERS[k])
-        axis.set(xscale="log", xlabel="training samples", ylabel=ylabel)
-        axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index], rotation=45)
-        axis.minorticks_off()
-    axes[1].axhline(margin, color="0.25", linestyle="--", label=f"margin, {margin:g}")
-    axes[2].set_ylim(0, 1)
-    for axis in axes:  # above, where it hides no line
-        axis.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

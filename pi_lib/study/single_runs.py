@@ -6,7 +6,7 @@ are made. `pi_lib.study.record` is what replaces them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from pi_lib.knowledge import Trajectory, rise_over_variation
 from pi_lib.statistics import (
     Estimate,
     bootstrap,
+    crossing,  # noqa: F401 - chapter 15 takes it from here
     difference,
     proportion,
     rank_correlation,
@@ -260,58 +261,6 @@ def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
-    """The size of training data from which on a gain stays under a margin.
-
-    Interpolated on the logarithm of the size; infinite where the largest size still gains as much,
-    the smallest size where none does. The interval comes from 2,000 draws of all gains, each from
-    the normal distribution that its own interval stands for.
-
-    Parameters
-    ----------
-    sizes : sequence of float
-        Ascending.
-    gains : sequence of Estimate
-        Of a size each, with symmetric 95 % intervals, as `gain` gives them.
-    margin : float
-        In the unit of the gains, accuracy from 0 to 1.
-
-    Returns
-    -------
-    Estimate
-        Of a number of samples, or infinite.
-
-    Raises
-    ------
-    ValueError
-        If the sizes do not ascend, or there is not a gain for each.
-
-    Examples
-    --------
-    >>> known = [Estimate(x, x, x) for x in (0.3, 0.1, 0.0)]
-    >>> round(crossing([10, 100, 1000], known, 0.05).value)
-    316
-    """
-    if len(sizes) != len(gains) or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"expected a gain for each ascending size; got {list(sizes)}, {gains}")
-
-    def cross(values: np.ndarray) -> float:
-        above = np.flatnonzero(values >= margin)
-        if not len(above):
-            return float(sizes[0])
-        last = above[-1]
-        if last == len(sizes) - 1:
-            return np.inf
-        share = (values[last] - margin) / (values[last] - values[last + 1])
-        return float(sizes[last] ** (1 - share) * sizes[last + 1] ** share)
-
-    value = np.array([gain.value for gain in gains])
-    spread = np.array([(gain.high - gain.low) / (2 * 1.96) for gain in gains])
-    draws = np.random.default_rng(0).normal(value, spread, (2000, len(value)))
-    low, high = np.quantile([cross(draw) for draw in draws], [0.025, 0.975], method="nearest")
-    return Estimate(cross(value), low, high)
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":

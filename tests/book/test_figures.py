@@ -13,7 +13,7 @@ from matplotlib.text import Text
 import pi_lib as pi
 from pi_lib import study
 from pi_lib.book import figures, runner, study_figures
-from pi_lib.study import data, findings
+from pi_lib.study import advice, comparisons, data, findings
 
 matplotlib.use("Agg")
 NUMBER = re.compile(r"[-−]?[\d.,]+%?$|\$")  # on an axis; a power of ten is a formula
@@ -86,7 +86,6 @@ def figures_of_the_method(record):
     (probe, *_), (end, *again) = record.runs("probe"), record.runs("finetuned")
     known = pi.compare(probe, end, second_runs=again)
     pair = {"images": known, "sentences": known}
-    agreement = [one.agreement_by_order().assign(data=name) for name, one in pair.items()]
     split = pi.and_or_split(end.v)
     both = pi.Interactions(v=end.v, i_and=split.i_and, i_or=split.i_or)
     steps = record.over_time("finetuned")
@@ -108,7 +107,6 @@ def figures_of_the_method(record):
     seen = pi.extract(lambda x: x.flatten(1)[:, ::400].sin(), images, [0], players)
     return {
         "knowledge": figures.knowledge(pair),
-        "agreement": figures.agreement(pd.concat(agreement)),
         "tracked": figures.tracked(pd.concat(way.assign(measure=name) for name in measures)),
         "choices": figures.choices(variants, {"preserved share": (0, 0.5)}),
         "and_or": figures.and_or({"exact": both, "with an allowance": both}),
@@ -141,6 +139,9 @@ def figures_of_the_study(records):
         for name, one in runs.items()
         for arm in ("finetuned", "scratch")
     )
+    measured = comparisons.quantities(runs)
+    rates = measured["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True)))
+    pictures = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
     return {
         "origins": study_figures.origins(findings.origins_table(runs), gains),
         "shares": study_figures.shares(kinds, "accuracy"),
@@ -151,6 +152,9 @@ def figures_of_the_study(records):
         "verdicts": study_figures.verdicts(findings.findings(runs)),
         "approaches": study_figures.approaches(approaches),
         "accuracies": study_figures.accuracies(records),
+        "over_settings": study_figures.over_settings(measured.assign(rate=rates, epochs=2)),
+        "corruptions": study_figures.corruptions(pictures),
+        "effects": study_figures.effects(advice.advice({"paper": records})),
         "first_against_second": study_figures.first_against_second(
             *next(iter(records.values())).runs("finetuned")[:2]
         ),

@@ -90,24 +90,6 @@ def test_too_few_cells_for_a_correlation_are_undecided():
     assert found["rho"] == pytest.approx(1) and found["verdict"] == "positive"
 
 
-def test_the_size_at_which_a_gain_falls_under_a_margin():
-    sizes = [10, 100, 1000, 10000]
-
-    def at(*gains, spread=0.0):
-        return single_runs.crossing(
-            sizes, [Estimate(g, g - spread, g + spread) for g in gains], 0.02
-        )
-
-    assert at(0.5, 0.3, 0.1, 0.05).value == np.inf  # not within what was tried
-    assert at(0.01, 0.0, -0.1, 0.0).value == 10
-    assert at(0.5, 0.01, 0.03, 0.01).value == pytest.approx(10**3.5)  # the last time that counts
-    assert at(0.03, 0.01, 0.0, 0.0) == Estimate(*[pytest.approx(10**1.5)] * 3)
-    wide = at(0.5, 0.1, 0.03, 0.01, spread=0.02)
-    assert 100 < wide.low < wide.value < wide.high == np.inf
-    with pytest.raises(ValueError, match="ascending"):
-        single_runs.crossing([100, 10], [Estimate(0, 0, 0)] * 2, 0.02)
-
-
 def test_figures_of_the_chapter():
     table = pd.concat([made(task=f"t{i}") for i in range(2)], ignore_index=True)
     figure = figures.findings(single_runs.findings(table))
@@ -116,7 +98,6 @@ def test_figures_of_the_chapter():
     figure = figures.over_cells(single_runs.summary(table), "preserved", ["gain over scratch"])
     assert figure.axes[0].get_xlabel() == "preserved share"
     assert len(figure.axes[0].containers) == 2  # a mark with whiskers for each cell
-    sizes = single_runs.summary(table).set_axis([10, 100])
     before, after, learned = figures.kept(table).axes
     assert before.get_xlim() == after.get_xlim() == learned.get_xlim() == (0, 1)
     shown = [text.get_text() for text in before.get_yticklabels()]
@@ -125,6 +106,3 @@ def test_figures_of_the_chapter():
         bar.get_width() + rest.get_width() for bar, rest in zip(*before.containers[:2], strict=True)
     ]
     assert whole == pytest.approx([1, 1])  # preserved and discarded are all
-    accuracy, gain, shares = figures.over_sizes(sizes, margin=0.05).axes
-    assert accuracy.get_xscale() == "log" and len(shares.lines) == 3
-    assert gain.lines[0].get_ydata().tolist() == [e.value for e in sizes["gain over scratch"]]
