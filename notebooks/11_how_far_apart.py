@@ -201,8 +201,8 @@ if records:
 # ## What tells which source helps most?
 #
 # Two numbers are known before any fine-tuning: the distance, and the accuracy of a probe. The others
-# compare the network before and after. One of them is in single players alone: their Walsh
-# coefficients, half their Banzhaf values, are what an attribution to patches would compare.
+# compare the network before and after. One of them compares single players alone, by their
+# {term}`Banzhaf values <Banzhaf value>`, as an attribution to patches would.
 
 # %% tags=["hide-input"]
 if records:
