@@ -32,22 +32,21 @@ margin = 0.02  # the gain in accuracy below which pre-training counts as unneces
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.book import begin, recorded, study_figures, tables
+from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.statistics import crossing
 from pi_lib.study import comparisons, findings
 
 begin(profile)
-records = {r.header["settings"]["n_train"]: r for r in recorded(record).values()}
-records = dict(sorted(records.items()))  # by the number of labels
+records = by(recorded(record), lambda r: r.header["settings"]["n_train"])
 runs = {labels: findings.Runs(r) for labels, r in records.items()}
 
 # %% [markdown]
 # ## The setting
 #
 # Training sets are balanced over the classes and nested: the larger contain the smaller. A small one
-# is gone through in more epochs than a large one, in fine-tuning and in training from scratch alike,
-# so that neither is short of steps. All networks are asked about the same test samples, with
-# {term}`players <player>` that are {term}`covering` the whole picture.
+# is gone through in more epochs than a large one, in fine-tuning and in training from scratch alike.
+# All networks are asked about the same test samples, with {term}`players <player>` that cover the
+# whole picture.
 
 # %% tags=["hide-input"]
 if records:
@@ -60,9 +59,11 @@ if records:
 # %% [markdown]
 # ## Accuracy and knowledge
 #
-# A similarity of 0 is what chance gives; at 1, two arms reproducibly know the same, whatever their
-# accuracies. The {term}`origins` divide what fine-tuned runs reproducibly know into what the linear
-# probe explains alone, what scratch runs explain alone, what both do, and what neither does.
+# A similarity of 0 is what chance gives; at 1, two {term}`arms <arm>` reproducibly know the same,
+# whatever their accuracies. The {term}`origins` divide what fine-tuned runs reproducibly know into what
+# the {term}`linear probe` explains alone, what scratch runs explain alone, what both do, and what
+# neither does. Noise may take a similarity above 1, or a share below 0. Where the runs of an arm share
+# nothing that can be told from 0, both are *not measurable*.
 
 # %% mystnb={"figure": {"name": "fig-labels", "caption": "One network and task with ever more labels: test accuracy, gain in accuracy over scratch, similarity with fine-tuned runs, and where their reproducible knowledge comes from. Whiskers: 95 % intervals over test samples. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the number of labels, on a logarithmic axis, with whiskers at every number and the name of each line at its end."}}
 found = comparisons.quantities(runs)
@@ -81,7 +82,7 @@ if runs:
 # ## From how many labels on?
 #
 # The gain is interpolated between the numbers of labels, on the logarithmic axis. The interval comes
-# from drawing each gain anew within its own.
+# from drawing each gain anew within its own, as if they were independent.
 
 
 # %% tags=["hide-input"]
@@ -93,12 +94,12 @@ def labels(count):
 
 def stays_below(end, gain):
     between = f"95 % interval: from {labels(end.low)} to {labels(end.high)} labels"
-    if end.value > most:
-        return (
-            f"With {most:,} labels, the most that were tried, the gain is still {gain}. It stays below "
-            f"{margin:g} only with more labels ({between})."
-        )
-    return f"The gain stays below {margin:g} from {labels(end.value)} labels on ({between})."
+    if end.value <= most:
+        return f"The gain stays below {margin:g} from {labels(end.value)} labels on ({between})."
+    return (
+        f"Up to {most:,} labels, the most that were tried, the gain does not stay below {margin:g} "
+        f"({between}). There it is {gain}."
+    )
 
 
 if runs:
@@ -109,8 +110,9 @@ if runs:
     display(tables.judged(gains, tested="gain in accuracy over scratch").rename_axis("labels"))
 
 # %% [markdown]
-# A verdict falls if the 95 % interval lies on one side of 0 and p, corrected for how many numbers the
-# table has (Holm), is below 0.05.
+# Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
+# corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*. Every
+# verdict of this page is made so.
 #
 # ## What more labels change
 #
@@ -147,17 +149,17 @@ if runs:
 # %% [markdown]
 # ## What this rests on
 #
-# One small network, one task and one pre-training. The intervals of single numbers are over test
-# samples, for the runs that there are; other runs may differ by more. The shares *alone* are squares,
-# never below 0: where they are small, noise makes them rather too large. A larger network, more
-# pre-training, a harder task or longer training moves the crossing. To compute it for a grid of your
-# own, or this one again:
+# One small network, one task and one pre-training. Scratch runs have as many steps as fine-tuned runs;
+# trained longer, they may come closer. The intervals of single numbers are over test samples, for the
+# runs that there are; other runs may differ by more. The shares *alone* are squares, never below 0:
+# where they are small, noise makes them rather too large. Another network, pre-training or task has
+# another crossing. To compute it for a grid of your own, or this one again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/data_size.yml \
 #         --record notebooks/recorded/data_size
 #
-# Here the pre-training was one and the same. Next: the labels stay, and what the network was
-# pre-trained on moves away from the task: [How far may the domains be apart?](11_how_far_apart)
+# The next two chapters hold the number of labels, and change the pre-training: first the data,
+# [How far may the domains be apart?](11_how_far_apart), then what is learned from them.
 #
 # ## Where these numbers come from
 

@@ -11,9 +11,9 @@
 #
 # **Key points**
 #
-# - One task, five kinds of clothing, and seven sources to pre-train on: other pictures of the same
-#   kinds, other kinds, blurred, coloured and inverted pictures, photographs of objects and of flowers.
-#   And one task of sentences, with other kinds of text as sources.
+# - One task, to tell kinds of clothing apart, and several sources to pre-train on: other pictures of
+#   the same kinds, other kinds, blurred, coloured and inverted pictures, photographs of objects and of
+#   flowers. And one task of sentences, with other kinds of text as sources.
 # - The distance of a source from the task is measured, and held against the gain in accuracy, the
 #   {term}`similarity` of what is reproducible before and after fine-tuning, and the {term}`origins` of
 #   what fine-tuned runs know. So is the accuracy of a {term}`linear probe`.
@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import begin, recorded, study_figures, tables
+from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.progress import track
 from pi_lib.statistics import energy_distance
 from pi_lib.study import assets, backbones, comparisons, data, findings
@@ -97,30 +97,31 @@ NAMES = {  # as the figures and tables have them
     "fashion-mnist+odd+blurred": "blurred",
     "fashion-mnist+odd+coloured": "coloured",
     "fashion-mnist+odd+inverted": "inverted",
-    None: "published weights",
+    "": "published weights",
 }
 
 
 def nearest_first(records):
     """Records by their source, and its distance; weights whose source is not at hand have none."""
-    named = {NAMES.get(s := r.header["source"], title_of(s or "")): r for r in records.values()}
-    task = next(iter(records.values())).header["task"]
+    records = by(records, lambda r: r.header["source"] or "")
     found = distances_from(
-        task, [r.header["source"] for r in records.values() if r.header["source"]]
+        next(iter(records.values())).header["task"], [source for source in records if source]
     )
-    unknown = pi.Estimate.unmeasurable("its data are not at hand")
-    apart = {name: found.get(r.header["source"], unknown) for name, r in named.items()}
-    order = sorted(apart, key=lambda name: np.nan_to_num(apart[name].value, nan=np.inf))
-    return {name: named[name] for name in order}, {name: apart[name] for name in order}
+    found |= {"": pi.Estimate.unmeasurable("its data are not at hand")}
+    order = sorted(records, key=lambda s: np.nan_to_num(found[s].value, nan=np.inf))
+    names = {source: NAMES.get(source) or title_of(source) for source in order}
+    return (
+        {name: records[source] for source, name in names.items()},
+        {name: found[source] for source, name in names.items()},
+    )
 
 
 # %% [markdown]
 # ## The sources
 #
-# *Same kinds* are other pictures of the five kinds of clothing, and of five more; *other kinds* only of
-# those that the task does not have. No picture is in both a source and the task. One network is
-# pre-trained on each source, from random weights, then fine-tuned. Training from scratch is the same
-# whatever the source.
+# *Same kinds* are other pictures of all kinds of Fashion-MNIST, *other kinds* only of those that the
+# task does not have. No picture is in both a source and the task. One network is pre-trained on each
+# source, from random weights, then fine-tuned. Training from scratch is the same whatever the source.
 
 # %% tags=["hide-input"]
 if records:
@@ -147,8 +148,9 @@ if records:
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
 
 # %% [markdown]
-# A verdict falls if the 95 % interval lies on one side of 0 and p, corrected for how many numbers the
-# table has (Holm), is below 0.05. So it is in all tables of this page.
+# Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
+# corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*. Every
+# verdict of this page is made so.
 #
 # ## What goes with the distance
 
@@ -166,7 +168,7 @@ if records:
 def goes_with(found, x, name, least, largest):
     """What goes with a number of the sources, in words and as a table."""
     trends = comparisons.trends(found, x)
-    display(Markdown(f"With {name}: {tables.in_words(trends)}."))
+    display(Markdown(f"As {name} grows: {tables.in_words(trends)}."))
     columns = {"first": least, "last": largest, "cells": "sources", "tested": "rank correlation"}
     display(tables.judged(trends, **columns))
     return trends
@@ -187,21 +189,20 @@ if records:
 # %% [markdown]
 # ## What goes with the accuracy of a probe
 #
-# A probe can be had for a forward pass over the data. Does its accuracy tell what fine-tuning will
-# keep?
+# A probe costs a forward pass over the data. Does its accuracy tell what fine-tuning will keep?
 
 # %% tags=["hide-input"]
 if records:
     probes = {name: r.accuracy("probe").value for name, r in records.items()}
     about = known_of(found, *KNOWLEDGE)
-    goes_with(about, probes, "the accuracy of a probe", "least accurate", "most accurate")
+    goes_with(about, probes, "the accuracy of the probe", "least accurate", "most accurate")
 
 # %% [markdown]
 # ## What tells which source helps most?
 #
 # Two numbers are known before any fine-tuning: the distance, and the accuracy of a probe. The others
-# compare the network before and after. One of them is in single players alone: their Walsh
-# coefficients, half their Banzhaf values, are what an attribution to patches would compare.
+# compare the network before and after. One of them compares single players alone, by their
+# {term}`Banzhaf values <Banzhaf value>`, as an attribution to patches would.
 
 # %% tags=["hide-input"]
 if records:
@@ -217,7 +218,7 @@ if records:
     gain = {name: r.gain().value for name, r in records.items()}
     told = goes_with(
         pd.concat([pd.DataFrame(before), after, pd.DataFrame(single)]), gain,
-        "the gain in accuracy over scratch", "smallest gain", "largest gain",
+        "the gain", "smallest gain", "largest gain",
     )  # fmt: skip
     early = told[told["quantity"].isin(["distance", "accuracy"])]
     tells = early[early["verdict"].isin(["rises", "falls"])]
@@ -237,7 +238,8 @@ if records:
 # The same question of sentences. The task is to tell whether a sentence of a newspaper's editorial is
 # negative or positive. A network is pre-trained, from random weights, on the same question of other
 # texts, rated by the same people. Beside them stand the network's published weights. What those were
-# trained on is not at hand, so that they have no distance; the features of sentences are theirs.
+# trained on is not at hand, so that they have no distance. The distances of the others are between
+# the features that the published weights give.
 
 # %% tags=["hide-input"]
 texts_records = recorded(texts)
@@ -265,14 +267,15 @@ if texts_records:
     goes_with(about, distance, "the distance", "nearest source", "farthest source")
 
 # %% [markdown]
-# Against fewer than five sources nothing is held.
+# A rank correlation of fewer than five sources is not computed: it is *not measurable*.
 #
 # ## What this rests on
 #
-# One small network and one task of pictures, one of sentences. Sources differ in more than their
+# One small network and one task of pictures, one of each for sentences. Sources differ in more than their
 # distance: in how many samples they have, and how hard they are. A rank correlation describes these
-# sources; it is no cause. The intervals of single numbers are over test samples, for the runs and the
-# one pre-training of each source that there are. To compute the cells again:
+# sources; it is no cause. Scratch runs have as many steps as fine-tuned runs; trained longer, they may
+# come closer. The intervals of single numbers are over test samples, for the runs and the one
+# pre-training of each source that there are. To compute the cells again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/domains.yml \
 #         --record notebooks/recorded/domains

@@ -14,8 +14,8 @@
 # - One network, the same pictures of CIFAR-10, and three things to learn from them: to name them
 #   (*supervised*), to recognise a picture among others after it was cropped and mirrored
 #   (*contrastive*, without labels), and to name adversarial pictures (*adversarial*).
-# - Each is fine-tuned on the same two small tasks in several {term}`runs <run>`. The page says in which
-#   it helps, and where the knowledge of fine-tuned runs comes from (its {term}`origins`).
+# - Each is fine-tuned on the same small tasks in several {term}`runs <run>`. The page says in which it
+#   helps, and where the knowledge of fine-tuned runs comes from (its {term}`origins`).
 # - Contrastive and adversarial are each held against supervised: accuracy, {term}`similarity`, origins,
 #   all on the same test samples. A difference that cannot be told from 0 is *undecided*.
 #
@@ -29,21 +29,18 @@ record = "recorded/pretraining"  # folder of records that differ in task and kin
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.book import begin, recorded, study_figures, tables
+from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.objectives import OBJECTIVES
 from pi_lib.study import comparisons, findings
 from pi_lib.study.cell import title_of
 
 begin(profile)
-records = {
-    (title_of(r.header["task"]), r.header["pretraining"]): r for r in recorded(record).values()
-}
-records = {
-    (task, kind): records[task, kind]
-    for task in sorted({task for task, _ in records})
-    for kind in OBJECTIVES
-    if (task, kind) in records
-}
+kinds = [*OBJECTIVES]
+records = by(
+    recorded(record),
+    lambda r: (title_of(r.header["task"]), kinds.index(r.header["pretraining"])),
+)
+records = {(task, kinds[at]): r for (task, at), r in records.items()}
 runs = {f"{kind} → {task}": findings.Runs(r) for (task, kind), r in records.items()}
 
 # %% [markdown]
@@ -79,8 +76,9 @@ if runs:
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
 
 # %% [markdown]
-# A verdict falls if the 95 % interval lies on one side of 0 and p, corrected for how many numbers of
-# its kind are looked at (Holm), is below 0.05.
+# Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
+# corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*.
+# Differences below are judged in the same way, each quantity for itself.
 #
 # ## Against supervised pre-training
 
@@ -139,14 +137,15 @@ def advice(kind):
 
 
 if runs:
-    display(Markdown("\n".join(advice(kind) for kind in OBJECTIVES)))
+    display(Markdown("\n".join(advice(kind) for kind in kinds)))
 
 # %% [markdown]
 # ## What this rests on
 #
 # A small network, few epochs of pre-training, and one pre-training of each kind: another one of the
 # same kind may differ as well. Contrastive pre-training is known to need far more epochs than
-# supervised, so its accuracies here are a lower end. The intervals are over test samples,
+# supervised, so its accuracies here are a lower end. Scratch runs have as many steps as fine-tuned
+# runs; trained longer, they may come closer. The intervals are over test samples,
 # for the runs that there are. Weights of your own, such as DINO's for a vision transformer, are read from
 # a folder by `backbones.build("vit-small", ...)`, as [](../data) says, and go through the same study. To
 # compute the cells again:

@@ -2,13 +2,15 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pi_lib.study.record import Record
+
+K = TypeVar("K")
 
 
 def begin(profile: str) -> None:
@@ -90,6 +92,30 @@ def recorded(folder: str | Path) -> "dict[str, Record]":
         )
     )
     return {}
+
+
+def by(records: "Mapping[str, Record]", key: "Callable[[Record], K]") -> "dict[K, Record]":
+    """Records by what they differ in, ascending.
+
+    Raises
+    ------
+    ValueError
+        If two records are alike in it.
+
+    Examples
+    --------
+    >>> by({"b": 20, "a": 10}, lambda record: record // 10)
+    {1: 10, 2: 20}
+    """
+    found = {}
+    for name, record in records.items():
+        if (at := key(record)) in found:
+            raise ValueError(
+                f"{name} and {found[at].name} are both {at}: expected records that differ in it; "
+                "name a folder of fewer"
+            )
+        found[at] = record
+    return dict(sorted(found.items()))
 
 
 def check_parameters(cells: Sequence[str]) -> None:

@@ -126,17 +126,17 @@ def in_words(frame: pd.DataFrame) -> str:
     --------
     >>> frame = pd.DataFrame({"cell": ["a", "b", "c"], "verdict": ["helps", "undecided", "helps"]})
     >>> in_words(frame)
-    '**helps**: a, c; **undecided**: b'
+    '**helps** (a, c); **undecided** (b)'
     >>> in_words(frame[["cell"]].assign(verdict="undecided"))
-    '**undecided**: all 3'
+    '**undecided** (all 3)'
     """
     names = map(_name, frame["cell"]) if "cell" in frame else quantities(frame)
     said: dict[str, list[str]] = {}
     for name, verdict in zip(names, frame["verdict"], strict=True):
         said.setdefault(verdict, []).append(name)
     if len(said) == 1 and len(frame) > 2:
-        return f"**{next(iter(said))}**: all {len(frame)}"
-    return "; ".join(f"**{verdict}**: {', '.join(names)}" for verdict, names in said.items())
+        return f"**{next(iter(said))}** (all {len(frame)})"
+    return "; ".join(f"**{verdict}** ({', '.join(names)})" for verdict, names in said.items())
 
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:

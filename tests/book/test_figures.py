@@ -139,10 +139,16 @@ def figures_of_the_study(records):
         for name, one in runs.items()
         for arm in ("finetuned", "scratch")
     )
-    measured = comparisons.quantities(runs)
-    rates = measured["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True)))
+    found = comparisons.quantities(runs)
+    found = found.assign(x=found["cell"].map(dict(zip(runs, (40, 1280), strict=True))))
+    named = found.assign(x_low=found["x"] - 20, x_high=found["x"] + 90)
+    settings = found.assign(
+        rate=found["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True))), epochs=2
+    )
     pictures = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
     return {
+        "over": study_figures.over(found, "labels", log=True, margin=0.02),
+        "over, by name": study_figures.over(named, "energy distance", joined=False),
         "origins": study_figures.origins(findings.origins_table(runs), gains),
         "shares": study_figures.shares(kinds, "accuracy"),
         "differences": study_figures.differences(
@@ -152,7 +158,7 @@ def figures_of_the_study(records):
         "verdicts": study_figures.verdicts(findings.findings(runs)),
         "approaches": study_figures.approaches(approaches),
         "accuracies": study_figures.accuracies(records),
-        "over_settings": study_figures.over_settings(measured.assign(rate=rates, epochs=2)),
+        "over_settings": study_figures.over_settings(settings),
         "corruptions": study_figures.corruptions(pictures),
         "effects": study_figures.effects(advice.advice({"paper": records})),
         "first_against_second": study_figures.first_against_second(
@@ -166,6 +172,27 @@ def test_every_figure_can_be_read(records):
         figures.style()
         drawn = figures_of_the_method(next(iter(records.values()))) | figures_of_the_study(records)
         assert {name: wrong for name, figure in drawn.items() if (wrong := faults(figure))} == {}
+    plt.close("all")
+
+
+def test_quantities_over_a_number_show_every_number(records):
+    runs = {k: findings.Runs(record) for k, record in enumerate(records.values(), 1)}
+    found = comparisons.quantities(runs)
+    found = found.assign(x=found["cell"])
+    panels = study_figures.over(found, "labels", log=True, margin=0.05).axes
+    assert [len(axis.containers) for axis in panels] == [4, 1, 2, 4]  # a line for each `of`
+    for axis, (_, rows) in zip(panels, found.groupby("quantity", sort=False), strict=True):
+        assert axis.get_xscale() == "log"
+        low, high = axis.get_ylim()
+        assert ((low < rows["value"]) & (rows["value"] < high)).all()
+        for line, (_, values) in zip(axis.containers, rows.groupby("of", sort=False), strict=True):
+            assert line.lines[0].get_ydata().tolist() == values["value"].tolist()
+    said = [text.get_text() for text in panels[0].texts]
+    assert sorted(said) == ["fine-tuned", "linear probe", "long scratch", "scratch"]
+    assert [text.get_text() for text in panels[1].texts] == ["margin, 0.05"]
+    unknown = found.assign(value=found["value"].where(found["quantity"] == "gain"))
+    (gain,) = study_figures.over(unknown, "labels", joined=False).axes
+    assert len(gain.containers) == 2 and gain.get_ylabel() == "gain in accuracy over\nscratch"
     plt.close("all")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from IPython import display
 
-from pi_lib.book import recorded, runner
+from pi_lib.book import by, recorded, runner
 
 PAPER = runner.ROOT / "notebooks" / "recorded" / "paper"
 
@@ -33,3 +33,11 @@ def test_a_page_without_its_records_says_so_in_one_sentence(shown, tmp_path, con
     assert sentence.startswith(f"The records of `recorded/data_size` {why}")
     assert "--grid notebooks/grids/data_size.yml --record notebooks/recorded/data_size" in sentence
     assert str(tmp_path) not in sentence and sentence.count(". ") == 0
+
+
+def test_records_that_do_not_differ_are_refused(shown):
+    records = recorded(PAPER)
+    assert list(by(records, lambda r: r.title)) == sorted(r.title for r in records.values())
+    with pytest.raises(ValueError, match="are both full: expected records that differ in it"):
+        by(records, lambda r: r.header["profile"])
+    assert by({}, lambda r: r.title) == {}

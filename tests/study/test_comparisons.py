@@ -111,7 +111,7 @@ def test_pre_training_helps_or_hurts():
         {"a": cell(right=0.8), "b": cell(right=0.5), "c": cell(right=0.2), "d": cell(right=0.8)}
     )
     assert list(frame["verdict"]) == ["helps", "undecided", "hurts", "helps"]
-    assert tables.in_words(frame) == "**helps**: a, d; **undecided**: b; **hurts**: c"
+    assert tables.in_words(frame) == "**helps** (a, d); **undecided** (b); **hurts** (c)"
     shown = tables.judged(frame, tested="gain")
     assert list(shown) == ["gain", "p, corrected", "verdict"] and list(shown.index) == [*"abcd"]
     assert comparisons.gains({}).empty and tables.in_words(comparisons.gains({})) == ""
@@ -124,4 +124,7 @@ def test_tables_name_what_they_show(cells):
     assert shown.index[-1] == "share from neither"
     assert shown["most"].iloc[-1] == str(cells[5].origins().neither)
     pair = comparisons.contrasts({2000: (cells[4], cells[1])})
-    assert tables.judged(pair, tested="difference").index[0] == ("2,000", "accuracy, fine-tuned")
+    assert tables.judged(pair, tested="difference").index[0] == (
+        "2,000",
+        "accuracy of fine-tuned runs",
+    )
