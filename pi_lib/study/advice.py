@@ -12,10 +12,10 @@ import pandas as pd
 
 from pi_lib.statistics import Estimate, crossing, rank_correlation
 from pi_lib.study.cell import TITLES, changes_in_words, title_of
+from pi_lib.study.comparisons import ALL_LAYERS, by_way
 from pi_lib.study.findings import in_words, judged
 from pi_lib.study.record import Record
 
-WAYS = ("frozen", "lora", "probe_first", "pull", "rate")  # settings that are a way to fine-tune
 MARGIN = 0.02  # of accuracy: a smaller gain does not matter
 
 
@@ -193,9 +193,8 @@ def probe(records: list[Record]) -> Advice:
 def way(records: list[Record]) -> Advice:
     """Which way to fine-tune?"""
     numbers: dict[str | None, dict[tuple[str, str], Estimate]] = {"source": {}, None: {}}
-    for cell, group in _grouped(records, _without_way).items():
-        ways = {changes_in_words(_way(record)): record for record in group}
-        if plain := ways.pop("", None):
+    for cell, ways in by_way(records).items():
+        if plain := ways.pop(ALL_LAYERS, None):
             for (name, record), on in product(ways.items(), numbers):
                 if on is None or {on} <= {*record.elsewhere} & {*plain.elsewhere}:
                     numbers[on][name, cell] = record.gain_over(plain, on=on)
@@ -322,16 +321,6 @@ def _claims(
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _way(record: Record) -> dict:
-    return {x: value for x, value in record.header["cell_changes"].items() if x in WAYS and value}
-
-
-def _without_way(record: Record) -> str:
-    """The cell as people write it, but for its way of fine-tuning."""
-    others = {x: value for x, value in record.header["cell_changes"].items() if x not in WAYS}
-    return ", ".join(filter(None, [record.transfer, changes_in_words(others)]))
 
 
 def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:

@@ -9,6 +9,7 @@ from pi_lib.book import tables
 from pi_lib.study import comparisons, findings
 
 TESTED = 200
+ARMS = ("probe", "finetuned", "scratch")
 
 
 def cell(kept=0.3, right=0.6, scratch=0.5, seed=0, **more) -> findings.Runs:
@@ -128,3 +129,29 @@ def test_tables_name_what_they_show(cells):
         "2,000",
         "accuracy of fine-tuned runs",
     )
+
+
+def test_records_are_told_apart_by_their_way_to_fine_tune():
+    """All layers first; two set rates are low and high, whatever the network."""
+    ways = [{"lora": 8}, {"rate": 3e-3}, {}, {"frozen": 0.5}, {"rate": 1e-4}]
+    records = [planted(changes=way | {"n_train": 100}) for way in ways]
+    records += [planted(task="flowers", changes={"rate": 1e-4, "elsewhere": 1})]
+    found = comparisons.by_way(records)
+    first, second = found.values()
+    assert list(first) == [
+        "all layers", "low learning rate", "high learning rate", "50% of the layers frozen",
+        "LoRA of rank 8",
+    ]  # fmt: skip
+    assert first["all layers"] is records[2] and first["high learning rate"] is records[1]
+    assert list(second) == ["learning rate 0.0001"]
+    assert all("labels" in cell for cell in list(found)[:1]) and "100 labels" not in list(found)[1]
+
+
+def test_ways_are_held_against_each_other_elsewhere_too():
+    plain = planted(elsewhere={"noise": 0.5, "source": 0.4}, accuracy=dict.fromkeys(ARMS, 0.6))
+    lora = planted(elsewhere={"noise": 0.5, "source": 0.7}, accuracy=dict.fromkeys(ARMS, 0.6))
+    frame = comparisons.contrasts({"lora": (findings.Runs(lora), findings.Runs(plain))})
+    found = verdicts(frame)
+    assert found["source", "finetuned"] == "more" and found["noise", "finetuned"] == "undecided"
+    table = tables.how_often(frame.assign(name="lora", quantity=tables.quantities(frame)))
+    assert table.loc["lora", "accuracy on the old task"] == "more: 1"
