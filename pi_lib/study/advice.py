@@ -4,7 +4,7 @@ A line rests on claims, each held against cells (`pi_lib.study.findings.judged`)
 looked up by the claim's outcome, so that no line can say the opposite of what it rests on.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -120,7 +120,8 @@ def advice(folders: Mapping[str, Mapping[str, Record]]) -> list[Advice]:
         (kind, lists.get("pretraining", [])),
         (rate, lists.get("discarding", [])),
     ]
-    return [line(records) for line, records in lines if records]
+    said = (line(records) for line, records in lines if records)
+    return [line for line in said if line.claims]
 
 
 def start(records: list[Record]) -> Advice:
@@ -128,7 +129,7 @@ def start(records: list[Record]) -> Advice:
     claim = Claim(
         "Fine-tuning is more accurate than training from scratch",
         "fine-tuned minus scratch",
-        judged({record.title: record.gain() for record in records}),
+        judged({_title(record): record.gain() for record in records}),
         {
             "for": "Start from pre-trained weights.",
             "against": "Train from scratch: pre-trained weights cost accuracy.",
@@ -176,7 +177,7 @@ def probe(records: list[Record]) -> Advice:
     claim = Claim(
         "Fine-tuning all layers is more accurate than a linear probe",
         "fine-tuned minus linear probe",
-        judged({record.title: record.gain("probe") for record in records}),
+        judged({_title(record): record.gain("probe") for record in records}),
         {
             "for": "Train all layers: a linear probe is not enough.",
             "against": "Stop at a linear probe: training all layers cost accuracy.",
@@ -194,8 +195,9 @@ def way(records: list[Record]) -> Advice:
     """Which way to fine-tune?"""
     numbers: dict[str | None, dict[tuple[str, str], Estimate]] = {"source": {}, None: {}}
     for cell, group in _grouped(records, _without_way).items():
-        ways = {changes_in_words(_way(record)): record for record in group}
-        if plain := ways.pop("", None):
+        plain = next((record for record in group if not _way(record)), None)
+        if plain:
+            ways = {name: record for record in group if (name := _way_in_words(record, plain))}
             for (name, record), on in product(ways.items(), numbers):
                 if on is None or {on} <= {*record.elsewhere} & {*plain.elsewhere}:
                     numbers[on][name, cell] = record.gain_over(plain, on=on)
@@ -328,10 +330,24 @@ def _way(record: Record) -> dict:
     return {x: value for x, value in record.header["cell_changes"].items() if x in WAYS and value}
 
 
+def _way_in_words(record: Record, plain: Record) -> str:
+    """How it differs from training all layers; learning rates are low or high beside its own."""
+    way = _way(record)
+    rate, usual = way.pop("rate", None), plain.header["rates"]["finetuned"]["chosen"]
+    said = [changes_in_words(way)] if way else []
+    if rate is not None and rate != usual:
+        said.append(f"a {'lower' if rate < usual else 'higher'} learning rate")
+    return ", ".join(said)
+
+
 def _without_way(record: Record) -> str:
-    """The cell as people write it, but for its way of fine-tuning."""
-    others = {x: value for x, value in record.header["cell_changes"].items() if x not in WAYS}
-    return ", ".join(filter(None, [record.transfer, changes_in_words(others)]))
+    return _title(record, without=WAYS)
+
+
+def _title(record: Record, without: Collection[str] = ()) -> str:
+    """The cell as people write it, but for some of its changed settings."""
+    changes = {x: y for x, y in record.header["cell_changes"].items() if x not in without}
+    return ", ".join(filter(None, [record.transfer, changes_in_words(changes)]))
 
 
 def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:
