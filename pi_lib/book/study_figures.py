@@ -55,8 +55,17 @@ KINDS = {  # colour and marker of what stands beside each other in a row
     "long scratch": ("#A5703D", "^"),
     "linear probe": (COLOURS["probe"], "o"),
 }
-VERDICT_COLOURS = figures.VERDICT_COLOURS | {"undecided": "#C9C9C9", "not measurable": "#FFFFFF"}
-EFFECT_COLOURS = figures.VERDICT_COLOURS  # of dots and whiskers, which need more contrast
+VERDICT_COLOURS = {  # of squares
+    "confirmed": "#029E73",
+    "undecided": "#C9C9C9",
+    "contradicted": "#D55E00",
+    "not measurable": "#FFFFFF",
+}
+EFFECT_COLOURS = {  # of dots and whiskers, which need more contrast
+    "confirmed": "#029E73",
+    "undecided": "#858585",
+    "contradicted": "#D55E00",
+}
 
 
 def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
