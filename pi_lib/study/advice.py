@@ -261,7 +261,7 @@ def kind(records: list[Record]) -> Advice:
         "undecided": "Of supervised and {} pre-training neither was reliably better in at least "
         "half of the tasks.",
     }
-    text = "Networks pre-trained supervised are more accurate, fine-tuned, than {} ones"
+    text = "After fine-tuning, supervised networks are more accurate than {} ones"
     claims = [*_claims(text, "supervised minus {}", numbers, says).values()]
     limits = (
         f"{_scope(records)}; all kinds had the same pictures and epochs, and contrastive "
