@@ -54,7 +54,7 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 # | way | what is trained | option |
 # |---|---|---|
 # | all layers | every weight, at the learning rate that is best on validation samples | |
-# | low, high learning rate | every weight, at a rate that was set beforehand | `learning_rate=` |
+# | a lower, a higher learning rate | every weight, at a rate that was set beforehand | `learning_rate=` |
 # | frozen | every weight but those of the first layers, counted from the input | `frozen=0.5` |
 # | probe first | every weight; the head starts as the linear probe's optimum {cite}`kumar2022` | `probe_first=True` |
 # | pull | every weight; the loss grows with the squared distance from the start {cite}`li2018` | `pull=0.1` |

@@ -43,8 +43,9 @@ lines = advice(folders)
 # A claim is *confirmed* in a cell where the 95 % interval of its number lies above 0 and its p,
 # corrected for how many cells are looked at together, is below 0.05; *contradicted* where it lies
 # below. A line recommends something where its claim is confirmed in more than half of the cells and
-# contradicted in none. Test samples of a cell are the same for all its runs, so that differences are
-# paired; there are three runs or more of each arm.
+# contradicted in none. Test samples of a cell are the same for all its runs, so that differences of
+# accuracies are paired. Cells that share a network or data are no independent experiments: a majority of
+# them is not a majority of all there are.
 
 # %% tags=["hide-input"]
 for number, line in enumerate(lines, 1):

@@ -55,15 +55,22 @@ KINDS = {  # colour and marker of what stands beside each other in a row
     "long scratch": ("#A5703D", "^"),
     "linear probe": (COLOURS["probe"], "o"),
 }
-VERDICT_COLOURS = figures.VERDICT_COLOURS | {"undecided": "#C9C9C9", "not measurable": "#FFFFFF"}
-# of what `pi_lib.study.comparisons` says
-WORD_COLOURS = {
-    word: figures.VERDICT_COLOURS[verdict]
-    for word, verdict in (
-        ("more", "confirmed"), ("less", "contradicted"), ("undecided", "undecided")
-    )
-}  # fmt: skip
-EFFECT_COLOURS = figures.VERDICT_COLOURS  # of dots and whiskers, which need more contrast
+VERDICT_COLOURS = {  # of squares
+    "confirmed": "#029E73",
+    "undecided": "#C9C9C9",
+    "contradicted": "#D55E00",
+    "not measurable": "#FFFFFF",
+}
+EFFECT_COLOURS = {  # of dots and whiskers, which need more contrast
+    "confirmed": "#029E73",
+    "undecided": "#858585",
+    "contradicted": "#D55E00",
+}
+WORD_COLOURS = {  # of what `pi_lib.study.comparisons` says
+    "more": EFFECT_COLOURS["confirmed"],
+    "less": EFFECT_COLOURS["contradicted"],
+    "undecided": EFFECT_COLOURS["undecided"],
+}
 
 
 def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:

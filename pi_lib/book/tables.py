@@ -79,7 +79,7 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
     }
     shown = pd.DataFrame({name: frame[column].map(_said) for column, name in columns.items()})
     shown.insert(0, "cell", frame["cell"])
-    shown["p, corrected"] = frame["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}")
+    shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
     shown["paper's number alone"] = frame["paper"]
     if (frame["claim"] != frame["claim"].iloc[0]).any():
@@ -95,7 +95,7 @@ def judged(frame: pd.DataFrame, **columns: str) -> pd.DataFrame:
     those of its columns that are shown, such as ``tested="difference"``.
     """
     shown = pd.DataFrame({heading: frame[name].map(_said) for name, heading in columns.items()})
-    shown["p, corrected"] = frame["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}")
+    shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
     if "quantity" in frame:
         shown.insert(0, "quantity", quantities(frame))
@@ -261,12 +261,16 @@ def effects(lines: Sequence["Advice"]) -> pd.DataFrame:
     """What each line of advice rests on: a row per claim and cell."""
     rows = [
         {"claim": f"{number}. {claim.text}", "cell": row.cell, "effect": str(row.tested),
-         "p, corrected": "" if pd.isna(row.p) else f"{row.p:.2g}", "verdict": row.verdict}
+         "p, corrected": _p(row.p), "verdict": row.verdict}
         for number, line in enumerate(lines, 1)
         for claim in line.claims
         for row in claim.frame.itertuples()
     ]  # fmt: skip
     return pd.DataFrame(rows).set_index(["claim", "cell"])
+
+
+def _p(p: float) -> str:
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def _said(number) -> str:

@@ -120,7 +120,8 @@ def advice(folders: Mapping[str, Mapping[str, Record]]) -> list[Advice]:
         (kind, lists.get("pretraining", [])),
         (rate, lists.get("discarding", [])),
     ]
-    return [line(records) for line, records in lines if records]
+    said = (line(records) for line, records in lines if records)
+    return [line for line in said if line.claims]
 
 
 def start(records: list[Record]) -> Advice:
@@ -128,7 +129,7 @@ def start(records: list[Record]) -> Advice:
     claim = Claim(
         "Fine-tuning is more accurate than training from scratch",
         "fine-tuned minus scratch",
-        judged({record.title: record.gain() for record in records}),
+        judged({_title(record): record.gain() for record in records}),
         {
             "for": "Start from pre-trained weights.",
             "against": "Train from scratch: pre-trained weights cost accuracy.",
@@ -176,7 +177,7 @@ def probe(records: list[Record]) -> Advice:
     claim = Claim(
         "Fine-tuning all layers is more accurate than a linear probe",
         "fine-tuned minus linear probe",
-        judged({record.title: record.gain("probe") for record in records}),
+        judged({_title(record): record.gain("probe") for record in records}),
         {
             "for": "Train all layers: a linear probe is not enough.",
             "against": "Stop at a linear probe: training all layers cost accuracy.",
@@ -258,7 +259,7 @@ def kind(records: list[Record]) -> Advice:
         "undecided": "Of supervised and {} pre-training neither was reliably better in at least "
         "half of the tasks.",
     }
-    text = "Networks pre-trained supervised are more accurate, fine-tuned, than {} ones"
+    text = "After fine-tuning, supervised networks are more accurate than {} ones"
     claims = [*_claims(text, "supervised minus {}", numbers, says).values()]
     limits = (
         f"{_scope(records)}; all kinds had the same pictures and epochs, and contrastive "
@@ -321,6 +322,12 @@ def _claims(
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _title(record: Record) -> str:
+    """The cell as people write it, today."""
+    changes = changes_in_words(record.header["cell_changes"])
+    return ", ".join(filter(None, [record.transfer, changes]))
 
 
 def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:

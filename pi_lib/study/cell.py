@@ -429,16 +429,21 @@ def offline_cells(profile: str = "quick") -> dict[str, Cell]:
 
 
 def title_of(task: str) -> str:
-    """A task as people write it: its data, and what was done to them.
+    """A task as people write it: its data, what was done to them, and what is asked of them.
 
     Examples
     --------
     >>> title_of("fashion-mnist+odd+first-classes")
     'Fashion-MNIST (odd, first classes)'
+    >>> title_of("fashion-mnist+even+detection")
+    'detection in Fashion-MNIST (even)'
     """
     base, *shifts = short_name(task).split("+")
     title = TITLES.get(base, base)
-    return f"{title} ({', '.join(shifts).replace('-', ' ')})" if shifts else title
+    aims = [shift for shift in shifts if shift in data.SCENES]
+    if shifts := [shift.replace("-", " ") for shift in shifts if shift not in aims]:
+        title = f"{title} ({', '.join(shifts)})"
+    return " in ".join([*aims, title])
 
 
 def changes_in_words(changes: Mapping[str, Any]) -> str:

@@ -149,28 +149,36 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
 
 
 def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
-    """Records by cell, as people write it, and within it by the way to fine-tune.
+    """Records by cell, as people write it, and within it by the way to fine-tune, in words.
 
-    Of ways, `ALL_LAYERS` comes first. Where two learning rates were set beforehand they are "low
-    learning rate" and "high learning rate", whatever their size: it differs between networks.
+    Of ways, `ALL_LAYERS` comes first, and one that is the same is left out. A learning rate that
+    was set beforehand is lower or higher than that of all layers.
     """
-    cells: dict[str, dict[str, tuple[tuple, Record]]] = {}
+    cells: dict[str, list[tuple[dict, Record]]] = {}
     for record in records:
         changes = record.header["cell_changes"]
         way = {name: changes[name] for name in WAYS if changes.get(name)}
         others = {name: value for name, value in changes.items() if name not in WAYS}
         cell = ", ".join(filter(None, [record.transfer, changes_in_words(others)]))
-        place = tuple((WAYS.index(name), value) for name, value in way.items())
-        cells.setdefault(cell, {})[changes_in_words(way) or ALL_LAYERS] = place, record
-    return {cell: _in_order(ways) for cell, ways in cells.items()}
+        cells.setdefault(cell, []).append((way, record))
+    return {cell: _named(ways) for cell, ways in cells.items()}
 
 
-def _in_order(ways: Mapping[str, tuple[tuple, Record]]) -> dict[str, Record]:
-    names = sorted(ways, key=lambda name: ways[name][0])
-    rates = [name for name in names if [x[0] for x in ways[name][0]] == [WAYS.index("rate")]]
-    both = ("low learning rate", "high learning rate")
-    said = dict(zip(rates, both, strict=True)) if len(rates) == 2 else {}
-    return {said.get(name, name): ways[name][1] for name in names}
+def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
+    """Records of a cell by their way; none of two learning rates that are both lower is lost."""
+
+    def place(one: tuple[dict, Record]) -> list:
+        return [(WAYS.index(name), value) for name, value in one[0].items()]
+
+    named: dict[str, Record] = {}
+    for way, record in sorted(ways, key=place):
+        words, plain = changes_in_words(way), named.get(ALL_LAYERS)
+        if plain is not None and list(way) == ["rate"]:
+            usual = plain.header["rates"]["finetuned"]["chosen"]
+            said = f"a {'lower' if way['rate'] < usual else 'higher'} learning rate"
+            words = "" if way["rate"] == usual else words if said in named else said
+        named.setdefault(words or ALL_LAYERS, record)
+    return named
 
 
 def gains(runs: Mapping[str, Runs]) -> pd.DataFrame:

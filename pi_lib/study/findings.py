@@ -376,6 +376,8 @@ def in_words(frame: "pd.DataFrame") -> str:
     --------
     >>> in_words(judged({"a": Estimate(0.3, 0.1, 0.5), "b": Estimate(0.1, -0.1, 0.3)}))
     'confirmed in 1 of 2 (0.30 [0.10, 0.50]), undecided in 1 of 2 (0.10 [-0.10, 0.30])'
+    >>> in_words(judged({"a": Estimate(0.3, 0.1, 0.5)}))
+    'confirmed (0.30 [0.10, 0.50])'
     """
     parts = []
     for word in VERDICTS:
@@ -387,7 +389,8 @@ def in_words(frame: "pd.DataFrame") -> str:
             said = "; ".join(dict.fromkeys(x.note for x in numbers))
         elif len(numbers) > 1:
             said = f"{numbers[0].value:z.2f} to {numbers[-1].value:z.2f}"
-        parts.append(f"{word} in {len(numbers)} of {len(frame)} ({said})")
+        count = f" in {len(numbers)} of {len(frame)}" if len(frame) > 1 else ""
+        parts.append(f"{word}{count} ({said})")
     return ", ".join(parts)
 
 

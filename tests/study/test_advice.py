@@ -100,6 +100,17 @@ def test_a_line_says_what_is_planted(planted_line, up):
     assert ("confirmed" if up else "contradicted") in line.evidence
 
 
+def test_ways_are_named_as_people_say_them():
+    ways = ({}, {"rate": 1e-4}, {"rate": 0.1}, {"frozen": 0.5}, {"rate": 1e-3})
+    line = advice.way([planted(accuracy=right(), changes=x, seed=1) for x in ways])
+    assert [claim.label for claim in line.claims] == [
+        "new task: a lower learning rate", "new task: a higher learning rate",
+        "new task: 50% of the layers frozen",
+    ]  # fmt: skip
+    assert "was not tested" in line.sentence  # on the old task
+    assert advice.way([planted(accuracy=right(), changes={"lora": 1})]).claims == []
+
+
 @pytest.mark.parametrize("name", ["start", "probe", "kind"])
 def test_what_is_the_same_is_undecided(name):
     records = [planted(task=task, accuracy=right(), seed=k) for k, task in enumerate(TASKS)]

@@ -132,19 +132,20 @@ def test_tables_name_what_they_show(cells):
 
 
 def test_records_are_told_apart_by_their_way_to_fine_tune():
-    """All layers first; two set rates are low and high, whatever the network."""
-    ways = [{"lora": 8}, {"rate": 3e-3}, {}, {"frozen": 0.5}, {"rate": 1e-4}]
+    """All layers first; learning rates are lower or higher than its own."""
+    rates = [{"rate": rate} for rate in (3e-3, 1e-3, 1e-4, 3e-4)]  # the second is what is chosen
+    ways = [{"lora": 8}, *rates, {}, {"frozen": 0.5}]
     records = [planted(changes=way | {"n_train": 100}) for way in ways]
     records += [planted(task="flowers", changes={"rate": 1e-4, "elsewhere": 1})]
     found = comparisons.by_way(records)
     first, second = found.values()
     assert list(first) == [
-        "all layers", "low learning rate", "high learning rate", "50% of the layers frozen",
-        "LoRA of rank 8",
+        "all layers", "a lower learning rate", "learning rate 0.0003", "a higher learning rate",
+        "50% of the layers frozen", "LoRA of rank 8",
     ]  # fmt: skip
-    assert first["all layers"] is records[2] and first["high learning rate"] is records[1]
+    assert first["all layers"] is records[5] and first["a higher learning rate"] is records[1]
     assert list(second) == ["learning rate 0.0001"]
-    assert all("labels" in cell for cell in list(found)[:1]) and "100 labels" not in list(found)[1]
+    assert [cell.endswith("100 labels") for cell in found] == [True, False]
 
 
 def test_ways_are_held_against_each_other_elsewhere_too():
