@@ -202,6 +202,5 @@ display(
 #
 # That two networks have interactions in common proves nothing either: networks that share nothing
 # do so by chance. What chance gives, and what a second run of the same network gives, stands beside
-# every share from [Train it twice](02_train_it_twice) on. Whether interactions tell better than
-# Shapley values or the similarity of features which network transfers is asked in
-# [](11_how_far_apart).
+# every share from [Train it twice](02_train_it_twice) on. Whether interactions, or single players alone,
+# tell which network transfers is asked in [](11_how_far_apart).

@@ -11,163 +11,158 @@
 #
 # **Key points**
 #
-# - The same network and task, with ever more training samples: fine-tuned from pre-trained weights,
-#   and from scratch. The page says at which size the gain falls under a margin.
-# - Beside the accuracies stand the shares: what is preserved, what is new, and how much of the
-#   preserved part scratch training learns once it has the data.
+# - One network and one task, with ever more labels: fine-tuned from pre-trained weights, and trained
+#   from {term}`scratch`, each in several {term}`runs <run>`. The page says from how many labels on the
+#   gain in accuracy stays below a margin.
+# - Beside the accuracies stand how much alike scratch and fine-tuned runs are in what is reproducible
+#   (their {term}`similarity`), and where the knowledge of fine-tuned runs comes from (its
+#   {term}`origins`).
+# - A quantity *rises* or *falls* with the labels if its rank correlation with their number can be told
+#   from 0. If not, it is *undecided*.
 #
-# *Needs: [What scratch learns](04_what_scratch_learns) for what is measured. Four minutes to
-# read, seconds to run: the numbers were recorded beforehand.*
-#
-# :::{warning}
-# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
-# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
-# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
-# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
-# :::
+# *Needs: [Train it twice](02_train_it_twice), [What scratch learns](04_what_scratch_learns). Five
+# minutes to read.*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
-record = "recorded/data_size.parquet"
+record = "recorded/data_size"  # folder of records that differ in the number of labels
 margin = 0.02  # the gain in accuracy below which pre-training counts as unnecessary
 
 # %%
-import numpy as np
-import pandas as pd
 from IPython.display import Markdown, display
 
-from pi_lib.book import begin, figures
-
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.study import single_runs
+from pi_lib.book import begin, by, recorded, study_figures, tables
+from pi_lib.statistics import crossing
+from pi_lib.study import comparisons, findings
 
 begin(profile)
-table, about = single_runs.recorded(record)
-names = {
-    (cell["backbone"], cell["source"] or "published", cell["task"]): cell["name"].split(",")[0]
-    for cell in about["cells"]
-}
-table["size"] = single_runs.changed(table["changes"], "n_train").astype(int)
-
-
-def by_size(rows):
-    """Everything of one network and task, a row per size of the training set."""
-    parts = [single_runs.summary(one).set_axis([size]) for size, one in rows.groupby("size")]
-    return pd.concat(parts)
-
-
-curves = {
-    names[key]: by_size(rows)
-    for key, rows in table.groupby(["backbone", "source", "task"], sort=False)
-}
+records = by(recorded(record), lambda r: r.header["settings"]["n_train"])
+runs = {labels: findings.Runs(r) for labels, r in records.items()}
 
 # %% [markdown]
 # ## The setting
 #
-# Subsets are balanced over the classes and nested: the larger contain the smaller. Each phase has its
-# own learning rate, chosen on further samples. A small set is passed over more often than a large
-# one, fine-tuned and scratch alike, so that neither is short of steps.
+# Training sets are balanced over the classes and nested: the larger contain the smaller. A small one
+# is gone through in more epochs than a large one, in fine-tuning and in training from scratch alike.
+# All networks are asked about the same test samples, with {term}`players <player>` that cover the
+# whole picture.
 
 # %% tags=["hide-input"]
-passes = pd.DataFrame(
-    {
-        "network and task": cell["name"].split(",")[0],
-        "training samples": cell["settings"]["n_train"],
-        "passes": cell["settings"]["epochs"],
-        "further samples": cell["settings"]["n_val"],
-        "seeds": 1,
-    }
-    for cell in about["cells"]
-)
-passes.groupby(
-    ["network and task", "training samples", "passes", "further samples"], sort=False
-).sum()
+if records:
+    fewest, most = min(records), max(records)
+    display(Markdown(f"**{records[most].transfer}.** Pre-training:"))
+    display(tables.pretraining({"": records[most]}))
+    display(Markdown("Fine-tuning and training from scratch:"))
+    display(tables.settings(records).set_index("training samples").rename_axis("labels"))
 
 # %% [markdown]
-# ## What more data changes
+# ## Accuracy and knowledge
+#
+# A similarity of 0 is what chance gives; at 1, two {term}`arms <arm>` reproducibly know the same,
+# whatever their accuracies. The {term}`origins` divide what fine-tuned runs reproducibly know into what
+# the {term}`linear probe` explains alone, what scratch runs explain alone, what both do, and what
+# neither does. Noise may take a similarity above 1, or a share below 0. Where the runs of an arm share
+# nothing that can be told from 0, both are *not measurable*.
 
-# %% tags=["hide-input"]
-CAPTION = "accuracy, gain and shares against the number of training samples."
-for name, frame in curves.items():
-    display(Markdown(f"**{name}**: {CAPTION}"))
-    figures.over_sizes(frame, margin)
-    display(frame.rename_axis("training samples").T.map(str))
+# %% mystnb={"figure": {"name": "fig-labels", "caption": "One network and task with ever more labels: test accuracy, gain in accuracy over scratch, similarity with fine-tuned runs, and where their reproducible knowledge comes from. Whiskers: 95 % intervals over test samples. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the number of labels, on a logarithmic axis, with whiskers at every number and the name of each line at its end."}}
+found = comparisons.quantities(runs)
+if runs:
+    figure = study_figures.over(found.assign(x=found["cell"]), "labels", log=True, margin=margin)
 
 # %% [markdown]
-# Bands: 95 % intervals, of accuracies over the test samples of all seeds, of shares by resampling
-# the explained samples of all seeds. The gain's interval takes the two accuracies as independent,
-# though the test samples are the same: it is rather too wide.
+# The numbers behind the figure:
+
+# %% tags=["hide-cell"]
+if runs:
+    named = found.assign(name=tables.quantities(found))
+    display(tables.estimates(named, index="name", columns="cell"))
+
+# %% [markdown]
+# ## From how many labels on?
 #
-# ## The size at which pre-training stops paying
-#
-# The gain is interpolated between the sizes on the logarithmic axis; the interval comes from drawing
-# each gain anew within its own.
+# The gain is interpolated between the numbers of labels, on the logarithmic axis. The interval comes
+# from drawing each gain anew within its own, as if they were independent.
+
 
 # %% tags=["hide-input"]
-ends = {
-    name: single_runs.crossing(
-        frame.index.tolist(), frame["gain over scratch"].tolist(), margin=margin
-    )
-    for name, frame in curves.items()
-}
+def labels(count):
+    if count > most:
+        return f"more than {most:,}"
+    return f"{count:,.0f}" if count > fewest else f"{fewest:,} or fewer"
 
 
-def size(value):
-    return "beyond what was tried" if np.isinf(value) else f"{value:,.0f} samples"
-
-
-def sentence(name, end, frame):
-    largest = frame["gain over scratch"].iloc[-1]
-    if np.isinf(end.value):
-        advice = (
-            f"With {frame.index[-1]:,} samples the gain is still {largest}: start from the "
-            "pre-trained weights at every size up to there."
-        )
-    else:
-        advice = (
-            f"Below that, start from the pre-trained weights; above, scratch loses less than "
-            f"{margin:g} of accuracy."
-        )
+def stays_below(end, gain):
+    between = f"95 % interval: from {labels(end.low)} to {labels(end.high)} labels"
+    if end.value <= most:
+        return f"The gain stays below {margin:g} from {labels(end.value)} labels on ({between})."
     return (
-        f"- **{name}**: the gain falls under {margin:g} at {size(end.value)} "
-        f"(95 % interval: from {size(end.low)} to {size(end.high)}). {advice}"
+        f"Up to {most:,} labels, the most that were tried, the gain does not stay below {margin:g} "
+        f"({between}). There it is {gain}."
     )
 
 
-display(Markdown("\n".join(sentence(name, end, curves[name]) for name, end in ends.items())))
+if runs:
+    gains = comparisons.gains(runs)
+    end = crossing([*runs], [*gains["tested"]], margin)
+    display(Markdown(stays_below(end, gains["tested"].iloc[-1])))
+    display(Markdown(f"Pre-training, by number of labels: {tables.in_words(gains)}."))
+    display(tables.judged(gains, tested="gain in accuracy over scratch").rename_axis("labels"))
 
 # %% [markdown]
-# ## Does scratch catch up with the knowledge too?
+# Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
+# corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*. Every
+# verdict of this page is made so.
 #
-# Accuracy may be caught up with by other means. If more data also taught scratch what the fine-tuned
-# network preserved, its share would rise with the size.
+# ## What more labels change
+#
+# Accuracy may be caught up with by other means. If with more labels scratch runs came to know what
+# fine-tuned runs know, their similarity would rise, and the share from pre-training alone would fall.
 
 # %% tags=["hide-input"]
-lines = []
-for name, frame in curves.items():
-    for column in ("learned by scratch", "preserved"):
-        first, last = frame[column].iloc[0], frame[column].iloc[-1]
-        rho = single_runs.rank_correlation(frame.index, [e.value for e in frame[column]])
-        word = {
-            "above": "rises",
-            "below": "falls",
-            "undecided": "neither decidedly rises nor falls",
-        }
-        apart = "apart" if last.low > first.high or last.high < first.low else "overlapping"
-        lines.append(
-            f"- **{name}**, {single_runs.QUANTITIES[column]}: from {first} with {frame.index[0]:,} samples "
-            f"to {last} with {frame.index[-1]:,} (intervals {apart}); over the sizes it "
-            f"{word[rho.compared_with(0)]} (rank correlation {rho}, {len(frame)} sizes)."
+trends = comparisons.trends(found[found["quantity"] != "accuracy"], {n: n for n in runs})
+if runs:
+    display(Markdown(f"With more labels: {tables.in_words(trends)}."))
+    display(
+        tables.judged(
+            trends, first="fewest labels", last="most labels", cells="numbers of labels",
+            tested="rank correlation",
         )
-display(Markdown("\n".join(lines)))
+    )  # fmt: skip
+
+# %% [markdown]
+# *Fewest* and *most labels* are those with which the quantity is measurable. The intervals of the
+# rank correlations come from resampling the numbers of labels.
+
+# %% tags=["hide-input"]
+CATCHES_UP = {
+    "rises": "with more labels, scratch runs come to know more of what fine-tuned runs know",
+    "falls": "with more labels, scratch and fine-tuned runs have less of their knowledge in common",
+    "undecided": "whether scratch runs come to know more of what fine-tuned runs know is undecided",
+}
+verdicts = trends.set_index(["quantity", "of"])["verdict"]
+if runs:
+    word = verdicts["similarity", "scratch"]
+    said = CATCHES_UP.get(word, f"what scratch runs know of it is {word}")
+    display(Markdown(f"Does scratch catch up with the knowledge too? By the similarity, {said}."))
 
 # %% [markdown]
 # ## What this rests on
 #
-# One task and one small network, at sizes that two processor cores train in minutes. A larger network,
-# more pre-training, a harder task or a longer training moves the crossing; its existence is not a
-# law. To compute it for a grid of your own, or the same cells with several
-# runs, as records of games:
+# One small network, one task and one pre-training. Scratch runs have as many steps as fine-tuned runs;
+# trained longer, they may come closer. The intervals of single numbers are over test samples, for the
+# runs that there are; other runs may differ by more. The shares *alone* are squares, never below 0:
+# where they are small, noise makes them rather too large. Another network, pre-training or task has
+# another crossing. To compute it for a grid of your own, or this one again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/data_size.yml \
-#         --record FOLDER_OF_RECORDS
+#         --record notebooks/recorded/data_size
+#
+# The next two chapters hold the number of labels, and change the pre-training: first the data,
+# [How far may the domains be apart?](11_how_far_apart), then what is learned from them.
+#
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+if records:
+    display(tables.provenance(records))

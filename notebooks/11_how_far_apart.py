@@ -11,35 +11,25 @@
 #
 # **Key points**
 #
-# - One downstream task, five classes of clothing, and seven sources to pre-train on: other pictures
-#   of the same kind, other classes, blurred, coloured and inverted pictures, photographs of objects
-#   and of flowers. And one of sentences, with other kinds of text as sources.
-# - A measure of how far a source's pictures are from the task's, against what fine-tuning preserves
-#   and against the gain over scratch.
-# - What tells best which network transfers: the distance, a probe, preserved interactions, or what
-#   others look at, Shapley values and the similarity of features?
+# - One task, to tell kinds of clothing apart, and several sources to pre-train on: other pictures of
+#   the same kinds, other kinds, blurred, coloured and inverted pictures, photographs of objects and of
+#   flowers. And one task of sentences, with other kinds of text as sources.
+# - The distance of a source from the task is measured, and held against the gain in accuracy, the
+#   {term}`similarity` of what is reproducible before and after fine-tuning, and the {term}`origins` of
+#   what fine-tuned runs know. So is the accuracy of a {term}`linear probe`.
+# - What tells beforehand which source helps most? A quantity goes with another if their rank correlation
+#   over sources can be told from 0. If not, it is *undecided*.
 #
-# *Needs: [What is preserved](03_what_is_preserved) for what is measured. Four minutes to read, a
-# minute to run: the cells were recorded beforehand.*
-#
-# :::{warning}
-# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
-# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
-# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
-# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
-# :::
+# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data). Six minutes to read.*
 
 # %% tags=["parameters"]
-profile = "quick"  # the same page at every profile
-record = "recorded/domains.parquet"
+profile = "quick"  # the same page at every profile; smoke measures distances on few samples
+record = "recorded/domains"  # folder of records that differ in the source
+texts = "recorded/domains_text"  # the same, of sentences
 distances = "recorded/domains_distances.csv"  # of sources that this machine does not have
-others = "recorded/domains_others.csv"  # what else might tell what a source is worth
-texts = "recorded/domains_text.parquet"
 samples = 300  # of each source, for the distances
 
 # %%
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
@@ -47,285 +37,256 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
-from pi_lib.book import begin, figures
+from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.progress import track
-from pi_lib.statistics import FEWEST_CELLS
-from pi_lib.study import assets, backbones, data, single_runs
+from pi_lib.statistics import energy_distance
+from pi_lib.study import assets, backbones, comparisons, data, findings
+from pi_lib.study.cell import title_of
 
 begin(profile)
 samples = 40 if profile == "smoke" else samples
-table, about = single_runs.recorded(record)
-(target,) = table["task"].unique()
-sources = table["source"].unique().tolist()
+records = recorded(record)
 
 # %% [markdown]
 # ## A distance between two sets of pictures
 #
-# What a network trained on ImageNet makes of a picture, its features, is a fair description of what
-# is on it. Two sets are as far apart as their features: the energy distance
-# {cite}`szekely2013`, between 0, the same distribution, and 1,
+# What a network that was trained on ImageNet makes of a picture, its features, is a fair description of
+# what is on it. Two sets are as far apart as their features: the {term}`energy distance`
+# {cite}`szekely2013`,
 #
 # $$D = \frac{2\,\mathbb{E}|X - Y| - \mathbb{E}|X - X'| - \mathbb{E}|Y - Y'|}{2\,\mathbb{E}|X - Y|},$$
 #
-# with $X, X'$ drawn from one set and $Y, Y'$ from the other. Pairs of different pictures are
-# averaged, so two halves of one set come out at 0, give or take.
+# with $X, X'$ drawn from one set and $Y, Y'$ from the other. It is 0 for two samples of one
+# distribution, give or take, and at most 1.
 
 
-# %%
+# %% tags=["hide-input"]
 def features(name):
-    """Features of some samples of a task's training set, by a network with published weights."""
+    """Features of some training samples of a task, by a network with published weights."""
     image = data.kind(name) == "image"
     task = data.load(name, n_train=samples, n_test=10, **({"size": 64} if image else {}))
     encoder = backbones.build("efficientnet-lite0" if image else "minilm", 2)
     parts = []
     for start in range(0, samples, 50):
-        part = task.train.take(range(start, min(start + 50, samples))).inputs
+        inputs = task.train.take(range(start, min(start + 50, samples))).inputs
         with torch.no_grad():
             if image:
-                parts.append(encoder.features(data.images(part)))
+                parts.append(encoder.features(data.images(inputs)))
             else:
-                tokens = backbones.tokenizer()(part, padding=True, return_tensors="pt")
+                tokens = backbones.tokenizer()(inputs, padding=True, return_tensors="pt")
                 parts.append(encoder.features(**tokens))
     return torch.cat(parts).double()
 
 
-def distance(x, y):
-    """Energy distance with its 95 % interval, from resampling the samples of both sets."""
-    between, within = torch.cdist(x, y).numpy(), [torch.cdist(z, z).numpy() for z in (x, y)]
-
-    def statistic(i, j):
-        apart = between[np.ix_(i, j)].mean()
-        # A sample drawn twice would be at distance 0 from itself.
-        inner = [
-            d[np.ix_(k, k)][k[:, None] != k[None]].mean()
-            for d, k in zip(within, (i, j), strict=True)
-        ]
-        return (2 * apart - sum(inner)) / (2 * apart)
-
-    rng, all_x, all_y = np.random.default_rng(0), np.arange(len(x)), np.arange(len(y))
-    draws = [statistic(rng.choice(all_x, len(x)), rng.choice(all_y, len(y))) for _ in range(200)]
-    return pi.Estimate(statistic(all_x, all_y), *np.quantile(draws, [0.025, 0.975]).tolist())
+def distances_from(task, sources):
+    """Distance of each source from a task; recorded where the data are not on this machine."""
+    here, known, found = features(task), pd.read_csv(distances, index_col="source"), {}
+    for source in track(sources, "distances"):
+        try:
+            found[source] = energy_distance(features(source), here)
+        except assets.MissingAsset:
+            if source not in known.index:
+                raise
+            found[source] = pi.Estimate(*known.loc[source, ["value", "low", "high"]])
+    return found
 
 
-known = pd.read_csv(distances, index_col="source") if Path(distances).exists() else None
-here, found, taken = features(target), {}, []
-for source in track(sources, "distances"):
-    try:
-        found[source] = distance(features(source), here)
-    except assets.MissingAsset:
-        if known is None or source not in known.index:
-            raise
-        found[source] = pi.Estimate(*known.loc[source, ["value", "low", "high"]])
-        taken.append(source)
-
-
-# %% tags=["hide-input"]
-def by_source(table, found):
-    """The summary of every source with its distance, the nearest first."""
-    numbers = pd.concat(
-        [single_runs.summary(rows).set_axis([source]) for source, rows in table.groupby("source")]
-    )
-    numbers.insert(0, "distance", pd.Series(found))
-    return numbers.sort_values("distance", key=lambda column: column.map(lambda e: e.value))
-
-
-numbers = by_source(table, found)
-used = {cell["source"]: cell["settings"]["n_source"] for cell in about["cells"]}
-shown = numbers.map(str)
-shown.insert(0, "pictures", [used[source] for source in numbers.index])
-display(shown.rename_axis("pre-trained on"))
-seeds = int(table.groupby("source")["seed"].nunique().min())
-said = (
-    f" The distance of {', '.join(taken)} was recorded: the data are not on this machine."
-    * bool(taken)
-)
-display(
-    Markdown(
-        f"Downstream task: {target}, {about['cells'][0]['settings']['n_train']} training samples; at least {seeds} "
-        f"seeds a source; intervals of 95 %.{said}"
-    )
-)
-
-# %% [markdown]
-# `+odd` and `+even` are every second picture, so that no picture is in both; `+first-classes` are the
-# classes that the task has not. The scratch network is the same whatever the source.
-
-# %% mystnb={"figure": {"name": "fig-domains", "caption": "Distance of the source from the task against the preserved share, the probe's accuracy and the gain over scratch, a mark per source, with 95 % intervals."}, "image": {"alt": "Three scatter plots with one mark per source of pre-training."}}
-figure = figures.over_cells(
-    numbers,
-    "distance",
-    ["preserved", "accuracy probe", "gain over scratch"],
-    xlabel="energy distance of the pictures",
-)
-
-# %% [markdown]
-# ## Does distance tell what a source is worth?
-
-# %% tags=["hide-input"]
-WORDS = {"above": "**rises** with", "below": "**falls** with", "undecided": "is **undecided** over"}
-lines = []
-for column, name in (
-    ("preserved", "the preserved share"),
-    ("new", "the new share"),
-    ("accuracy probe", "the accuracy of a probe"),
-    ("accuracy finetuned", "the accuracy after fine-tuning"),
-    ("gain over scratch", "the gain over scratch"),
-):
-    rho = single_runs.rank_correlation(
-        [e.value for e in numbers["distance"]], [e.value for e in numbers[column]]
-    )
-    lines.append(
-        f"- {name} {WORDS[rho.compared_with(0)]} the distance: rank correlation {rho}, {len(numbers)} "
-        "sources."
-    )
-display(Markdown("\n".join(lines)))
-
-# %% tags=["hide-input"]
-gains = numbers["gain over scratch"]
-helps, hurts = (
-    [source for source, gain in gains.items() if gain.compared_with(0) == side]
-    for side in ("above", "below")
-)
-best = gains.map(lambda gain: gain.value).idxmax()
-worst = gains.map(lambda gain: gain.value).idxmin()
-display(
-    Markdown(
-        f"Pre-training on {len(helps)} of {len(gains)} sources decidedly helps, on {len(hurts)} it decidedly "
-        f"hurts. Most: {best}, gain {gains[best]}, at distance {found[best]}; least: {worst}, gain "
-        f"{gains[worst]}, at distance {found[worst]}. In practice: "
-        + (
-            "prefer the source whose pictures are nearest, and measure it before training anything."
-            if single_runs.rank_correlation(
-                [e.value for e in numbers["distance"]], [e.value for e in gains]
-            ).compared_with(0)
-            == "below"
-            else "distance alone does not tell which source to take; try a probe of each, which costs "
-            "a forward pass over the data."
-        )
-    )
-)
-
-# %% [markdown]
-# ## What tells which network transfers?
-#
-# Two numbers of the sources above can be had before any fine-tuning: the distance, and the accuracy of a
-# probe. Three compare the network before and after: the preserved share of interactions; the
-# correlation of the players' Shapley values, which are the interactions with the players of each
-# sharing it equally; and linear CKA {cite}`kornblith2019`, the similarity of the two encoders'
-# features of the test pictures. Each is held against the gain over scratch.
-
-
-# %% tags=["hide-input"]
-measured = pd.read_csv(others).groupby("source")
-for name in ("Shapley values", "CKA"):
-    numbers[name] = [pi.bootstrap(measured.get_group(s)[name].to_numpy()) for s in numbers.index]
-numbers[["Shapley values", "CKA"]].map(str)  # intervals over seeds
-
-# %% tags=["hide-input"]
-PREDICTORS = {
-    "distance": ("energy distance of the pictures", "before"),
-    "accuracy probe": ("accuracy of a probe", "before"),
-    "preserved": ("preserved share of interactions", "after"),
-    "Shapley values": ("correlation of Shapley values", "after"),
-    "CKA": ("CKA of features", "after"),
+NAMES = {  # as the figures and tables have them
+    "fashion-mnist+odd": "same kinds",
+    "fashion-mnist+odd+first-classes": "other kinds",
+    "fashion-mnist+odd+blurred": "blurred",
+    "fashion-mnist+odd+coloured": "coloured",
+    "fashion-mnist+odd+inverted": "inverted",
+    "": "published weights",
 }
-told = pd.DataFrame(
-    {
-        "predictor": name,
-        "known": f"{when} fine-tuning",
-        "rank correlation with the gain": single_runs.rank_correlation(
-            [e.value for e in numbers[column]], [e.value for e in numbers["gain over scratch"]]
-        ),
-    }
-    for column, (name, when) in PREDICTORS.items()
-).set_index("predictor")
-display(told.map(str))
-sure = [name for name, e in told.iloc[:, 1].items() if e.compared_with(0) != "undecided"]
-display(
-    Markdown(
-        f"With {len(numbers)} sources, the interval lies on one side of 0 for: {', '.join(sure) or 'none'}. "
-        + (
-            "Interactions are among them."
-            if PREDICTORS["preserved"][0] in sure
-            else "The preserved share of interactions is not among them: it describes what "
-            "fine-tuning did, and does not tell what a source is worth."
+
+
+def nearest_first(records):
+    """Records by their source, and its distance; weights whose source is not at hand have none."""
+    records = by(records, lambda r: r.header["source"] or "")
+    found = distances_from(
+        next(iter(records.values())).header["task"], [source for source in records if source]
+    )
+    found |= {"": pi.Estimate.unmeasurable("its data are not at hand")}
+    order = sorted(records, key=lambda s: np.nan_to_num(found[s].value, nan=np.inf))
+    names = {source: NAMES.get(source) or title_of(source) for source in order}
+    return (
+        {name: records[source] for source, name in names.items()},
+        {name: found[source] for source, name in names.items()},
+    )
+
+
+# %% [markdown]
+# ## The sources
+#
+# *Same kinds* are other pictures of all kinds of Fashion-MNIST, *other kinds* only of those that the
+# task does not have. No picture is in both a source and the task. One network is pre-trained on each
+# source, from random weights, then fine-tuned. Training from scratch is the same whatever the source.
+
+# %% tags=["hide-input"]
+if records:
+    records, apart = nearest_first(records)
+    runs = {name: findings.Runs(r) for name, r in records.items()}
+    table = tables.pretraining(records)
+    table.insert(0, "distance", [str(x) for x in apart.values()])
+    display(table.rename_axis("pre-trained on"))
+    display(tables.settings(records).set_axis([*records]))
+
+# %% [markdown]
+# ## Does pre-training help?
+
+# %% mystnb={"figure": {"name": "fig-sources", "caption": "The sources, from the nearest to the farthest. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of pre-training, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+if records:
+    figure = study_figures.origins(
+        findings.origins_table(runs), {name: r.gain() for name, r in records.items()}
+    )
+
+# %% tags=["hide-input"]
+if records:
+    gains = comparisons.gains(runs)
+    display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
+    display(tables.judged(gains, tested="gain in accuracy over scratch"))
+
+# %% [markdown]
+# Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
+# corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*. Every
+# verdict of this page is made so.
+#
+# ## What goes with the distance
+
+# %% mystnb={"figure": {"name": "fig-domains", "caption": "Distance of each source from the task against the accuracy of a linear probe, the gain in accuracy over scratch, the similarity of what is reproducible in the probe and in fine-tuned runs, and the share of it that comes from pre-training alone. Whiskers: 95 % intervals. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the energy distance, with a named mark and whiskers for each source."}}
+SHOWN = ["accuracy probe", "gain scratch", "similarity probe", "origins pretraining"]
+if records:
+    found = comparisons.quantities(runs)
+    axis = pd.DataFrame([vars(x) for x in apart.values()], index=[*apart])
+    axis = axis[["value", "low", "high"]].set_axis(["x", "x_low", "x_high"], axis=1)
+    shown = found[(found["quantity"] + " " + found["of"]).isin(SHOWN)].join(axis, on="cell")
+    figure = study_figures.over(shown, "energy distance", joined=False)
+
+
+# %% tags=["hide-input"]
+def goes_with(found, x, name, least, largest):
+    """What goes with a number of the sources, in words and as a table."""
+    trends = comparisons.trends(found, x)
+    display(Markdown(f"As {name} grows: {tables.in_words(trends)}."))
+    columns = {"first": least, "last": largest, "cells": "sources", "tested": "rank correlation"}
+    display(tables.judged(trends, **columns))
+    return trends
+
+
+def known_of(found, *kinds):
+    return found[
+        (found["quantity"] + " " + found["of"]).isin(kinds) | found["quantity"].isin(kinds)
+    ]
+
+
+KNOWLEDGE = ("similarity", "origins")
+if records:
+    distance = {name: x.value for name, x in apart.items()}
+    about = known_of(found, "accuracy probe", *KNOWLEDGE)
+    goes_with(about, distance, "the distance", "nearest source", "farthest source")
+
+# %% [markdown]
+# ## What goes with the accuracy of a probe
+#
+# A probe costs a forward pass over the data. Does its accuracy tell what fine-tuning will keep?
+
+# %% tags=["hide-input"]
+if records:
+    probes = {name: r.accuracy("probe").value for name, r in records.items()}
+    about = known_of(found, *KNOWLEDGE)
+    goes_with(about, probes, "the accuracy of the probe", "least accurate", "most accurate")
+
+# %% [markdown]
+# ## What tells which source helps most?
+#
+# Two numbers are known before any fine-tuning: the distance, and the accuracy of a probe. The others
+# compare the network before and after. One of them compares single players alone, by their
+# {term}`Banzhaf values <Banzhaf value>`, as an attribution to patches would.
+
+# %% tags=["hide-input"]
+if records:
+    before = [
+        {"cell": k, "quantity": "distance", "of": "source"} | vars(x) for k, x in apart.items()
+    ]
+    single = [
+        {"cell": name, "quantity": "players", "of": "probe"}
+        | vars(cell.moments([1]).similarity("probe", "finetuned"))
+        for name, cell in runs.items()
+    ]
+    after = known_of(found, "accuracy probe", "similarity probe", "origins pretraining")
+    gain = {name: r.gain().value for name, r in records.items()}
+    told = goes_with(
+        pd.concat([pd.DataFrame(before), after, pd.DataFrame(single)]), gain,
+        "the gain", "smallest gain", "largest gain",
+    )  # fmt: skip
+    early = told[told["quantity"].isin(["distance", "accuracy"])]
+    tells = early[early["verdict"].isin(["rises", "falls"])]
+    names = tables.quantities(tells)
+    display(
+        Markdown(
+            f"Known before any fine-tuning, and going with the gain: {', '.join(names)}."
+            if names
+            else f"From {len(records)} sources it cannot be said that one of the two numbers known "
+            "before any fine-tuning goes with the gain."
         )
     )
-)
 
 # %% [markdown]
 # ## Other kinds of text
 #
 # The same question of sentences. The task is to tell whether a sentence of a newspaper's editorial is
-# negative or positive; a network is pre-trained, from random weights, to tell it of product reviews, of
-# film reviews, or of tweets, which the same people rated. Beside them stand the network's published
-# weights: what they were trained on is not at hand, so that they have no distance. Distances are between
-# the features of those.
+# negative or positive. A network is pre-trained, from random weights, on the same question of other
+# texts, rated by the same people. Beside them stand the network's published weights. What those were
+# trained on is not at hand, so that they have no distance. The distances of the others are between
+# the features that the published weights give.
 
 # %% tags=["hide-input"]
-text, about_text = single_runs.recorded(texts)
-(text_target,) = text["task"].unique()
-here, apart = features(text_target), {"published": pi.Estimate(np.nan, np.nan, np.nan)}
-for source in track([s for s in text["source"].unique() if s not in apart], "distances"):
-    apart[source] = distance(features(source), here)
-text_numbers = by_source(text, apart)
-display(
-    text_numbers.rename_axis("pre-trained on").map(lambda e: "" if np.isnan(e.value) else str(e))
-)
-settings = about_text["cells"][0]["settings"]
-display(
-    Markdown(
-        f"Downstream task: {text_target}, {settings['n_train']} training sentences; {settings['n_source']} sentences "
-        f"of each source; {text['seed'].nunique()} seeds; {about_text['cells'][0]['backbone']}; intervals of 95 %."
-    )
-)
+texts_records = recorded(texts)
+if texts_records:
+    texts_records, apart = nearest_first(texts_records)
+    texts_runs = {name: findings.Runs(r) for name, r in texts_records.items()}
+    table = tables.pretraining(texts_records)
+    table.insert(0, "distance", [str(x) for x in apart.values()])
+    display(table.rename_axis("pre-trained on"))
+    display(tables.settings(texts_records).set_axis([*texts_records]))
 
-# %% mystnb={"figure": {"name": "fig-domains-text", "caption": "Distance of the source's sentences from the task's against the preserved share, the probe's accuracy and the gain over scratch, a mark per source, with 95 % intervals. The published weights have no distance."}, "image": {"alt": "Three scatter plots with one mark per source of sentences."}}
-figure = figures.over_cells(
-    text_numbers.drop("published"),
-    "distance",
-    ["preserved", "accuracy probe", "gain over scratch"],
-    xlabel="energy distance of the sentences",
-)
+# %% mystnb={"figure": {"name": "fig-texts", "caption": "The sources of sentences, from the nearest to the farthest, and the published weights. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of sentences, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+if texts_records:
+    figure = study_figures.origins(
+        findings.origins_table(texts_runs), {name: r.gain() for name, r in texts_records.items()}
+    )
 
 # %% tags=["hide-input"]
-gains = text_numbers["gain over scratch"].drop("published")
-published = text_numbers.loc["published", "gain over scratch"]
-SIDES = {"above": "helps", "below": "hurts", "undecided": "is undecided"}
-told = "; ".join(f"{s}, {SIDES[e.compared_with(0)]} (gain {e})" for s, e in gains.items())
-sure = [gain.compared_with(0) for gain in gains]
-display(
-    Markdown(
-        f"From the nearest to the farthest: {told}. With {len(gains)} kinds of text, fewer than "
-        f"{FEWEST_CELLS}, whether distance matters stays **undecided**. The published weights: "
-        f"{SIDES[published.compared_with(0)]} (gain {published}). In practice: "
-        + (
-            "take published weights; pre-training on a few thousand sentences of another kind is no "
-            "substitute."
-            if published.compared_with(0) == "above" and sure.count("above") < len(sure)
-            else "another kind of text is worth pre-training on"
-            + (
-                ", and published weights are worth decidedly more."
-                if published.low > max(gain.high for gain in gains)
-                else "."
-            )
-            if sure.count("above") == len(sure)
-            else "neither the published weights nor another kind of text decidedly help here: try scratch too."
-        )
-    )
-)
+if texts_records:
+    gains = comparisons.gains(texts_runs)
+    display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
+    display(tables.judged(gains, tested="gain in accuracy over scratch"))
+    about = known_of(comparisons.quantities(texts_runs), "gain", "accuracy probe", *KNOWLEDGE)
+    distance = {name: x.value for name, x in apart.items()}
+    goes_with(about, distance, "the distance", "nearest source", "farthest source")
 
 # %% [markdown]
+# A rank correlation of fewer than five sources is not computed: it is *not measurable*.
+#
 # ## What this rests on
 #
-# One small network (ResNet-20 at 32 px), one task, and sources of unlike difficulty: CIFAR-10 has ten
-# classes of objects, Flowers five, of fewer pictures, which are passed over more often. Of sentences,
-# three kinds, a task of few sentences, and pre-training far shorter than that of published weights. The
-# same cells with several runs, as records of games:
+# One small network and one task of pictures, one of each for sentences. Sources differ in more than their
+# distance: in how many samples they have, and how hard they are. A rank correlation describes these
+# sources; it is no cause. Scratch runs have as many steps as fine-tuned runs; trained longer, they may
+# come closer. The intervals of single numbers are over test samples, for the runs and the one
+# pre-training of each source that there are. To compute the cells again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/domains.yml \
-#         --record FOLDER_OF_RECORDS
+#         --record notebooks/recorded/domains
 #     python -m pi_lib study --grid notebooks/grids/domains_text.yml \
-#         --record FOLDER_OF_RECORDS
+#         --record notebooks/recorded/domains_text
+#
+# Here all networks were pre-trained to name what they see. Next: the pictures stay, and what is
+# learned from them changes: [Which pre-training?](12_which_pretraining)
+#
+# ## Where these numbers come from
 
-# %% tags=["hide-cell"]
+# %% tags=["hide-input"]
+if records or texts_records:
+    display(tables.provenance(records | texts_records))

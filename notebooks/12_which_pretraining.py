@@ -12,153 +12,152 @@
 # **Key points**
 #
 # - One network, the same pictures of CIFAR-10, and three things to learn from them: to name them
-#   (supervised), to recognise a picture among others after it was cropped and mirrored (contrastive,
-#   without labels), and to name them under attack (adversarial).
-# - Fine-tuned on the same small tasks, the three are held against each other: accuracy, gain over
-#   scratch, and what of their knowledge is preserved.
+#   (*supervised*), to recognise a picture among others after it was cropped and mirrored
+#   (*contrastive*, without labels), and to name adversarial pictures (*adversarial*).
+# - Each is fine-tuned on the same small tasks in several {term}`runs <run>`. The page says in which it
+#   helps, and where the knowledge of fine-tuned runs comes from (its {term}`origins`).
+# - Contrastive and adversarial are each held against supervised: accuracy, {term}`similarity`, origins,
+#   all on the same test samples. A difference that cannot be told from 0 is *undecided*.
 #
-# *Needs: [What is preserved](03_what_is_preserved) for what is measured. Four minutes to read,
-# seconds to run: the numbers were recorded beforehand.*
-#
-# :::{warning}
-# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
-# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
-# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
-# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
-# :::
+# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data). Five minutes to read.*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
-record = "recorded/pretraining.parquet"
+record = "recorded/pretraining"  # folder of records that differ in task and kind of pre-training
 
 # %%
-import pandas as pd
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-import pi_lib as pi
-from pi_lib.book import begin, figures
+from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.objectives import OBJECTIVES
-from pi_lib.study import single_runs
+from pi_lib.study import comparisons, findings
+from pi_lib.study.cell import title_of
 
 begin(profile)
-table, about = single_runs.recorded(record)
-kind = single_runs.objective(table)
-numbers = {
-    task: pd.concat(
-        [
-            single_runs.summary(rows).set_axis([name])
-            for name, rows in part.groupby(kind[part.index], sort=False)
-        ]
-    )
-    for task, part in table.groupby("task", sort=False)
-}
+kinds = [*OBJECTIVES]
+records = by(
+    recorded(record),
+    lambda r: (title_of(r.header["task"]), kinds.index(r.header["pretraining"])),
+)
+records = {(task, kinds[at]): r for (task, at), r in records.items()}
+runs = {f"{kind} → {task}": findings.Runs(r) for (task, kind), r in records.items()}
 
 # %% [markdown]
 # ## The three
 #
 # *Supervised* is cross-entropy. *Contrastive* is SimCLR {cite}`chen2020` on the encoder's own features,
-# without a projection head. *Adversarial* is cross-entropy at the worst picture that one gradient step
-# finds within 4/255 of each pixel {cite}`wong2020`. Pictures, network, passes and optimiser are the
-# same; only the loss differs (`pi_lib.objectives`).
+# without a projection head. *Adversarial* is cross-entropy on the worst picture that one gradient step
+# finds within 4/255 of each pixel {cite}`wong2020`. Pictures, network, epochs and optimiser are the same;
+# only the loss differs (`pi_lib.objectives`).
 
 # %% tags=["hide-input"]
-for task, frame in numbers.items():
-    settings = about["cells"][0]["settings"]
-    display(Markdown(f"**{task}**, {settings['n_train']} training samples:"))
-    display(frame.T.map(str))
-
-# %% mystnb={"figure": {"name": "fig-pretraining", "caption": "The knowledge before and after fine-tuning, a row per task and kind of pre-training: what was preserved and discarded, what is new, and how much of the preserved part scratch training learned."}, "image": {"alt": "Three panels of horizontal bars, one row per task and kind of pre-training."}}
-figure = figures.kept(table.assign(changes=""))
+if records:
+    first_task = next(iter(records))[0]
+    one = {kind: r for (task, kind), r in records.items() if task == first_task}
+    display(tables.pretraining(one).set_index("kind"))
+    display(tables.settings(records).set_axis([*runs]))
 
 # %% [markdown]
-# ## Which is better?
+# Training from scratch is the same for all three kinds.
 #
-# Supervised pre-training against the two others, on the same test samples and seeds. A difference of
-# accuracies has its normal interval; of preserved shares, it comes from resampling the explained
-# samples, which are the same for all three.
+# ## Does it help?
 
-
-# %% tags=["hide-input"]
-def accuracy_gap(task, name):
-    """Accuracy after fine-tuning, one kind minus supervised."""
-    of = {one: table[(table["task"] == task) & (kind == one)] for one in (name, "supervised")}
-    return single_runs.difference(
-        *single_runs.correct(of[name], "finetuned"),
-        *single_runs.correct(of["supervised"], "finetuned"),
+# %% mystnb={"figure": {"name": "fig-kinds", "caption": "Kinds of pre-training, by task. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each kind of pre-training and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+if runs:
+    figure = study_figures.origins(
+        findings.origins_table(runs), {name: cell.record.gain() for name, cell in runs.items()}
     )
 
-
-def preserved_gap(task, name):
-    """Preserved share, one kind minus supervised, over the same samples."""
-    rows = table[(table["task"] == task) & (table["quantity"] == "preserved")]
-    sums = [
-        rows[kind[rows.index] == one]
-        .groupby(["seed", "sample"])[["numerator", "denominator"]]
-        .sum()
-        for one in (name, "supervised")
-    ]
-
-    def difference(a, b, c, d, axis=-1):
-        return a.sum(axis) / b.sum(axis) - c.sum(axis) / d.sum(axis)
-
-    return pi.bootstrap(*sums[0].to_numpy().T, *sums[1].to_numpy().T, statistic=difference)
-
-
-others = [name for name in OBJECTIVES if name != "supervised"]
-gaps = pd.DataFrame(
-    {
-        "task": task,
-        "pre-training": name,
-        "accuracy, minus supervised": accuracy_gap(task, name),
-        "preserved share, minus supervised": preserved_gap(task, name),
-    }
-    for task in numbers
-    for name in others
-).set_index(["task", "pre-training"])
-gaps.map(str)
-
 # %% tags=["hide-input"]
-MORE = {"above": "**more**", "below": "**less**", "undecided": "**not decidedly more or less**"}
-BETTER = {
-    "above": "**better**",
-    "below": "**worse**",
-    "undecided": "**not decidedly better or worse**",
+if runs:
+    gains = comparisons.gains(runs)
+    display(Markdown(f"Pre-training, by kind and task: {tables.in_words(gains)}."))
+    display(tables.judged(gains, tested="gain in accuracy over scratch"))
+
+# %% [markdown]
+# Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
+# corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*.
+# Differences below are judged in the same way, each quantity for itself.
+#
+# ## Against supervised pre-training
+
+# %% mystnb={"figure": {"name": "fig-against-supervised", "caption": "Differences to supervised pre-training: in the accuracy of fine-tuned runs, in the similarity of what is reproducible in the probe and in fine-tuned runs, and in the share of it that comes from pre-training alone. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Three panels on one scale, in each a dot with whiskers for contrastive and adversarial pre-training on each task, around a line at zero."}}
+pairs = {
+    f"{kind} → {task}": (runs[f"{kind} → {task}"], runs[f"supervised → {task}"])
+    for task, kind in records
+    if kind != "supervised" and (task, "supervised") in records
 }
-lines = [
-    f"- {task}, {name}: {BETTER[row.iloc[0].compared_with(0)]} than supervised ({row.iloc[0]}), and "
-    f"{MORE[row.iloc[1].compared_with(0)]} of it is preserved ({row.iloc[1]})."
-    for (task, name), row in gaps.iterrows()
-]
-display(Markdown("\n".join(lines)))
+found = comparisons.contrasts(pairs)
+SHOWN = [("accuracy", "finetuned"), ("similarity", "probe"), ("origins", "pretraining")]
+if pairs:
+    rows = {
+        name: {
+            tables.QUANTITIES[x.quantity, x.of]: x.tested
+            for x in part.itertuples()
+            if (x.quantity, x.of) in SHOWN
+        }
+        for name, part in found.groupby("cell", sort=False)
+    }
+    figure = study_figures.differences(rows, "minus supervised pre-training")
 
 # %% tags=["hide-input"]
-advice = []
-for name in others:
-    sides = [row.iloc[0].compared_with(0) for (_, one), row in gaps.iterrows() if one == name]
-    gains = [numbers[task].loc[name, "gain over scratch"] for task in numbers]
-    helps = sum(gain.compared_with(0) == "above" for gain in gains)
-    advice.append(
-        f"- *{name}*: better than supervised in {sides.count('above')}, worse in {sides.count('below')} of "
-        f"{len(sides)} tasks; better than no pre-training in {helps}. "
-        + (
-            "Take it."
-            if sides.count("above") > sides.count("below")
-            else "Where labels are at hand, pre-train with them; it is of use where they are not."
-            if name == "contrastive" and helps
-            else "Do not pay for it in the hope of a better transfer."
-        )
+lines = [
+    f"- {tables.QUANTITIES[key]}: {tables.in_words(part)}."
+    for key, part in found.groupby(["quantity", "of"], sort=False)
+]
+if lines:
+    display(Markdown("Compared with supervised pre-training:\n\n" + "\n".join(lines)))
+
+# %% [markdown]
+# The numbers behind it:
+
+# %% tags=["hide-cell"]
+if pairs:
+    display(tables.judged(found, tested="minus supervised"))
+
+# %% [markdown]
+# ## Which to take
+
+
+# %% tags=["hide-input"]
+def advice(kind):
+    """How often a kind is better than supervised, and than none."""
+    names = [f"{kind} → {task}" for task, k in records if k == kind]
+    better = found[(found["quantity"] == "accuracy") & found["cell"].isin(names)]["verdict"]
+    helps = gains[gains["cell"].isin(names)]["verdict"]
+    said = f"of {len(names)} tasks, it helps in {(helps == 'helps').sum()}"
+    if kind == "supervised":
+        return f"- *{kind}*: {said}."
+    more, less = (better == "more").sum(), (better == "less").sum()
+    return (
+        f"- *{kind}*: {said}; after it, fine-tuned runs are more accurate than after supervised in "
+        f"{more}, less in {less}, undecided in {len(better) - more - less}."
     )
-display(Markdown("In practice:\n\n" + "\n".join(advice)))
+
+
+if runs:
+    display(Markdown("\n".join(advice(kind) for kind in kinds)))
 
 # %% [markdown]
 # ## What this rests on
 #
-# A small network, few passes over a few thousand pictures: contrastive pre-training is known to need
-# far more of both than supervised, so its number here is a lower end. Weights of your own, such as
-# DINO's for a vision transformer, are read from a folder by `backbones.build("vit-small", ...)`, as
-# [](../data) says, and go through the same study. The same cells with several runs,
-# as records of games:
+# A small network, few epochs of pre-training, and one pre-training of each kind: another one of the
+# same kind may differ as well. Contrastive pre-training is known to need far more epochs than
+# supervised, so its accuracies here are a lower end. Scratch runs have as many steps as fine-tuned
+# runs; trained longer, they may come closer. The intervals are over test samples,
+# for the runs that there are. Weights of your own, such as DINO's for a vision transformer, are read from
+# a folder by `backbones.build("vit-small", ...)`, as [](../data) says, and go through the same study. To
+# compute the cells again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/pretraining.yml \
-#         --record FOLDER_OF_RECORDS
+#         --record notebooks/recorded/pretraining
+#
+# So far the question was what fine-tuning takes from pre-training. Next: is what it leaves good for
+# anything? [What is discarded knowledge good for?](13_discarded_knowledge)
+#
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+if records:
+    display(tables.provenance(records))

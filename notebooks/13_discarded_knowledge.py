@@ -11,225 +11,172 @@
 #
 # **Key points**
 #
-# - Fine-tuning discards part of what the network knew. Whether learning rate and number of passes
-#   decide how much is measured.
-# - Corrupted pictures and pictures of other things are what the discarded part might have been good
-#   for. Networks that discarded more are held against networks that discarded less.
-# - Some orders speak for the true class, in others the interactions cancel each other: a number says
-#   which.
+# - One pre-trained network is fine-tuned for one task at several learning rates and numbers of epochs,
+#   each *setting* in several runs. How {term}`similar <similarity>` do the runs stay to the
+#   {term}`linear probe`, whose encoder is the pre-trained one?
+# - If what was discarded is good for something, settings that keep more should do better at
+#   something: the task itself, corrupted pictures, foreign pictures, the old task.
+# - Each answer is a rank correlation over settings: something *rises* or *falls*, or it is
+#   *undecided*.
 #
-# *Needs: [What is preserved](03_what_is_preserved) for what is measured. Five minutes to read, seconds
-# to run: the networks were trained and tested beforehand.*
-#
-# :::{warning}
-# The numbers of this chapter were recorded by an earlier form of the study: one run of each arm and
-# seed, and each seed on samples of its own. There is no second run in them, so what chance gives, and
-# what would come back, cannot be said ([Train it twice](02_train_it_twice)). Read its shares of
-# interactions as descriptions, not as findings. Accuracies and gains stand as they are.
-# :::
+# *Needs: [What is preserved](03_what_is_preserved). Seven minutes to read.*
 
 # %% tags=["parameters"]
-profile = "quick"
-seed = 0
-record = "recorded/discarding.parquet"
-tests = "recorded/discarding_tests.parquet"  # accuracies on other pictures, of the same networks
-within = 0.1  # of the best accuracy: settings below count as hardly trained
+profile = "quick"  # the same page at every profile
+record = "recorded/discarding"  # folder of the recorded settings
 
 # %%
 import pandas as pd
-import torch
-from IPython.display import HTML, Markdown, display
-from torchvision.transforms import functional as pictures
+from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
-import pi_lib as pi
-from pi_lib import study
-from pi_lib.book import begin, figures
-from pi_lib.statistics import ratio_of_sums
-from pi_lib.study import findings, single_runs
+from pi_lib.book import begin, recorded, study_figures, tables
+from pi_lib.study import comparisons, data, findings
 
 begin(profile)
+records = recorded(record)
+runs = {name: findings.Runs(r) for name, r in records.items()}
+settings = pd.DataFrame(
+    [(name, r.header["settings"]["rate"], r.header["settings"]["epochs"]) for name, r in records.items()],
+    columns=["cell", "rate", "epochs"],
+)  # fmt: skip
+rates, epochs = (settings.set_index("cell")[name].to_dict() for name in ("rate", "epochs"))
 
 # %% [markdown]
-# ## Pictures unlike those of the training set
+# ## The settings
 #
-# Each network is tested on its own test pictures, clean and corrupted in four ways, and asked how
-# sure it is of pictures that belong to none of its classes. The last is a number between 0 and 1: how
-# often it is surer of a picture of the task than of a foreign one, with 0.5 for guessing.
-
-
-# %%
-def noisy(x):
-    generator = torch.Generator().manual_seed(0)
-    return (x + 0.2 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
-
-
-CORRUPTED = {
-    "noise": noisy,
-    "blur": lambda x: pictures.gaussian_blur(x, 7, 2.0),
-    "low contrast": lambda x: 0.5 + 0.3 * (x - 0.5),
-    "inverted": lambda x: 1 - x,
-}
-
-table, about = single_runs.recorded(record)
-scores = pd.read_parquet(tests)
-settings = {cell["name"].split(", ", 1)[1]: cell["changes"] for cell in about["cells"]}
-
-# %% [markdown]
-# ## How much is discarded
-#
-# One transfer, fine-tuned with every pair of learning rate and passes over the data:
+# All settings start from the same pre-trained network and see the same training samples. They differ in
+# the learning rate and in the number of epochs, and in nothing else.
 
 # %% tags=["hide-input"]
-numbers = {
-    changes: single_runs.summary(rows).iloc[0]
-    for changes, rows in table.groupby("changes", sort=False)
-}
-frame = pd.DataFrame(numbers).T
-for name in ("rate", "epochs"):
-    frame[name] = [settings[changes][name] for changes in frame.index]
-frame["shown"] = [
-    f"{one.preserved}<br>accuracy {one['accuracy finetuned']}" for _, one in frame.iterrows()
-]
-shown = frame.pivot(index="rate", columns="epochs", values="shown")
-shown.index.name, shown.columns.name = "learning rate", "passes"
-display(Markdown(f"Preserved share and test accuracy, {about['cells'][0]['name'].split(',')[0]}:"))
-display(HTML(shown.to_html(escape=False)))
-
-# %% tags=["hide-input"]
-WORDS = {"above": "**rises**", "below": "**falls**", "undecided": "**neither** rises nor falls"}
-values = frame["preserved"].map(lambda estimate: estimate.value)
-lines = []
-for name, what in (("rate", "learning rate"), ("epochs", "number of passes")):
-    rho = single_runs.rank_correlation(frame[name].astype(float), values)
-    lines.append(
-        f"- with the {what} the preserved share {WORDS[rho.compared_with(0)]}: rank correlation {rho} over "
-        f"{len(frame)} settings."
+if runs:
+    one = next(iter(records.values()))
+    s, header = one.header["settings"], one.header
+    display(
+        Markdown(
+            f"**{one.transfer}**: {len(runs)} settings, {s['runs']} fine-tuned runs each; "
+            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, interactions of "
+            f"{s['samples']} of them with {one.runs('probe')[0].n} players that "
+            "cover the picture."
+        )
     )
-display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# ## Does discarding cost robustness?
+# ## What stays similar
 #
-# Of each setting, all seeds together: the accuracy that is left under a corruption, as a share of the
-# accuracy on clean pictures, and the caution on foreign ones, against the preserved share.
+# The *similarity* of fine-tuned runs with the linear probe is 0 by chance, and 1 if both reproducibly know
+# the same. Of what fine-tuned runs reproducibly know, pre-training *alone* explains a share: the part
+# that training from scratch would not have brought. Their *reliability* is how much of a run comes back
+# in another.
 
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "What fine-tuned runs keep at each learning rate, a line for each number of epochs, on one scale. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
+measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
+measured = measured.merge(settings, on="cell")
+keys = [*zip(measured["quantity"], measured["of"], strict=True)]
+KEPT = ("similarity", "probe"), ("origins", "pretraining"), ("reliability", "finetuned")
+kept = measured[[key in KEPT for key in keys]]
+if runs:
+    figure = study_figures.over_settings(kept)
 
 # %% tags=["hide-input"]
-def ratio(rows, kind):
-    """Share of the clean accuracy that is left, resampling networks."""
-    return pi.bootstrap(rows[kind].to_numpy(), rows["clean"].to_numpy(), statistic=ratio_of_sums)
+for what, by in (("learning rate", rates), ("number of epochs", epochs)):
+    told = comparisons.trends(kept, by)
+    if runs:
+        display(Markdown(f"With the {what}: {tables.in_words(told)}."))
+        display(tables.judged(told, tested="rank correlation", cells="settings"))
 
+# %% [markdown]
+# A verdict falls if the 95 % interval, from resampling settings, lies on one side of 0 and p, corrected for
+# how many numbers the table has (Holm), is below 0.05. Each correlation leaves out the settings in which
+# its number is not measurable.
+#
+# ## What it might be good for
+#
+# Each network is tested on the test pictures as they are, and corrupted in four ways. *Foreign pictures*
+# are those of the old task, the task of pre-training, and belong to no class of the new one: AUROC is
+# how often a network is surer of a picture of its task than of a foreign one, 0.5 for guessing. For the
+# *old task*, a linear probe is fitted on the fine-tuned encoder: what it gets wrong and a probe on the
+# pre-trained encoder got right, the encoder has forgotten.
 
-for kind in CORRUPTED:
-    frame[f"left under {kind}"] = [ratio(scores[scores["changes"] == c], kind) for c in frame.index]
-frame["surer of its own"] = [
-    pi.bootstrap(scores.loc[scores["changes"] == c, "foreign"].to_numpy()) for c in frame.index
-]
-kinds = [*(f"left under {kind}" for kind in CORRUPTED), "surer of its own"]
-frame.index = [
-    f"rate {rate:g}, {epochs} passes"
-    for rate, epochs in zip(frame["rate"], frame["epochs"], strict=True)
-]
-accuracies = frame["accuracy finetuned"].map(lambda estimate: estimate.value)
-trained = frame[accuracies > accuracies.max() - within]
-frame[kinds].map(str)
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Three pictures as they are, with noise, blurred, at low contrast and inverted."}, "image": {"alt": "Three rows of five pictures of clothing; the first of each row is clean, the others are noisy, blurred, pale and inverted."}}
+pictures = data.load("fashion-mnist", n_train=20, n_test=20, size=32).test.inputs[:3]
+figure = study_figures.corruptions(pictures)
 
-# %% mystnb={"figure": {"name": "fig-discarding", "caption": "Preserved share against accuracy, what is left of it under noise and blur, and caution on foreign pictures; a mark per learning rate and number of passes, with 95 % intervals."}, "image": {"alt": "Four scatter plots with one mark per setting of fine-tuning."}}
-figure = figures.over_cells(
-    frame,
-    "preserved",
-    ["accuracy finetuned", "left under noise", "left under blur", "surer of its own"],
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-uses", "caption": "What fine-tuned runs are good for at each learning rate, a line for each number of epochs; dashed: the linear probe. Whiskers: 95 % intervals, of accuracies over test samples, of AUROC over runs. All panels have one scale."}, "image": {"alt": "Panels over the learning rate: accuracy, accuracy under four corruptions, AUROC and accuracy on the old task; in each a line with whiskers for each number of epochs and a dashed line."}}
+uses = measured[(measured["of"] == "finetuned") & (measured["quantity"] != "reliability")]
+if runs:
+    figure = study_figures.over_settings(uses, measured[measured["of"] == "probe"])
+
+# %% [markdown]
+# ## Do settings that keep more do better?
+#
+# A gentle setting keeps more, and may also have learned less. So beside the correlation with the
+# similarity stands that of settings of *equal accuracy*: the rank correlation of what is left after the
+# ranks of the accuracy are taken out of both.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "Rank correlations over settings of what networks are good for (rows) with learning rate, epochs and similarity with the probe. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
+similar, accuracy = (
+    measured[[key == wanted for key in keys]].set_index("cell")["value"].to_dict()
+    for wanted in (("similarity", "probe"), ("accuracy", "finetuned"))
 )
+beyond = uses[uses["quantity"] != "accuracy"]
+told = {
+    "with the learning rate": comparisons.trends(uses, rates),
+    "with the number of epochs": comparisons.trends(uses, epochs),
+    "with the similarity": comparisons.trends(uses, similar),
+    "with the similarity, at equal accuracy": comparisons.trends(beyond, similar, accuracy),
+}
+if runs:
+    figure = study_figures.differences(tables.by_quantity(told), "rank correlation over settings")
+
+# %% tags=["hide-input"]
+for what, trends in told.items():
+    if runs:
+        display(Markdown(f"{what[:1].upper()}{what[1:]}: {tables.in_words(trends)}."))
+        display(tables.judged(trends, tested="rank correlation", cells="settings"))
+
+# %% [markdown]
+# ## What it means
 
 # %% tags=["hide-input"]
 SAYS = {
-    "above": "networks that preserved more keep **more**: discarding costs",
-    "below": "networks that preserved more keep **less**: discarding pays",
-    "undecided": "**undecided**",
+    "rises": "settings that keep more do better at: {}",
+    "falls": "settings that keep more do worse at: {}",
+    "undecided": "undecided: {}",
+    "not measurable": "not measurable: {}",
 }
-lines = []
-told = {}
-for kind in ("accuracy finetuned", *kinds):
-    told[kind] = single_runs.rank_correlation(
-        trained["preserved"].map(lambda e: e.value), trained[kind].map(lambda e: e.value)
-    )
-    lines.append(
-        f"- {kind}: {SAYS[told[kind].compared_with(0)]} (rank correlation with the preserved share "
-        f"{told[kind]}, {len(trained)} settings)"
-    )
-display(
-    Markdown(
-        f"{len(frame) - len(trained)} of {len(frame)} settings lie more than {within:g} of accuracy below the "
-        "best, and count as hardly trained. They are in the picture, but not in what "
-        "follows.\n\n" + "\n".join(lines)
-    )
-)
-
-# %% [markdown]
-# Settings differ in more than what they preserve, so this is a description, not a cause. The first
-# line says how far accuracy alone goes with preserving; the others are relative to it.
-#
-# ## Which orders speak for the true class?
-#
-# Interactions of one order may pull in one direction or cancel each other. Of each order, the sum of
-# its interactions over the sum of their sizes: 1 if all speak for the true class, 0 if they cancel,
-# below 0 if they speak against it. The networks are those of [](03_what_is_preserved).
-
-# %%
-cells = study.offline_cells(profile)
-live = dict(zip(cells, study.run_all(list(cells.values())), strict=True))
-agreement = pd.concat(
-    findings.Runs(one).knowledge.agreement_by_order().assign(data=name)
-    for name, one in live.items()
-)
-
-# %% mystnb={"figure": {"name": "fig-agreement", "caption": "How far the interactions of an order speak for the true class, within what was preserved, discarded and newly learned; whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "A panel per data set with bars by order for preserved, discarded and new knowledge, between -1 and 1."}}
-figure = figures.agreement(agreement)
-
-# %% tags=["hide-input"]
-lines = []
-for (name, part), rows in agreement.groupby(["data", "part"], sort=False):
-    orders = {
-        side: [
-            str(row.order)
-            for row in rows.itertuples()
-            if pi.Estimate(row.value, row.low, row.high).compared_with(0) == side
-        ]
-        for side in ("above", "below")
-    }
-    lines.append(
-        f"- {name}, {part}: for the true class at order {', '.join(orders['above']) or 'none'}, "
-        f"against it at {', '.join(orders['below']) or 'none'}, undecided at the others."
-    )
-display(Markdown("\n".join(lines)))
-
-# %% [markdown]
-# ## In practice
-
-# %% tags=["hide-input"]
-costs = [kind for kind in kinds if told[kind].compared_with(0) == "above"]
-best = accuracies.idxmax()
-display(
-    Markdown(
-        f"The most accurate setting, {best}, has accuracy {frame.loc[best, 'accuracy finetuned']} and preserves "
-        f"{frame.loc[best, 'preserved']}. "
-        + (
-            f"If pictures may come with what is named here ({', '.join(costs)}), fine-tune gently: there "
-            "discarding costs."
-            if costs
-            else "On none of these pictures did discarding decidedly cost anything: choose the learning "
-            "rate by accuracy alone, and test on the corruptions that you expect."
+trends = told["with the similarity, at equal accuracy"]
+said = [
+    SAYS[verdict].format(", ".join(tables.quantities(rows)))
+    for verdict, rows in trends.groupby("verdict", sort=False)
+]
+if runs:
+    best = uses[uses["quantity"] == "accuracy"].set_index("cell")["value"].idxmax()
+    display(
+        Markdown(
+            f"At equal accuracy, {'; '.join(said)}. The most accurate setting is learning rate "
+            f"{rates[best]:g} with {epochs[best]} epochs: accuracy {records[best].accuracy('finetuned')}, "
+            f"similarity {runs[best].moments().similarity('probe', 'finetuned')}."
         )
     )
-)
 
 # %% [markdown]
-# ## What this rests on
+# Settings share their data and their pre-training: they describe one transfer, and a correlation over
+# them is no cause. The corruptions have one strength each. The network is small, and has seen few
+# pictures of the old task.
 #
-# One small network (ResNet-20, pre-trained on CIFAR-10) and one task with few training pictures;
-# corruptions of one strength each. Settings are not independent experiments: they share data and
-# pre-training. The same cells with several runs, as records of games:
+# Next: so far every network named what is on a picture. [The same questions](14_other_tasks) where it
+# has to say where.
+#
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+if runs:
+    words = [f"learning rate {rates[name]:g}, {epochs[name]} epochs" for name in records]
+    display(tables.provenance(records).set_axis(words))
+
+# %% [markdown]
+# To compute them again, with a folder of data as [](../data) describes it:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/discarding.yml \
-#         --record FOLDER_OF_RECORDS
+#         --record notebooks/recorded/discarding

@@ -671,12 +671,6 @@ def shared(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(same_sign | smaller.isnan(), smaller * second.sign(), 0.0)
 
 
-def rise_over_variation(curve: np.ndarray) -> float:
-    """Rise of a curve over its total variation, the paper's directness: 1 is monotone."""
-    variation = np.abs(np.diff(curve)).sum()
-    return (curve[-1] - curve[0]) / variation if variation > 0 else np.nan
-
-
 def _fields(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 

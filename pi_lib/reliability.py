@@ -657,17 +657,24 @@ class Moments:
 
     def origins(self) -> Origins:
         """As the function of this name, of arms "probe", "finetuned" and "scratch"."""
+        parts, note = self.origin_parts()
+        if note:
+            return Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
+        return Origins(
+            **{part: Estimate.of_resamples(x, self.arms.note) for part, x in parts.items()}
+        )
+
+    def origin_parts(self) -> tuple[dict[str, np.ndarray], str]:
+        """The shares of `Origins`, of all samples and of each resample; why not, if so."""
         pairs = ("probe", "finetuned"), ("scratch", "finetuned"), ("probe", "scratch")
         (a, b, c), notes = zip(*(self.similarities(*pair) for pair in pairs), strict=True)
         note = next(filter(None, notes), "")
         if not note and max(abs(c[0]), np.nanquantile(np.append(c[0], c[1:]), 1 - TAIL)) >= 1:
             note = "probe and scratch cannot be told apart"
-        if note:
-            return Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
         with np.errstate(divide="ignore", invalid="ignore"):
             explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
             parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained
-        return Origins(*(Estimate.of_resamples(part, self.arms.note) for part in parts))
+        return dict(zip(Origins.PARTS, parts, strict=True)), note
 
     def _weighted(self, arm: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs of an arm, or runs by number, and their weights in each resample."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 CONFIDENCE = 0.95
@@ -29,6 +30,8 @@ class Estimate:
     --------
     >>> print(Estimate(0.5, 0.4, 0.6))
     0.50 [0.40, 0.60]
+    >>> print(Estimate(-0.001, -0.1, 0.1))
+    0.00 [-0.10, 0.10]
     >>> print(Estimate(np.nan, np.nan, np.nan, "the output does not move"))
     not measurable
     """
@@ -79,9 +82,14 @@ class Estimate:
         spec = spec or ".2f"
         if not self.measurable:
             return "not measurable"
-        if np.isnan(self.low):
-            return f"{self.value:{spec}} (no interval)"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        value, low, high = (
+            _no_minus_zero(f"{x:{spec}}") for x in (self.value, self.low, self.high)
+        )
+        return f"{value} (no interval)" if np.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def _no_minus_zero(number: str) -> str:
+    return number if number.strip("-0.%") else number.lstrip("-")
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,7 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
 
 
 FEWEST_CELLS = 5  # for a correlation over cells
+PERMUTATIONS = 9999  # for its p
 
 
 def proportion(right: int, tested: int) -> Estimate:
@@ -246,22 +255,27 @@ def proportion(right: int, tested: int) -> Estimate:
     return Estimate(right / tested, float(interval.low), float(interval.high))
 
 
-def difference(right: int, tested: int, other_right: int, other_tested: int) -> Estimate:
+def difference(right: int, tested: int, other_right: int, other_tested: int) -> Difference:
     """One accuracy minus another of *other* test samples, with Newcombe's 95 % interval.
 
     The hybrid score interval for independent proportions (Newcombe 1998, method 10), which has a
-    width at 0 and 100 % too. On the same test samples: `paired_difference`.
+    width at 0 and 100 % too; p is that of Fisher's exact test. On the same test samples:
+    `paired_difference`.
 
     Examples
     --------
     >>> print(difference(90, 100, 50, 100))
     0.40 [0.28, 0.51]
     """
+    from scipy.stats import fisher_exact
+
     first, second = proportion(right, tested), proportion(other_right, other_tested)
+    counts = [[right, tested - right], [other_right, other_tested - other_right]]
     value = first.value - second.value
     below = np.hypot(first.value - first.low, second.high - second.value)
     above = np.hypot(first.high - first.value, second.value - second.low)
-    return Estimate(value, float(value - below), float(value + above))
+    p = float(fisher_exact(counts).pvalue)
+    return Difference(value, float(value - below), float(value + above), p=p)
 
 
 def paired_difference(
@@ -325,6 +339,23 @@ def mean_accuracy(correct: np.ndarray) -> Estimate:
     spread = Estimate.of(*_accuracies(np.asarray(correct, dtype=np.float64), 0))
     # resamples of test samples that are all right, or all wrong, say nothing of others
     return spread if spread.low < spread.high else proportion(int(correct[0].sum()), tested)
+
+
+def mean_of_runs(values: Sequence[float]) -> Estimate:
+    """A number's mean over runs, with Student's 95 % interval; none from one run.
+
+    Examples
+    --------
+    >>> print(mean_of_runs([0.5, 0.6, 0.7]))
+    0.60 [0.35, 0.85]
+    """
+    from scipy.stats import sem, t
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan, "one run says nothing of the spread")
+    half = float(t.ppf(1 - TAIL, len(values) - 1) * sem(values))
+    return Estimate(mean, mean - half, mean + half)
 
 
 def paired_gain(correct: np.ndarray, other_correct: np.ndarray) -> Difference:
@@ -392,25 +423,164 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
+def rank_correlation(
+    x: Sequence[float], y: Sequence[float], given: Sequence[float] | None = None
+) -> Difference:
     """Spearman's rank correlation over cells, its 95 % interval from resampling them.
 
-    `x` and `y` hold a number for each cell. NaN, which is undecided against any threshold, where
-    there are fewer than 5.
+    Parameters
+    ----------
+    x, y : sequence of float
+        A number for each cell; cells in which one of them is NaN are left out.
+    given : sequence of float, optional
+        A third number that is held fixed: the correlation is that of what its ranks leave of the
+        ranks of the others (the partial rank correlation).
+
+    Returns
+    -------
+    Difference
+        Its p is that of 9,999 permutations. Not measurable with fewer than 5 cells.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many numbers of each.
 
     Examples
     --------
-    >>> round(rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25]).value, 6)
-    1.0
+    >>> found = rank_correlation([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
+    >>> round(found.value, 6), found.p < 0.05
+    (1.0, True)
     """
+    numbers = [np.asarray(z, dtype=np.float64) for z in (x, y, given) if z is not None]
+    if len({len(z) for z in numbers}) > 1:
+        raise ValueError(f"expected a number for each cell; got {[len(z) for z in numbers]}")
+    numbers = [z[~np.isnan(numbers).any(0)] for z in numbers]
+    cells = len(numbers[0])
+    if cells < FEWEST_CELLS:
+        note = f"{cells} cells: a correlation needs {FEWEST_CELLS}"
+        return Difference.unmeasurable(note)
+    estimate = bootstrap(*numbers, statistic=_spearman)
+    a, b = _ranks(*numbers)
+    random = np.random.default_rng(0)
+    permuted = random.permuted(np.tile(a, (PERMUTATIONS, 1)), axis=-1)
+    by_chance = np.abs(_cosine(permuted, b[None]))
+    beyond = (by_chance >= abs(estimate.value) - 1e-12).sum() + 1
+    return Difference(**vars(estimate), p=float(beyond / (PERMUTATIONS + 1)))
+
+
+def _ranks(x: np.ndarray, y: np.ndarray, given: np.ndarray | None = None, axis: int = -1):
+    """Centred ranks of x and y, without what those of a third number explain."""
     from scipy.stats import rankdata
 
-    def spearman(a, b, axis=-1):
-        a, b = rankdata(a, axis=axis), rankdata(b, axis=axis)
-        a, b = a - a.mean(axis, keepdims=True), b - b.mean(axis, keepdims=True)
-        norm = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
-        return np.divide((a * b).sum(axis), norm, out=np.zeros_like(norm), where=norm > 0)
+    ranks = [rankdata(z, axis=axis) for z in (x, y, given) if z is not None]
+    x, y, *fixed = (r - r.mean(axis, keepdims=True) for r in ranks)
+    for z in fixed:
+        size = (z * z).sum(axis, keepdims=True)
+        x, y = (r - z * _ratio((r * z).sum(axis, keepdims=True), size) for r in (x, y))
+    return x, y
 
-    if len(x) < FEWEST_CELLS:
-        return Estimate.unmeasurable(f"{len(x)} cells: a correlation needs {FEWEST_CELLS}")
-    return bootstrap(np.asarray(x), np.asarray(y), statistic=spearman)
+
+def _spearman(x: np.ndarray, y: np.ndarray, given: np.ndarray | None = None, axis: int = -1):
+    return _cosine(*_ranks(x, y, given, axis), axis)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """0 where one of them does not vary: beyond rounding, of ranks."""
+    size = np.sqrt((x * x).sum(axis) * (y * y).sum(axis))
+    return _ratio((x * y).sum(axis), np.where(size > 1e-9, size, 0))
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
+    """The size of training data from which on a gain stays under a margin.
+
+    Interpolated on the logarithm of the size; infinite where the largest size still gains as much,
+    the smallest size where none does. The interval comes from 2,000 draws of all gains, each from
+    the normal distribution that its own interval stands for.
+
+    Parameters
+    ----------
+    sizes : sequence of float
+        Ascending.
+    gains : sequence of Estimate
+        Of a size each, with symmetric 95 % intervals, as `paired_difference` gives them.
+    margin : float
+        In the unit of the gains, accuracy from 0 to 1.
+
+    Returns
+    -------
+    Estimate
+        Of a number of samples, or infinite.
+
+    Raises
+    ------
+    ValueError
+        If the sizes do not ascend, or there is not a gain for each.
+
+    Examples
+    --------
+    >>> known = [Estimate(x, x, x) for x in (0.3, 0.1, 0.0)]
+    >>> round(crossing([10, 100, 1000], known, 0.05).value)
+    316
+    """
+    if len(sizes) != len(gains) or list(sizes) != sorted(set(sizes)):
+        raise ValueError(f"expected a gain for each ascending size; got {list(sizes)}, {gains}")
+
+    def cross(values: np.ndarray) -> float:
+        above = np.flatnonzero(values >= margin)
+        if not len(above):
+            return float(sizes[0])
+        last = above[-1]
+        if last == len(sizes) - 1:
+            return np.inf
+        share = (values[last] - margin) / (values[last] - values[last + 1])
+        return float(sizes[last] ** (1 - share) * sizes[last + 1] ** share)
+
+    value = np.array([gain.value for gain in gains])
+    spread = np.array([(gain.high - gain.low) / (2 * 1.96) for gain in gains])
+    draws = np.random.default_rng(0).normal(value, spread, (2000, len(value)))
+    low, high = np.quantile([cross(draw) for draw in draws], [0.025, 0.975], method="nearest")
+    return Estimate(cross(value), low, high)
+
+
+def energy_distance(x: Tensor, y: Tensor, resamples: int = 200) -> Estimate:
+    """How far two sets of points are apart: 0 of the same distribution, 1 at most.
+
+    ``(2 E|X - Y| - E|X - X'| - E|Y - Y'|) / (2 E|X - Y|)`` (Székely and Rizzo 2013), over pairs of
+    different points, so that two samples of one distribution come out at 0, give or take; its 95 %
+    interval from resampling the points of both sets. `x` is (N, D) and `y` (M, D), float64; a
+    ValueError for other shapes, or fewer than two points.
+
+    Examples
+    --------
+    >>> points = torch.arange(8.0)[:, None]
+    >>> energy_distance(points, points + 100).value > 0.9
+    True
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(
+            "expected two sets of at least two points, (N, D) and (M, D); got shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    across = torch.cdist(x, y).numpy()
+    within = [torch.cdist(one, one).numpy() for one in (x, y)]
+
+    def distance(i: np.ndarray, j: np.ndarray) -> float:
+        apart = across[np.ix_(i, j)].mean()
+        # a point that is drawn twice would be at distance 0 from itself
+        inner = [
+            between[np.ix_(k, k)][k[:, None] != k[None]].mean()
+            for between, k in zip(within, (i, j), strict=True)
+        ]
+        return (2 * apart - sum(inner)) / (2 * apart)
+
+    random, all_x, all_y = np.random.default_rng(0), np.arange(len(x)), np.arange(len(y))
+    draws = [
+        distance(random.choice(all_x, len(x)), random.choice(all_y, len(y)))
+        for _ in range(resamples)
+    ]
+    return Estimate.of(float(distance(all_x, all_y)), np.array(draws))

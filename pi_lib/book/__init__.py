@@ -2,8 +2,15 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from pi_lib.study.record import Record
+
+K = TypeVar("K")
 
 
 def begin(profile: str) -> None:
@@ -37,6 +44,78 @@ def begin(profile: str) -> None:
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
     figures.style()
+
+
+def recorded(folder: str | Path) -> "dict[str, Record]":
+    """The records of a folder by the cells' names; where there are none, the page says so.
+
+    A page shows one sentence, with the command that makes the records, in place of an error: it
+    builds without them. The command takes the grid file that has the folder's name.
+
+    Parameters
+    ----------
+    folder : path
+        As a notebook names it, such as ``recorded/data_size``.
+
+    Returns
+    -------
+    dict of str to Record
+        Empty if the folder has no records, or if one of its files is of another version or no
+        record at all.
+
+    Examples
+    --------
+    >>> records = recorded("recorded/none")  # doctest: +ELLIPSIS
+    <IPython.core.display.Markdown object>
+    >>> records
+    {}
+    """
+    from IPython.display import Markdown, display
+
+    from pi_lib.study import RecordError, read_all
+
+    try:
+        return read_all(folder)
+    except FileNotFoundError:
+        why = "are not there"
+    except RecordError:
+        why = "are of another version than this book reads"
+    name = Path(folder).name
+    command = (
+        f"PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/{name}.yml "
+        f"--record notebooks/recorded/{name}"
+    )
+    display(
+        Markdown(
+            f"The records of `recorded/{name}` {why}, so that their results are left out; this "
+            f"makes them: `{command}`."
+        )
+    )
+    return {}
+
+
+def by(records: "Mapping[str, Record]", key: "Callable[[Record], K]") -> "dict[K, Record]":
+    """Records by what they differ in, ascending.
+
+    Raises
+    ------
+    ValueError
+        If two records are alike in it.
+
+    Examples
+    --------
+    >>> by({"b": 20, "a": 10}, lambda record: record // 10)
+    {1: 10, 2: 20}
+    """
+    found = {}
+    for name, record in records.items():
+        if (at := key(record)) in found:
+            raise ValueError(
+                f"{name} and {found[at].name} are both {at}: expected records that differ in it; "
+                "name a folder of fewer"
+            )
+        found[at] = record
+    return dict(sorted(found.items()))
 
 
 def check_parameters(cells: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ or a dict of them, a panel each, and return the figure. Bands and whiskers are 9
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pi_lib.and_or import AndOrSplit
-from pi_lib.book.tables import ARMS
 from pi_lib.coalitions import coalition, label, members, order
 from pi_lib.interactions import Interactions, sum_by_order
 from pi_lib.knowledge import Knowledge
@@ -51,11 +49,6 @@ COLOURS = {
     "positive": "#D55E00",
     "negative": "#0173B2",
 }
-VERDICT_COLOURS = {  # of the same palette
-    "confirmed": "#029E73",
-    "undecided": "#858585",
-    "contradicted": "#D55E00",
-}
 PALETTE = (
     "#0173B2", "#C67B00", "#029E73", "#D55E00", "#B565A7", "#A5703D", "#2F8FC7", "#858585",
 )  # fmt: skip
@@ -67,7 +60,6 @@ SIMILARITIES = {  # colour and name of what a run in training is compared with
 }
 STRENGTH = "strength per sample, mean\n(in units of |v(N) - v({})|)"
 INTERVAL = ("value", "low", "high")
-PAPER_LEARNED = (0.13, 0.45)  # arXiv 2410.08455: share of preserved knowledge that scratch learned
 
 
 def style() -> None:
@@ -94,21 +86,6 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     return figure
 
 
-def agreement(frame: "pd.DataFrame") -> Figure:
-    """How far interactions speak for the true class, by order and part, a panel per ``data``.
-
-    `frame` as `pi_lib.Knowledge.agreement_by_order` gives it, with the column ``data``.
-    """
-    figure, panels = _panels(dict([*frame.groupby("data", sort=False)]))
-    for axis, rows in panels:
-        _parts_by_order(axis, rows)
-        axis.axhline(0, color="0.25", lw=1)
-        axis.set_ylim(-1, 1)
-    figure.axes[0].set_ylabel("signed over absolute strength")
-    _legend(figure)
-    return figure
-
-
 def tracked(frame: "pd.DataFrame") -> Figure:
     """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
@@ -122,86 +99,6 @@ def tracked(frame: "pd.DataFrame") -> Figure:
         axis.set(title=title, xlabel="training step", ylim=(0, 1.02))
         if axis.lines:
             axis.legend()
-    return figure
-
-
-def findings(frame: "pd.DataFrame") -> Figure:
-    """Every claim in every cell: its number with interval, and the region in which it holds.
-
-    `frame` as `pi_lib.study.single_runs.findings` gives it. Small ticks: the range over seeds.
-    """
-    claims = list(frame.groupby("claim", sort=False))
-    cells = frame["cell"].unique()
-    rows = -(-len(claims) // 2)
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(10.5, rows * (0.28 * len(cells) + 1.2)), layout="constrained",
-        squeeze=False, sharey=True,
-    )  # fmt: skip
-    for axis, (claim, numbers) in zip(axes.flat, claims, strict=False):
-        at = np.arange(len(numbers))
-        for verdict, colour in VERDICT_COLOURS.items():
-            chosen = (numbers["verdict"] == verdict).to_numpy()
-            _dots(axis, numbers[chosen], at[chosen], colour)
-        for end in ("least", "most"):
-            axis.plot(numbers[end], at, "|", color="0.25", markersize=9, markeredgewidth=1)
-        left, right = axis.get_xlim()
-        region = tuple(numbers[["from", "to"]].iloc[0])
-        borders = [border for border in region if np.isfinite(border)]
-        left, right = min([left, *borders]), max([right, *borders])
-        margin = 0.04 * (right - left)
-        _region(axis, region, left - margin, right + margin)
-        axis.set_xlabel(fill(numbers["number"].iloc[0], 38), fontsize="small")
-        axis.set_title(fill(claim, 38), loc="left", fontsize="small")
-    name_rows(axes[0, 0], map(_plain, cells), grid=True)
-    for axis in list(axes.flat)[len(claims) :]:
-        axis.set_axis_off()
-    handles = [
-        plt.Line2D([], [], marker="o", color=colour, label=verdict)
-        for verdict, colour in VERDICT_COLOURS.items()
-    ] + [
-        plt.Line2D([], [], marker="|", ls="", color="0.25", label="range over seeds"),
-        plt.Rectangle((0, 0), 1, 1, color="0.92", label="where the claim holds"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
-
-
-def kept(table: "pd.DataFrame") -> Figure:
-    """What each cell of a table preserved, learned anew, and could have learned from scratch.
-
-    A row per cell, all seeds together: the pre-trained strength as preserved and discarded, the
-    fine-tuned strength as preserved and new, and the share of the preserved that scratch training
-    learned. `table` as `pi_lib.study.single_runs.recorded` gives it.
-    """
-    from pi_lib.study import single_runs
-
-    names, cells = zip(*single_runs.cells(table), strict=True)
-    figure, axes = plt.subplots(
-        1, 3, figsize=(8.6, 0.36 * len(names) + 1.5), layout="constrained", sharey=True
-    )
-    panels = (
-        ("of what was\nknown before", "preserved", "discarded", "preserved"),
-        ("of what is\nknown after", "preserved", "new", "new"),
-        ("of the preserved,\nscratch learns", "scratch", None, "learned by scratch"),
-    )
-    at = np.arange(len(names))
-    for axis, (title, first, rest, quantity) in zip(axes, panels, strict=True):
-        shares = _frame(single_runs.share(rows, quantity) for rows in cells)
-        value, whiskers = shares["value"].to_numpy(), reach(shares)
-        if quantity == rest:  # the share is the second bar's
-            value, whiskers = 1 - value, whiskers[::-1]
-        axis.barh(at, value, color=COLOURS[first], label=first)
-        if rest:
-            axis.barh(at, 1 - value, left=value, color=COLOURS[rest], label=rest)
-        else:
-            axis.axvspan(*PAPER_LEARNED, color="0.88", label="the paper's range", zorder=0)
-        axis.errorbar(value, at, xerr=whiskers, fmt="none", ecolor="0.1", lw=1.4)
-        axis.set_title(title, fontsize="small")
-        axis.set(xlim=(0, 1))
-        axis.grid(False, axis="y")
-    axes[1].set_xlabel("share of the strength of all interactions", fontsize="small")
-    _legend(figure, columns=5)
-    name_rows(axes[0], map(_plain, names))
     return figure
 
 
@@ -268,67 +165,6 @@ def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
     )  # fmt: skip
     axis.set(xlabel="part of v that is written as OR", ylabel="sum of sizes", ylim=(0, None))
     axis.legend(loc="lower center")
-    return figure
-
-
-def over_cells(
-    frame: "pd.DataFrame", x: str, ys: Sequence[str], xlabel: str | None = None
-) -> Figure:
-    """Numbers of every cell against each other, as of `pi_lib.study.single_runs.summary`."""
-    columns = min(len(ys), 2)
-    lines = -(-len(ys) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(5.2 * columns, 3.2 * lines + 0.8), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
-    for axis in axes.flat[len(ys) :]:
-        axis.remove()
-    for axis, y in zip(axes.flat, ys, strict=False):
-        for k, (name, row) in enumerate(frame.iterrows()):
-            across, up = (reach(_frame([row[column]])) for column in (x, y))
-            axis.errorbar(
-                row[x].value, row[y].value, xerr=across, yerr=up,
-                fmt=MARKERS[k % len(MARKERS)], markersize=8, lw=1, label=_plain(name),
-            )  # fmt: skip
-        axis.set(xlabel=xlabel or f"{x} share", ylabel=y)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    return figure
-
-
-def over_sizes(frame: "pd.DataFrame", margin: float) -> Figure:
-    """Accuracies, gain and shares against the number of training samples, on a logarithmic axis.
-
-    `frame` has a size per row, its index, and columns as `pi_lib.study.single_runs.summary`;
-    `margin` is the gain below which pre-training counts as unnecessary.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
-    panels = (
-        (
-            "test accuracy",
-            {f"accuracy {arm}": (arm, ARMS[arm]) for arm in ("probe", "finetuned", "scratch")},
-        ),
-        ("accuracy, fine-tuned minus scratch", {"gain over scratch": (None, "gain")}),
-        (
-            "share of the strength",
-            {
-                "preserved": ("preserved", "preserved of the pre-trained"),
-                "new": ("new", "new in the fine-tuned"),
-                "learned by scratch": ("scratch", "learned by scratch, of the preserved"),
-            },
-        ),
-    )
-    for axis, (ylabel, lines) in zip(axes, panels, strict=True):
-        for k, (column, (colour, name)) in enumerate(lines.items()):
-            rows = _frame(frame[column]).assign(size=frame.index)
-            _line(axis, rows, "size", COLOURS.get(colour, "0.35"), name, marker=MARKERS[k])
-        axis.set(xscale="log", xlabel="training samples", ylabel=ylabel)
-        axis.set_xticks(frame.index, [f"{size:g}" for size in frame.index], rotation=45)
-        axis.minorticks_off()
-    axes[1].axhline(margin, color="0.25", linestyle="--", label=f"margin, {margin:g}")
-    axes[2].set_ylim(0, 1)
-    for axis in axes:  # above, where it hides no line
-        axis.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

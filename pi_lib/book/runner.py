@@ -294,16 +294,21 @@ def _record(published: Path) -> dict[str, Any] | None:
 def _key(source: Path, values: Mapping[str, Any]) -> str:
     """Digest of everything that decides what a notebook shows.
 
-    A parameter that names a file, as seen from the notebook, counts with what the file holds.
+    A parameter that names a file or a folder, as seen from the notebook, counts with what it holds.
     """
     modules = store.MODULES - RUNNER
     versions = store.environment()["versions"]
     named = {name: default.strip("\"'") for name, default in parameters(source).items()}
-    files = {name: source.parent / str(value) for name, value in (named | dict(values)).items()}
+    paths = {
+        name: source.parent / str(value) for name, value in (named | dict(values)).items() if value
+    }
     read = {
-        name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file.is_file()
+        name: [
+            [str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()]
+            for file in sorted([path, *path.rglob("*")])
+            if file.is_file()
+        ]
+        for name, path in paths.items()
     }
     return store.digest(
         [_cells(source), dict(values), read, store.source_digest(modules), versions]

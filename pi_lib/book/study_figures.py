@@ -4,7 +4,8 @@ Numbers come from `pi_lib.study.findings`; whiskers and bands are their 95 % int
 measurable is left out or said so. Style, colours and names are those of `pi_lib.book.figures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.transforms import Bbox, offset_copy
+from torch import Tensor
 
-from pi_lib.book import figures
+from pi_lib.book import figures, tables
 from pi_lib.book.figures import COLOURS, MARKERS, PALETTE, name_rows, reach
 from pi_lib.book.tables import ARMS, PARTS
 from pi_lib.interactions import Interactions
@@ -26,6 +30,7 @@ from pi_lib.transforms import and_transform, walsh_transform
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pi_lib.study.advice import Advice
     from pi_lib.study.record import Record
 
 ORIGINS = {
@@ -34,6 +39,14 @@ ORIGINS = {
     "scratch": "#029E73",
     "neither": "#C9C9C9",
 }
+LINES = COLOURS | ORIGINS | {"neither": "#858585", "long": "#A5703D"}  # of an arm or a part
+AXES = {  # of quantities of several arms or parts
+    "accuracy": "test accuracy",
+    "similarity": "similarity with fine-tuned runs",
+    "origins": "share of what fine-tuned runs reproducibly know",
+}
+# of a name beside its mark: points to the right and up
+PLACES = tuple((x, y) for x in (7, -7, 0) for y in (0, 6, -6, 14, -14) if (x, y) != (0, 0))
 KINDS = {  # colour and marker of what stands beside each other in a row
     "observed": (COLOURS["finetuned"], "o"),
     "chance": ("#858585", "|"),
@@ -42,7 +55,22 @@ KINDS = {  # colour and marker of what stands beside each other in a row
     "long scratch": ("#A5703D", "^"),
     "linear probe": (COLOURS["probe"], "o"),
 }
-VERDICT_COLOURS = figures.VERDICT_COLOURS | {"undecided": "#C9C9C9", "not measurable": "#FFFFFF"}
+VERDICT_COLOURS = {  # of squares
+    "confirmed": "#029E73",
+    "undecided": "#C9C9C9",
+    "contradicted": "#D55E00",
+    "not measurable": "#FFFFFF",
+}
+EFFECT_COLOURS = {  # of dots and whiskers, which need more contrast
+    "confirmed": "#029E73",
+    "undecided": "#858585",
+    "contradicted": "#D55E00",
+}
+WORD_COLOURS = {  # of what `pi_lib.study.comparisons` says
+    "more": EFFECT_COLOURS["confirmed"],
+    "less": EFFECT_COLOURS["contradicted"],
+    "undecided": EFFECT_COLOURS["undecided"],
+}
 
 
 def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
@@ -118,7 +146,92 @@ def differences(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figur
                 _whiskers(axis, estimates[kind], row, COLOURS["finetuned"], "o")
         axis.axvline(0, color="0.3", lw=1)
         axis.set_title(fill(kind, 28))
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         name_rows(axis, [fill(name, 34) for name in rows])
+    figure.supxlabel(label)
+    return figure
+
+
+def over(
+    frame: "pd.DataFrame", xlabel: str, *, joined: bool = True, log: bool = False,
+    margin: float | None = None,
+) -> Figure:  # fmt: skip
+    """Quantities of cells against a number of them, a panel each with a scale of its own.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `pi_lib.study.comparisons.quantities` gives it, with the number ``x`` of each cell, and
+        ``x_low, x_high`` where it has an interval. What is not measurable is left out.
+    xlabel : str
+        What ``x`` is.
+    joined : bool
+        A panel for each ``quantity``, in it a line for each ``of``, with its name at its end; else
+        a panel for each quantity and ``of``, in it a mark for each ``cell``, with its name.
+    log : bool
+        Whether ``x`` is on a logarithmic axis.
+    margin : float, optional
+        A gain that is shown as a dashed line.
+    """
+    frame = frame.dropna(subset=["x", "value"])
+    panels = [*frame.groupby("quantity" if joined else ["quantity", "of"], sort=False)]
+    colours = dict(zip(frame["cell"].unique(), cycle(PALETTE), strict=False))
+    lines = -(-len(panels) // 2)
+    figure, axes = plt.subplots(
+        lines, 2, figsize=(9.5, 3.2 * lines), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (_, part) in zip(axes.flat, panels, strict=False):
+        quantity, *several = part["quantity"].iloc[0], *part["of"].unique()[1:]
+        words = AXES[quantity] if several else tables.quantities(part)[0]
+        axis.set(xlabel=xlabel, ylabel=fill(words, 26))
+        if log:
+            ticks = sorted(frame["x"].unique())
+            axis.set_xscale("log")
+            axis.set_xticks(ticks, [f"{x:,g}" for x in ticks])
+            axis.minorticks_off()
+        if joined:
+            _lines(axis, part)
+        else:
+            _marks(axis, part, colours)
+        if quantity != "accuracy":
+            axis.axhline(0, color="0.3", lw=1, zorder=0)
+        if quantity == "gain" and margin is not None:
+            axis.axhline(margin, color="0.3", ls="--", lw=1.2)
+            _name_ends(axis, {f"margin, {margin:g}": (margin, "#4D4D4D")})
+    if not joined:
+        figure.draw_without_rendering()
+        for axis, (_, part) in zip(axes.flat, panels, strict=False):
+            _name_marks(axis, part, colours)
+    return figure
+
+
+def panels(frame: "pd.DataFrame", label: str) -> Figure:
+    """Numbers in a panel for each ``quantity``, in words, and ``cell``, a row for each ``name``.
+
+    `frame` has these columns and ``tested``, an `Estimate` each, drawn in the colour of its
+    ``verdict``, if it has that column. What is not measurable is left out. Panels of a quantity
+    have one scale.
+    """
+    quantities, cells, names = (list(frame[x].unique()) for x in ("quantity", "cell", "name"))
+    figure, axes = plt.subplots(
+        len(quantities), len(cells), sharex="row", sharey=True, squeeze=False, layout="constrained",
+        figsize=(max(6, 2 + 2.4 * len(cells)), len(quantities) * (0.8 + 0.27 * len(names)) + 0.5),
+    )  # fmt: skip
+    for quantity, line in zip(quantities, axes, strict=True):
+        for cell, axis in zip(cells, line, strict=True):
+            rows = frame[(frame["quantity"] == quantity) & (frame["cell"] == cell)]
+            verdicts = rows["verdict"] if "verdict" in rows else ["undecided"] * len(rows)
+            for name, tested, verdict in zip(rows["name"], rows["tested"], verdicts, strict=True):
+                colour = WORD_COLOURS.get(verdict, "")
+                _whiskers(axis, tested, names.index(name), colour, "o")
+            axis.axvline(0, color="0.3", lw=1)
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+            name_rows(axis, names)
+        line[0].set_ylabel(fill(quantity, 20), labelpad=10)
+    for cell, axis in zip(cells, axes[0], strict=True):
+        axis.set_title(fill(cell, 24), fontsize=10)
     figure.supxlabel(label)
     return figure
 
@@ -232,6 +345,128 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
     return figure
 
 
+def over_settings(frame: "pd.DataFrame", probe: "pd.DataFrame | None" = None) -> Figure:
+    """Quantities over the learning rate, a panel each, a line for each number of epochs.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `pi_lib.study.comparisons.quantities` gives it, with the ``rate`` and ``epochs`` of each
+        cell. All panels have one scale, from 0 to 1, at which whiskers end.
+    probe : DataFrame, optional
+        What the linear probe has of the same quantities: dashed lines.
+    """
+    panels = [*frame.groupby(["quantity", "of"], sort=False)]
+    columns = len(panels) if len(panels) < 4 else 4
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10, 2.7 * rows + 0.5), layout="constrained", squeeze=False,
+        sharey=True,
+    )  # fmt: skip
+    rates, epochs = (sorted(frame[name].unique()) for name in ("rate", "epochs"))
+    for axis, ((quantity, _), part) in zip(axes.flat, panels, strict=False):
+        for k, number in enumerate(epochs):
+            line = part[part["epochs"] == number].sort_values("rate")
+            axis.errorbar(
+                line["rate"] * 1.05 ** (k - (len(epochs) - 1) / 2), line["value"], _reach(line),
+                color=PALETTE[k], marker=MARKERS[k], ms=5, capsize=2, label=f"{number:g} epochs",
+            )  # fmt: skip
+        if probe is not None and (probe["quantity"] == quantity).any():
+            at = probe.loc[probe["quantity"] == quantity, "value"].mean()
+            axis.axhline(at, color="0.3", ls="--", label=ARMS["probe"])
+        axis.set(xscale="log", xlabel="learning rate", ylim=(-0.05, 1.05))
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=9)
+        axis.minorticks_off()
+        axis.set_title(fill(tables.quantities(part)[0], 26), fontsize=10)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def scatter(frame: "pd.DataFrame", xlabel: str, ylabel: str) -> Figure:
+    """A mark for each row, with whiskers: a colour for each ``cell``, a marker for each ``way``.
+
+    `frame` has these columns and ``x, x_low, x_high, value, low, high``.
+    """
+    cells, ways = (list(frame[name].unique()) for name in ("cell", "way"))
+    figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
+    for row in frame.itertuples():
+        one = frame.loc[[row.Index]]
+        across = one[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1)
+        axis.errorbar(
+            row.x, row.value, yerr=_reach(one), xerr=_reach(across), lw=0.8, ms=7, capsize=0,
+            color=PALETTE[cells.index(row.cell)], marker=MARKERS[ways.index(row.way)],
+        )  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.axhline(0, color="0.3", lw=1, zorder=0)
+    axis.axvline(0, color="0.3", lw=1, zorder=0)
+    marks = [
+        plt.Line2D([], [], ls="", marker=MARKERS[k], color="0.35", label=way)
+        for k, way in enumerate(ways)
+    ]
+    colours = [plt.Rectangle((0, 0), 1, 1, color=PALETTE[k]) for k in range(len(cells))]
+    figure.legend(handles=marks, loc="outside right upper", fontsize=10)
+    figure.legend(colours, cells, loc="outside upper left", fontsize=10)
+    return figure
+
+
+def corruptions(pictures: Tensor) -> Figure:
+    """Pictures, uint8 (N, C, H, W), as they are and under each corruption: a row each."""
+    from pi_lib.study.elsewhere import CORRUPTIONS, corrupted
+
+    shown = {"as it is": pictures} | {kind: corrupted(pictures, kind) for kind in CORRUPTIONS}
+    figure, axes = plt.subplots(
+        len(pictures), len(shown), layout="constrained", squeeze=False,
+        figsize=(1.5 * len(shown), 1.5 * len(pictures) + 0.3),
+    )  # fmt: skip
+    for column, (name, images) in zip(axes.T, shown.items(), strict=True):
+        for axis, image in zip(column, images, strict=True):
+            axis.imshow(image.movedim(0, -1).numpy())
+            axis.set_axis_off()
+        column[0].set_title(name, fontsize=10)
+    return figure
+
+
+def effects(lines: Sequence["Advice"]) -> Figure:
+    """What lines of advice rest on: the effect in every cell, in the colour of its verdict.
+
+    A panel for each unit that the lines have; within it a block for each claim, sorted by the
+    effect. What is not measurable is left out.
+    """
+    units = list(dict.fromkeys(line.unit for line in lines))
+    blocks = {
+        unit: [
+            (f"{number}. {fill(claim.label, 34)}", claim.frame.query("verdict != 'not measurable'"))
+            for number, line in enumerate(lines, 1)
+            for claim in line.claims
+            if line.unit == unit
+        ]
+        for unit in units
+    }
+    heights = [sum(max(len(rows), 2) + 1 for _, rows in blocks[unit]) for unit in units]
+    figure, axes = plt.subplots(
+        len(units), 1, figsize=(8.5, 0.19 * sum(heights) + 0.9 * len(units)), squeeze=False,
+        layout="constrained", height_ratios=heights,
+    )  # fmt: skip
+    for axis, unit in zip(axes.flat, units, strict=True):
+        at, middles = 0.0, []
+        for _, rows in blocks[unit]:
+            for k, row in enumerate(sorted(rows.itertuples(), key=lambda row: row.tested.value)):
+                _whiskers(axis, row.tested, at + k, EFFECT_COLOURS[row.verdict], "o")
+            middles.append(at + max(len(rows) - 1, 0) / 2)
+            at += max(len(rows), 2) + 1
+            axis.axhline(at - 1, color="0.9", lw=1)
+        axis.axvline(0, color="0.3", lw=1)
+        axis.set_yticks(middles, [name for name, _ in blocks[unit]])
+        axis.set(ylim=(at - 1, -1), xlabel=f"difference in {unit}" if unit == "accuracy" else unit)
+        axis.grid(False, axis="y")
+    handles = [plt.Line2D([], [], marker="o", color=c, label=x) for x, c in EFFECT_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    return figure
+
+
 def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     """A panel for each cell, over steps of training, with one legend."""
     columns = min(3, len(cells))
@@ -258,6 +493,99 @@ def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     return figure, panels
 
 
+def _lines(axis: Axes, part: "pd.DataFrame") -> None:
+    """A line for each ``of`` with its name at its end; whiskers beside each other."""
+    series = [(of, rows.sort_values("x")) for of, rows in part.groupby("of", sort=False)]
+    quantity = part["quantity"].iloc[0]
+    for k, (of, rows) in enumerate(series):
+        shift = 4 * (k - (len(series) - 1) / 2)
+        beside = offset_copy(axis.transData, axis.figure, x=shift, units="points")
+        below, above = _reach(rows)
+        axis.errorbar(
+            rows["x"], rows["value"], yerr=(below, above), fmt=f"-{MARKERS[k]}", capsize=2, ms=5,
+            color=COLOURS["finetuned"] if quantity == "gain" else LINES[of], lw=1.4,
+            transform=beside,
+        )  # fmt: skip
+        for y in (rows["value"] - below, rows["value"] + above):  # what is moved has no limits
+            axis.update_datalim(np.column_stack([rows["x"], y]))
+    axis.margins(x=0.08)
+    axis.autoscale_view()
+    if len(series) > 1:
+        words = PARTS if quantity == "origins" else ARMS
+        ends = {words[of]: (rows["value"].iloc[-1], LINES[of]) for of, rows in series}
+        _name_ends(axis, ends)
+
+
+def _name_ends(axis: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
+    """Names right of lines that end at a height, in a colour, at least a line of letters apart."""
+    low, high = axis.get_ylim()
+    apart = 0.085 * (high - low)
+    ends = sorted(ends.items(), key=lambda end: end[1][0])
+    at = [height for _, (height, _) in ends]
+    for k in range(1, len(at)):
+        at[k] = max(at[k], at[k - 1] + apart)
+    for k in reversed(range(len(at))):
+        at[k] = min(at[k], high if k == len(at) - 1 else at[k + 1] - apart)
+    for y, (name, (_, colour)) in zip(at, ends, strict=True):
+        axis.text(
+            1.02, y, name, transform=axis.get_yaxis_transform(), va="center", fontsize=10,
+            color=_darker(colour),
+        )  # fmt: skip
+
+
+def _marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None:
+    """A mark for each cell, with whiskers."""
+    for cell, row in part.groupby("cell", sort=False):
+        across = None
+        if {"x_low", "x_high"} <= set(part):
+            across = _reach(row[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1))
+        axis.errorbar(
+            row["x"], row["value"], yerr=_reach(row), xerr=across, fmt="o", capsize=2, ms=6,
+            color=colours[cell], lw=1.2,
+        )  # fmt: skip
+
+
+def _name_marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None:
+    """The name of each cell beside its mark, where it hides least."""
+    renderer, cells, taken = axis.figure.canvas.get_renderer(), part.to_dict("records"), []
+    for cell in cells:
+        x, y = axis.transData.transform((cell["x"], cell["value"]))
+        left, low = axis.transData.transform((cell.get("x_low", cell["x"]), cell["low"]))
+        right, high = axis.transData.transform((cell.get("x_high", cell["x"]), cell["high"]))
+        taken.append(Bbox.from_extents(left, y - 4, right, y + 4))
+        taken.append(Bbox.from_extents(x - 4, low, x + 4, high))
+
+    def hides(name: Text, place: tuple[int, int]) -> float:
+        box = _placed(name, *place).get_window_extent(renderer).padded(1)
+        inside = Bbox.intersection(box, axis.bbox)
+        outside = box.width * box.height - (inside.width * inside.height if inside else 0)
+        covered = (Bbox.intersection(box, other) for other in taken)
+        hidden = sum(both.width * both.height for both in covered if both)
+        return 9 * outside + hidden + 4 * abs(place[1])
+
+    for cell in cells:
+        name = axis.annotate(
+            cell["cell"], (cell["x"], cell["value"]), (0, 0), textcoords="offset points",
+            fontsize=9, color=_darker(colours[cell["cell"]]),
+        )  # fmt: skip
+        name.set_in_layout(False)
+        best = min(PLACES, key=lambda place: hides(name, place))  # noqa: B023 - called at once
+        taken.append(_placed(name, *best).get_window_extent(renderer))
+
+
+def _placed(name: Text, right: int, up: int) -> Text:
+    """A name so many points right of and above its mark, or left of and below it."""
+    name.set_position((right, up))
+    name.set_horizontalalignment("left" if right > 0 else "right" if right else "center")
+    name.set_verticalalignment("bottom" if up > 0 else "top" if up else "center")
+    return name
+
+
+def _reach(rows: "pd.DataFrame") -> np.ndarray:
+    """As `reach`; whiskers without end leave the figure."""
+    return reach(rows).clip(max=9)
+
+
 def _stack(axis: Axes, row: int, parts: "pd.Series") -> None:
     start = 0.0
     for part, colour in ORIGINS.items():
@@ -279,6 +607,11 @@ def _whiskers(axis: Axes, number: Estimate, row: float, colour: str, marker: str
         number.value, row, xerr=reach.clip(0), fmt=marker, color=colour, capsize=2, ms=6,
         markeredgewidth=2 if marker == "|" else None,
     )  # fmt: skip
+
+
+def _darker(colour: str) -> tuple[float, ...]:
+    """A colour as letters need it on white."""
+    return tuple(0.75 * part for part in to_rgb(colour))
 
 
 def _ink(colour: str) -> str:

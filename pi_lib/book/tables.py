@@ -4,7 +4,8 @@ Each takes records, or what `pi_lib.study.findings` says of them, and returns a 
 numbers with their intervals, "not measurable" where there is none, nothing for what does not apply.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from pi_lib.statistics import Estimate
 
 if TYPE_CHECKING:
+    from pi_lib.study.advice import Advice
     from pi_lib.study.findings import Runs
     from pi_lib.study.record import Record
 
@@ -27,6 +29,24 @@ PARTS = {
     "scratch": "scratch alone",
     "neither": "neither",
 }
+QUANTITIES = {  # and of what, as `pi_lib.study.comparisons.quantities` has them
+    ("accuracy", "probe"): "accuracy of the probe",
+    ("accuracy", "finetuned"): "accuracy of fine-tuned runs",
+    ("accuracy", "scratch"): "accuracy of scratch runs",
+    ("accuracy", "long"): "accuracy of long scratch runs",
+    ("gain", "scratch"): "gain in accuracy over scratch",
+    ("similarity", "probe"): "similarity of probe and fine-tuned runs",
+    ("similarity", "scratch"): "similarity of scratch and fine-tuned runs",
+    ("players", "probe"): "similarity of probe and fine-tuned runs in single players",
+    ("distance", "source"): "distance of the source from the task",
+    ("reliability", "finetuned"): "reliability of fine-tuned runs",
+    ("noise", "finetuned"): "accuracy with noise",
+    ("blur", "finetuned"): "accuracy when blurred",
+    ("low contrast", "finetuned"): "accuracy at low contrast",
+    ("inverted", "finetuned"): "accuracy when inverted",
+    ("foreign", "finetuned"): "AUROC against foreign pictures",
+    ("source", "finetuned"): "accuracy on the old task",
+} | {("origins", part): f"share from {name}" for part, name in PARTS.items()}
 
 
 def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
@@ -59,13 +79,86 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
     }
     shown = pd.DataFrame({name: frame[column].map(_said) for column, name in columns.items()})
     shown.insert(0, "cell", frame["cell"])
-    shown["p, corrected"] = frame["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}")
+    shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
     shown["paper's number alone"] = frame["paper"]
     if (frame["claim"] != frame["claim"].iloc[0]).any():
         shown.insert(0, "claim", frame["claim"])
         return shown.set_index(["claim", "cell"])
     return shown.set_index("cell")
+
+
+def judged(frame: pd.DataFrame, **columns: str) -> pd.DataFrame:
+    """Numbers of cells held against each other, with their verdicts.
+
+    `frame` as a function of `pi_lib.study.comparisons` gives it; `columns` are the headings of
+    those of its columns that are shown, such as ``tested="difference"``.
+    """
+    shown = pd.DataFrame({heading: frame[name].map(_said) for name, heading in columns.items()})
+    shown["p, corrected"] = frame["p"].map(_p)
+    shown["verdict"] = frame["verdict"]
+    if "quantity" in frame:
+        shown.insert(0, "quantity", quantities(frame))
+    if "cell" in frame:
+        shown.insert(0, "cell", frame["cell"].map(_name))
+    shown = shown.set_index([name for name in ("cell", "quantity") if name in shown])
+    return shown.rename_axis([None] * shown.index.nlevels)
+
+
+def how_often(frame: pd.DataFrame) -> pd.DataFrame:
+    """In how many cells each verdict fell: a row for each ``name``, a column for each quantity.
+
+    `frame` has the columns ``name, quantity, verdict``, the quantity in words.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"name": ["lora"] * 3, "quantity": "accuracy"})
+    >>> how_often(frame.assign(verdict=["less", "more", "more"])).loc["lora", "accuracy"]
+    'more: 2, less: 1'
+    """
+
+    def counts(verdicts: pd.Series) -> str:
+        count = verdicts.value_counts()
+        words = ("more", "less", "undecided", "not measurable")
+        return ", ".join(f"{word}: {count[word]}" for word in words if word in count)
+
+    table = frame.groupby(["name", "quantity"], sort=False)["verdict"].agg(counts).unstack()
+    table = table.loc[frame["name"].unique(), frame["quantity"].unique()].fillna("")
+    return table.rename_axis(index=None, columns=None)
+
+
+def quantities(frame: pd.DataFrame) -> list[str]:
+    """What each row of a frame with ``quantity, of`` is of, in words."""
+    return [QUANTITIES[key] for key in zip(frame["quantity"], frame["of"], strict=True)]
+
+
+def by_quantity(trends: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Estimate]]:
+    """The number of each quantity in several frames of `pi_lib.study.comparisons`, by name."""
+    numbers: dict[str, dict[str, Estimate]] = {}
+    for name, frame in trends.items():
+        for quantity, tested in zip(quantities(frame), frame["tested"], strict=True):
+            numbers.setdefault(quantity, {})[name] = tested
+    return numbers
+
+
+def in_words(frame: pd.DataFrame) -> str:
+    """What is behind each verdict, in the order in which they come.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"cell": ["a", "b", "c"], "verdict": ["helps", "undecided", "helps"]})
+    >>> in_words(frame)
+    '**helps** (a, c); **undecided** (b)'
+    >>> in_words(frame[["cell"]].assign(verdict="undecided"))
+    '**undecided** (all 3)'
+    """
+    names = map(_name, frame["cell"]) if "cell" in frame else quantities(frame)
+    said: dict[str, list[str]] = {}
+    for name, verdict in zip(names, frame["verdict"], strict=True):
+        said.setdefault(verdict, []).append(name)
+    if len(said) == 1 and len(frame) > 2:
+        return f"**{next(iter(said))}** (all {len(frame)})"
+    return "; ".join(f"**{verdict}** ({', '.join(names)})" for verdict, names in said.items())
 
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -126,6 +219,30 @@ def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def pretraining(records: Mapping[str, "Record"]) -> pd.DataFrame:
+    """What each network was pre-trained on, at most how much, and how well: a row a record.
+
+    Contrastive pre-training learns no names, and so has no accuracy.
+    """
+    from pi_lib.study.cell import title_of
+
+    rows = {}
+    for name, record in records.items():
+        header, s = record.header, record.header["settings"]
+        if header["source"] is None:
+            rows[name] = {"data": "published weights"}
+            continue
+        names = header["pretraining"] != "contrastive"
+        rows[name] = {
+            "data": title_of(header["source"]),
+            "kind": header["pretraining"],
+            "samples, at most": f"{s['n_source']:,}",
+            "epochs": str(s["source_epochs"]),
+            "test accuracy": f"{header['pretrain_accuracy']:.2f}" if names else "",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
 def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
     """Accuracies, gain and reliability of each cell: a row each."""
     rows = {}
@@ -140,8 +257,29 @@ def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").map(_said)
 
 
+def effects(lines: Sequence["Advice"]) -> pd.DataFrame:
+    """What each line of advice rests on: a row per claim and cell."""
+    rows = [
+        {"claim": f"{number}. {claim.text}", "cell": row.cell, "effect": str(row.tested),
+         "p, corrected": _p(row.p), "verdict": row.verdict}
+        for number, line in enumerate(lines, 1)
+        for claim in line.claims
+        for row in claim.frame.itertuples()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index(["claim", "cell"])
+
+
+def _p(p: float) -> str:
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def _said(number) -> str:
     return "" if number is None or number is pd.NA or isinstance(number, float) else str(number)
+
+
+def _name(cell) -> str:
+    """A cell's name; of numbers, as people write them."""
+    return f"{cell:,}" if isinstance(cell, Integral) else str(cell)
 
 
 def spans(numbers: Iterable[float], form: str = ".0%") -> str:

@@ -336,10 +336,8 @@ class Cell:
             start = title_of(self.source)
             start += "" if self.pretraining == "supervised" else f" ({self.pretraining})"
             start += f" (run {self.pretraining_run + 1})" if self.pretraining_run else ""
-        changed = [(name, value) for name, value in self.changes if name in _CHANGED and value]
-        changes = [_CHANGED[name].format(value) for name, value in changed]
         cell = f"{TITLES.get(self.backbone, self.backbone)}, {start} → {title_of(self.task)}"
-        return ", ".join([cell, *changes])
+        return ", ".join(filter(None, [cell, changes_in_words(dict(self.changes))]))
 
     @property
     def pretrained_on(self) -> str:
@@ -434,16 +432,33 @@ def offline_cells(profile: str = "quick") -> dict[str, Cell]:
 
 
 def title_of(task: str) -> str:
-    """A task as people write it: its data, and what was done to them.
+    """A task as people write it: its data, what was done to them, and what is asked of them.
 
     Examples
     --------
-    >>> title_of("fashion-mnist+odd+inverted")
-    'Fashion-MNIST (odd, inverted)'
+    >>> title_of("fashion-mnist+odd+first-classes")
+    'Fashion-MNIST (odd, first classes)'
+    >>> title_of("fashion-mnist+even+detection")
+    'detection in Fashion-MNIST (even)'
     """
     base, *shifts = short_name(task).split("+")
     title = TITLES.get(base, base)
-    return f"{title} ({', '.join(shifts)})" if shifts else title
+    aims = [shift for shift in shifts if shift in data.SCENES]
+    if shifts := [shift.replace("-", " ") for shift in shifts if shift not in aims]:
+        title = f"{title} ({', '.join(shifts)})"
+    return " in ".join([*aims, title])
+
+
+def changes_in_words(changes: Mapping[str, Any]) -> str:
+    """Changed settings as people write them; those that only size a study are left out.
+
+    Examples
+    --------
+    >>> changes_in_words({"n_train": 100, "lora": 8, "runs": 2})
+    '100 labels, LoRA of rank 8'
+    """
+    said = (_CHANGED[name].format(x) for name, x in changes.items() if name in _CHANGED and x)
+    return ", ".join(said)
 
 
 def short_name(task: str) -> str:

@@ -173,6 +173,8 @@ class Claim:
         From `Runs` to the paper's share, with its ``.chance`` and ``.second_run``.
     paper : callable, optional
         From `Runs` to what is above 0 if the paper's own number alone confirms the claim.
+    over_time : bool
+        Whether the claim is about checkpoints, which not every record holds.
     """
 
     name: str
@@ -180,6 +182,7 @@ class Claim:
     test: Callable[[Runs], Difference]
     share: Callable[[Runs], Estimate] | None = None
     paper: Callable[[Runs], Estimate] | None = None
+    over_time: bool = False
 
 
 def _less_than_half(runs: Runs) -> Difference:
@@ -294,22 +297,26 @@ CLAIMS = (
         "steps to half of the final similarity with other runs' ends, scratch minus fine-tuned",
         _sooner,
         paper=_area,
+        over_time=True,
     ),
     Claim(
         "and more direct",
         "straight way over way taken, fine-tuned minus scratch",
         _more_directly,
+        over_time=True,
     ),
 )
 
 
-def findings(runs: Mapping[str, Runs]) -> "pd.DataFrame":
-    """Every claim in every cell.
+def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> "pd.DataFrame":
+    """Claims in every cell.
 
     Parameters
     ----------
     runs : mapping of str to Runs
         By the name that the cell shall have.
+    claims : sequence of Claim
+        Default all of the paper's.
 
     Returns
     -------
@@ -321,25 +328,71 @@ def findings(runs: Mapping[str, Runs]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = []
-    for claim in CLAIMS:
-        tested = {name: _tried(claim.test, cell) for name, cell in runs.items()}
-        corrected = holm([difference.p for difference in tested.values()])
-        for (name, difference), p in zip(tested.items(), corrected, strict=True):
-            share = claim.share(runs[name]) if claim.share else None
-            alone = _tried(claim.paper, runs[name]) if claim.paper else None
-            rows.append(
-                {
-                    "claim": claim.name, "number": claim.number, "cell": name,
-                    "observed": share and share.row()["observed"],
-                    "chance": share and share.chance,
-                    "second_run": share and share.second_run,
-                    "tested": difference, "p": p, "verdict": verdict(difference, p),
-                    "paper": "" if alone is None else verdict(alone),
-                    "note": difference.note,
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+    frames = []
+    for claim in claims:
+        shares = [claim.share(one) if claim.share else None for one in runs.values()]
+        alone = [_tried(claim.paper, one) if claim.paper else None for one in runs.values()]
+        frame = judged({name: _tried(claim.test, one) for name, one in runs.items()})
+        columns = {
+            "claim": claim.name,
+            "number": claim.number,
+            "observed": [share and share.row()["observed"] for share in shares],
+            "chance": [share and share.chance for share in shares],
+            "second_run": [share and share.second_run for share in shares],
+            "paper": ["" if number is None else verdict(number) for number in alone],
+        }
+        frames.append(frame.assign(**columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def judged(numbers: Mapping[str, Estimate]) -> "pd.DataFrame":
+    """The verdict on one claim in several cells, from numbers that are above 0 if it holds.
+
+    Parameters
+    ----------
+    numbers : mapping of str to Estimate
+        By cell; those that are a `Difference` with their p.
+
+    Returns
+    -------
+    DataFrame
+        ``cell``; ``tested``, the number; ``p``, corrected for how many there are (Holm), NaN where
+        none is known; ``verdict``; ``note``.
+    """
+    import pandas as pd
+
+    tested = [*numbers.values()]
+    corrected = holm([getattr(number, "p", np.nan) for number in tested])
+    rows = zip(numbers, tested, corrected, strict=True)
+    return pd.DataFrame(
+        [(cell, x, p, verdict(x, p), x.note) for cell, x, p in rows],
+        columns=["cell", "tested", "p", "verdict", "note"],
+    )
+
+
+def in_words(frame: "pd.DataFrame") -> str:
+    """How often each verdict fell, with the numbers, from a frame that `judged` gave.
+
+    Examples
+    --------
+    >>> in_words(judged({"a": Estimate(0.3, 0.1, 0.5), "b": Estimate(0.1, -0.1, 0.3)}))
+    'confirmed in 1 of 2 (0.30 [0.10, 0.50]), undecided in 1 of 2 (0.10 [-0.10, 0.30])'
+    >>> in_words(judged({"a": Estimate(0.3, 0.1, 0.5)}))
+    'confirmed (0.30 [0.10, 0.50])'
+    """
+    parts = []
+    for word in VERDICTS:
+        numbers = sorted(frame.loc[frame["verdict"] == word, "tested"], key=lambda x: x.value)
+        if not numbers:
+            continue
+        said = str(numbers[0])
+        if word == "not measurable":
+            said = "; ".join(dict.fromkeys(x.note for x in numbers))
+        elif len(numbers) > 1:
+            said = f"{numbers[0].value:z.2f} to {numbers[-1].value:z.2f}"
+        count = f" in {len(numbers)} of {len(frame)}" if len(frame) > 1 else ""
+        parts.append(f"{word}{count} ({said})")
+    return ", ".join(parts)
 
 
 def verdict(number: Estimate, p: float = 0.0) -> str:

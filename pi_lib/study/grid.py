@@ -9,10 +9,9 @@ A grid file names cells, by the fields of `pi_lib.study.Cell`, and what they sha
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from pi_lib.study.cell import PROFILES, Cell
+from pi_lib.study.cell import PROFILES, Cell, Settings
 from pi_lib.study.record import Record, collect
 from pi_lib.study.schedule import stored
 from pi_lib.study.store import Store
@@ -116,7 +115,12 @@ def record(cells: Sequence[Cell], store: Store, folder: str | Path) -> list[Cell
         path = Path(folder) / f"{cell.slug}.npz"
         if stored(cell, store):
             collect(cell, store).save(folder)
-        elif not path.is_file() or Record.load(path).header["settings"] != asdict(cell.settings):
+        elif not path.is_file() or _settings(path) != cell.settings:
             continue
         held.append(cell)
     return held
+
+
+def _settings(path: Path) -> Settings:
+    """Those that a record was made under; what was no setting then has its default."""
+    return Settings(**Record.load(path).header["settings"])

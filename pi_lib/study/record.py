@@ -21,7 +21,7 @@ import torch
 
 from pi_lib import statistics
 from pi_lib.interactions import Interactions
-from pi_lib.statistics import Estimate
+from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import schedule, workers
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
 from pi_lib.study.steps import Step, run_record
@@ -109,6 +109,12 @@ class Record:
         """The cell as people write it."""
         return self.header.get("title", self.name)
 
+    @property
+    def transfer(self) -> str:
+        """The cell as people write it, without what it changes of its profile."""
+        names = ("backbone", "task", "source", "pretraining", "pretraining_run")
+        return Cell(**{name: self.header[name] for name in names}).title
+
     def has_checkpoints(self, arm: str, run: int = 1, players: str | None = None) -> bool:
         """Whether a run has games before its end."""
         players = players or self.players
@@ -158,7 +164,7 @@ class Record:
         tested = self.header["tested"]
         return statistics.proportion(round(np.mean(values) * tested), tested)
 
-    def gain(self, over: str = "scratch", on: str | None = None) -> Estimate:
+    def gain(self, over: str = "scratch", on: str | None = None) -> Difference:
         """Accuracy of fine-tuning minus that of another arm: means over runs.
 
         Paired by sample where the record says which samples were right; else Newcombe's interval
@@ -171,6 +177,24 @@ class Record:
         tested = self.header["tested"]
         right = [round(self.accuracy(arm).value * tested) for arm in ("finetuned", over)]
         return statistics.difference(right[0], tested, right[1], tested)
+
+    def gain_over(
+        self, other: "Record", arm: str = "finetuned", on: str | None = None
+    ) -> Difference:
+        """Accuracy of an arm minus that of the same arm in another cell, as `gain`.
+
+        Raises
+        ------
+        ValueError
+            If one of the records does not say which test samples were right.
+        """
+        first, second = self._correct(arm, on), other._correct(arm, on)
+        if first is None or second is None:
+            raise ValueError(
+                f"{self.name}, {other.name}: one does not say which test samples were right; make "
+                f"it by {AGAIN}"
+            )
+        return statistics.paired_gain(first, second)
 
     def accuracies(self) -> "pd.DataFrame":
         """Loss and accuracy at every checkpoint: arm, run, step, progress, loss, value."""

@@ -38,7 +38,6 @@ _TRAINING = (
     "seeds",
     "study.assets",
     "study.backbones",
-    "study.elsewhere",
     "study.encoders",
     *(module for module in MODULES if module.startswith("study.data.") and "prepare" not in module),
     "study.steps",
@@ -47,7 +46,7 @@ _TRAINING = (
 STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
-    "test": _TRAINING,
+    "test": (*_TRAINING, "study.elsewhere"),
     "extract": (
         *_TRAINING,
         "batches",

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 import pi_lib as pi
 from pi_lib import study
 from pi_lib.book import figures, runner, study_figures
-from pi_lib.study import data, findings
+from pi_lib.study import advice, comparisons, data, findings
 
 matplotlib.use("Agg")
 NUMBER = re.compile(r"[-−]?[\d.,]+%?$|\$")  # on an axis; a power of ten is a formula
@@ -86,7 +86,6 @@ def figures_of_the_method(record):
     (probe, *_), (end, *again) = record.runs("probe"), record.runs("finetuned")
     known = pi.compare(probe, end, second_runs=again)
     pair = {"images": known, "sentences": known}
-    agreement = [one.agreement_by_order().assign(data=name) for name, one in pair.items()]
     split = pi.and_or_split(end.v)
     both = pi.Interactions(v=end.v, i_and=split.i_and, i_or=split.i_or)
     steps = record.over_time("finetuned")
@@ -108,7 +107,6 @@ def figures_of_the_method(record):
     seen = pi.extract(lambda x: x.flatten(1)[:, ::400].sin(), images, [0], players)
     return {
         "knowledge": figures.knowledge(pair),
-        "agreement": figures.agreement(pd.concat(agreement)),
         "tracked": figures.tracked(pd.concat(way.assign(measure=name) for name in measures)),
         "choices": figures.choices(variants, {"preserved share": (0, 0.5)}),
         "and_or": figures.and_or({"exact": both, "with an allowance": both}),
@@ -141,7 +139,21 @@ def figures_of_the_study(records):
         for name, one in runs.items()
         for arm in ("finetuned", "scratch")
     )
+    found = comparisons.quantities(runs)
+    found = found.assign(x=found["cell"].map(dict(zip(runs, (40, 1280), strict=True))))
+    named = found.assign(x_low=found["x"] - 20, x_high=found["x"] + 90)
+    settings = found.assign(
+        rate=found["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True))), epochs=2
+    )
+    names = ["half of the layers", "LoRA"]
+    ways = pd.DataFrame([(cell, way) for cell in runs for way in names], columns=["cell", "way"])
+    ways = ways.assign(name=ways["way"], tested=[*gains.values()] * 2, verdict="undecided")
+    limits = {"x": [0.1, 0.3, 0.5, 0.7], "x_low": 0.0, "x_high": 0.8}
+    limits |= {"value": [-0.3, -0.1, -0.2, 0.0], "low": -0.4, "high": 0.1}
+    pictures = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
     return {
+        "over": study_figures.over(found, "labels", log=True, margin=0.02),
+        "over, by name": study_figures.over(named, "energy distance", joined=False),
         "origins": study_figures.origins(findings.origins_table(runs), gains),
         "shares": study_figures.shares(kinds, "accuracy"),
         "differences": study_figures.differences(
@@ -151,6 +163,11 @@ def figures_of_the_study(records):
         "verdicts": study_figures.verdicts(findings.findings(runs)),
         "approaches": study_figures.approaches(approaches),
         "accuracies": study_figures.accuracies(records),
+        "over_settings": study_figures.over_settings(settings),
+        "panels": study_figures.panels(ways.assign(quantity="accuracy"), "minus all layers"),
+        "scatter": study_figures.scatter(ways.assign(**limits), "similarity", "accuracy"),
+        "corruptions": study_figures.corruptions(pictures),
+        "effects": study_figures.effects(advice.advice({"paper": records})),
         "first_against_second": study_figures.first_against_second(
             *next(iter(records.values())).runs("finetuned")[:2]
         ),
@@ -162,6 +179,27 @@ def test_every_figure_can_be_read(records):
         figures.style()
         drawn = figures_of_the_method(next(iter(records.values()))) | figures_of_the_study(records)
         assert {name: wrong for name, figure in drawn.items() if (wrong := faults(figure))} == {}
+    plt.close("all")
+
+
+def test_quantities_over_a_number_show_every_number(records):
+    runs = {k: findings.Runs(record) for k, record in enumerate(records.values(), 1)}
+    found = comparisons.quantities(runs)
+    found = found.assign(x=found["cell"])
+    panels = study_figures.over(found, "labels", log=True, margin=0.05).axes
+    assert [len(axis.containers) for axis in panels] == [4, 1, 2, 4]  # a line for each `of`
+    for axis, (_, rows) in zip(panels, found.groupby("quantity", sort=False), strict=True):
+        assert axis.get_xscale() == "log"
+        low, high = axis.get_ylim()
+        assert ((low < rows["value"]) & (rows["value"] < high)).all()
+        for line, (_, values) in zip(axis.containers, rows.groupby("of", sort=False), strict=True):
+            assert line.lines[0].get_ydata().tolist() == values["value"].tolist()
+    said = [text.get_text() for text in panels[0].texts]
+    assert sorted(said) == ["fine-tuned", "linear probe", "long scratch", "scratch"]
+    assert [text.get_text() for text in panels[1].texts] == ["margin, 0.05"]
+    unknown = found.assign(value=found["value"].where(found["quantity"] == "gain"))
+    (gain,) = study_figures.over(unknown, "labels", joined=False).axes
+    assert len(gain.containers) == 2 and gain.get_ylabel() == "gain in accuracy over\nscratch"
     plt.close("all")
 
 

@@ -65,7 +65,7 @@ def test_run_once_and_again_only_after_a_change(checkout):
     assert runner.run(profile="smoke", root=checkout) == ["01_good"]
 
 
-def test_run_again_when_a_file_that_a_parameter_names_has_changed(checkout):
+def test_run_again_when_what_a_parameter_names_has_changed(checkout):
     source = checkout / "notebooks" / "01_good.py"
     source.write_text(GOOD.replace("count = 2", 'count = 2\nrecord = "../numbers.json"'))
     (checkout / "numbers.json").write_text("[1]")
@@ -78,6 +78,11 @@ def test_run_again_when_a_file_that_a_parameter_names_has_changed(checkout):
     values = {"record": str(other)}
     assert runner.run(profile="smoke", values=values, root=checkout) == ["01_good"]
     other.write_text("[3]")
+    assert runner.state("01_good", checkout).endswith("stale")
+    (checkout / "records" / "paper").mkdir(parents=True)
+    values = {"record": str(checkout / "records")}
+    assert runner.run(profile="smoke", values=values, root=checkout) == ["01_good"]
+    (checkout / "records" / "paper" / "cell.npz").write_text("[1]")
     assert runner.state("01_good", checkout).endswith("stale")
 
 

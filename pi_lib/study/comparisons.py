@@ -1,0 +1,223 @@
+"""Cells held against each other, and against what they differ in: labels, domains, pre-training.
+
+A quantity of a cell, such as its gain or a similarity, has an interval over test samples. Whether
+it goes with a number of the cells is a rank correlation over cells; whether it differs between two
+cells, a difference paired by sample. On both falls a verdict: it is undecided unless the 95 %
+interval lies on one side of 0 and the p, corrected for how many numbers are looked at together
+(Holm 1979), is below 0.05.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pi_lib.statistics import Difference, Estimate, holm, mean_of_runs, rank_correlation
+from pi_lib.study.cell import changes_in_words
+from pi_lib.study.findings import Runs, verdict
+from pi_lib.study.record import Record
+
+ALL_LAYERS = "all layers"  # the way to fine-tune that the others are held against
+WAYS = ("rate", "frozen", "probe_first", "pull", "lora")  # settings that are a way to fine-tune
+COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
+
+
+def quantities(runs: Mapping[str, Runs]) -> pd.DataFrame:
+    """What is measured of each cell, to be held against what the cells differ in.
+
+    Returns
+    -------
+    DataFrame
+        ``cell, quantity, of, value, low, high, note``. Quantities: "accuracy" of each arm; "gain"
+        in accuracy over "scratch"; "similarity" of "probe" and "scratch" with the fine-tuned runs;
+        "origins", the shares of `pi_lib.reliability.Origins`.
+    """
+    rows = []
+    for name, cell in runs.items():
+        found = {("accuracy", arm): cell.record.accuracy(arm) for arm in cell.arms}
+        found["gain", "scratch"] = cell.record.gain()
+        found |= {
+            (quantity, of): Estimate.unmeasurable(note) if note else Estimate.of_resamples(values)
+            for (quantity, of), (values, note) in _resampled(cell).items()
+        }
+        rows += [_row(name, *key, x) for key, x in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def elsewhere(runs: Mapping[str, Runs]) -> pd.DataFrame:
+    """What networks are good for beside their task, and how much of them would come back.
+
+    Returns
+    -------
+    DataFrame
+        Columns as `quantities`. Quantities: "reliability" of "finetuned"; of each arm, accuracy on
+        what the record has in `Record.elsewhere`, by the same names; and "foreign", how often it
+        is surer of a picture of its task than of one of the task of pre-training (AUROC), a mean
+        over runs with Student's 95 % interval.
+    """
+    rows = []
+    for name, cell in runs.items():
+        record, arms = cell.record, [arm for arm in cell.arms if arm != "long"]
+        found = {("reliability", "finetuned"): cell.moments().reliability("finetuned")}
+        for on in record.elsewhere:
+            found |= {(on, arm): record.accuracy(arm, on=on) for arm in arms}
+        surer = record.header.get("surer_of_its_own", {})
+        for arm in arms:
+            by_run = [value for run, value in surer.items() if run.rstrip("0123456789") == arm]
+            found |= {("foreign", arm): mean_of_runs(by_run)} if by_run else {}
+        rows += [_row(name, *key, x) for key, x in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def trends(
+    frame: pd.DataFrame, x: Mapping[str, float], given: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """How quantities go with a number of each cell, such as its labels: rank correlations.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Of `quantities`, as many of them as are looked at together.
+    x : mapping of str to float
+        A number by cell.
+    given : mapping of str to float, optional
+        Another number by cell, that is held fixed, as `pi_lib.statistics.rank_correlation` does it.
+
+    Returns
+    -------
+    DataFrame
+        ``quantity, of``; ``cells`` in which it is measurable; ``first, last``, the `Estimate` in
+        those of the least and of the largest `x`; ``tested``, the rank correlation; ``p``,
+        corrected for the number of quantities; ``verdict``: "rises", "falls", or as in `VERDICTS`.
+    """
+    rows = []
+    for (quantity, of), part in frame.groupby(["quantity", "of"], sort=False):
+        part = part.assign(x=part["cell"].map(x)).dropna(subset=["x", "value"]).sort_values("x")
+        ends = [Estimate(*part.iloc[k][["value", "low", "high"]]) for k in (0, -1) if len(part)]
+        first, last = ends or [Estimate.unmeasurable("in no cell")] * 2
+        fixed = None if given is None else part["cell"].map(given)
+        rows.append(
+            {"quantity": quantity, "of": of, "cells": len(part), "first": first, "last": last,
+             "tested": rank_correlation(part["x"], part["value"], fixed)}
+        )  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["quantity", "of", "cells", "first", "last", "tested"])
+    return _judged(frame, "rises", "falls")
+
+
+def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
+    """Quantities of a cell minus those of another, paired by sample.
+
+    Parameters
+    ----------
+    pairs : mapping of str to (Runs, Runs)
+        By the name that the comparison shall have; both of the same samples.
+
+    Returns
+    -------
+    DataFrame
+        ``cell``, the name; ``quantity, of`` as `quantities` gives them, of accuracies that of the
+        fine-tuned runs, on the test samples and on what both have in `Record.elsewhere`;
+        ``tested``, the difference; ``p``, corrected for the number of comparisons of each quantity;
+        ``verdict``: "more", "less", or as in `VERDICTS`.
+
+    Raises
+    ------
+    ValueError
+        If two cells were asked about other samples.
+    """
+    rows = []
+    for name, (first, second) in pairs.items():
+        if first.record.header["ids"] != second.record.header["ids"]:
+            raise ValueError(f"{name}: the two cells were asked about other samples; compare cells")
+        found = {("accuracy", "finetuned"): first.record.gain_over(second.record)}
+        for on in first.record.elsewhere:
+            if on in second.record.elsewhere:
+                found[on, "finetuned"] = first.record.gain_over(second.record, on=on)
+        resampled = [_resampled(one) for one in (first, second)]
+        for key, (values, note) in resampled[0].items():
+            others, other_note = resampled[1][key]
+            why = note or other_note
+            with np.errstate(invalid="ignore"):  # resamples in which nothing is shared
+                difference = Difference.of_resamples(values - others)
+            found[key] = Difference.unmeasurable(why) if why else difference
+        rows += [
+            {"cell": name, "quantity": quantity, "of": of, "tested": x}
+            for (quantity, of), x in found.items()
+        ]
+    frame = pd.DataFrame(rows, columns=["cell", "quantity", "of", "tested"])
+    return _judged(frame, "more", "less", by=["quantity", "of"])
+
+
+def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
+    """Records by cell, as people write it, and within it by the way to fine-tune, in words.
+
+    Of ways, `ALL_LAYERS` comes first, and one that is the same is left out. A learning rate that
+    was set beforehand is lower or higher than that of all layers.
+    """
+    cells: dict[str, list[tuple[dict, Record]]] = {}
+    for record in records:
+        changes = record.header["cell_changes"]
+        way = {name: changes[name] for name in WAYS if changes.get(name)}
+        others = {name: value for name, value in changes.items() if name not in WAYS}
+        cell = ", ".join(filter(None, [record.transfer, changes_in_words(others)]))
+        cells.setdefault(cell, []).append((way, record))
+    return {cell: _named(ways) for cell, ways in cells.items()}
+
+
+def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
+    """Records of a cell by their way; none of two learning rates that are both lower is lost."""
+
+    def place(one: tuple[dict, Record]) -> list:
+        return [(WAYS.index(name), value) for name, value in one[0].items()]
+
+    named: dict[str, Record] = {}
+    for way, record in sorted(ways, key=place):
+        words, plain = changes_in_words(way), named.get(ALL_LAYERS)
+        if plain is not None and list(way) == ["rate"]:
+            usual = plain.header["rates"]["finetuned"]["chosen"]
+            said = f"a {'lower' if way['rate'] < usual else 'higher'} learning rate"
+            words = "" if way["rate"] == usual else words if said in named else said
+        named.setdefault(words or ALL_LAYERS, record)
+    return named
+
+
+def gains(runs: Mapping[str, Runs]) -> pd.DataFrame:
+    """Whether pre-training helps in each cell: the gain in accuracy over training from scratch.
+
+    Returns
+    -------
+    DataFrame
+        ``cell``; ``tested``, the gain; ``p``, corrected for the number of cells; ``verdict``:
+        "helps", "hurts", or as in `VERDICTS`.
+    """
+    rows = [{"cell": name, "tested": cell.record.gain()} for name, cell in runs.items()]
+    return _judged(pd.DataFrame(rows, columns=["cell", "tested"]), "helps", "hurts")
+
+
+def _row(cell: str, quantity: str, of: str, x: Estimate) -> tuple:
+    return cell, quantity, of, x.value, x.low, x.high, x.note
+
+
+def _judged(
+    frame: pd.DataFrame, above: str, below: str, by: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """With ``p`` of the numbers ``tested``, corrected for how many there are, and ``verdict``.
+
+    Those that are alike in the columns `by` are looked at together; by default all.
+    """
+    words = {"confirmed": above, "contradicted": below}
+    p = pd.Series([x.p for x in frame["tested"]], frame.index, dtype=float)
+    together = [frame[column] for column in by] if by else np.zeros(len(frame))
+    corrected = p.groupby(together).transform(holm)
+    said = [verdict(x, p) for x, p in zip(frame["tested"], corrected, strict=True)]
+    return frame.assign(p=corrected, verdict=[words.get(word, word) for word in said])
+
+
+def _resampled(runs: Runs) -> dict[tuple[str, str], tuple[np.ndarray, str]]:
+    """Similarities and origins, of all samples and of each resample, and why not, if so."""
+    moments = runs.moments()
+    parts, note = moments.origin_parts()
+    similarities = {
+        ("similarity", arm): moments.similarities(arm, "finetuned") for arm in ("probe", "scratch")
+    }
+    return similarities | {("origins", part): (values, note) for part, values in parts.items()}

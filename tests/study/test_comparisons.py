@@ -1,0 +1,158 @@
+"""Cells held against each other: what is planted is found, and what is not is undecided."""
+
+import numpy as np
+import pytest
+from planted_records import planted
+
+from pi_lib import study
+from pi_lib.book import tables
+from pi_lib.study import comparisons, findings
+
+TESTED = 200
+ARMS = ("probe", "finetuned", "scratch")
+
+
+def cell(kept=0.3, right=0.6, scratch=0.5, seed=0, **more) -> findings.Runs:
+    """Runs of which a share of the test samples is right, and `kept` comes from the probe."""
+    record = planted(kept=kept, seed=seed, **more)
+    shares = {"probe": 0.5, "finetuned": right, "scratch": scratch}
+    correct = {
+        key: np.arange(TESTED) < shares[key[:-1]] * TESTED for key in record.header["accuracy"]
+    }
+    header = record.header | {"tested": TESTED}
+    return findings.Runs(study.Record(header, record.games, correct))
+
+
+def verdicts(frame):
+    keys = zip(frame["quantity"], frame["of"], strict=True)
+    return dict(zip(keys, frame["verdict"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Six cells in which ever more is kept, at the cost of what neither explains."""
+    shares = (0.05, 0.15, 0.3, 0.45, 0.6, 0.75)
+    return {k: cell(kept, 0.5 + 0.4 * kept, seed=k) for k, kept in enumerate(shares)}
+
+
+def test_quantities_are_those_of_each_cell(cells):
+    frame = comparisons.quantities(cells)
+    at = frame.set_index(["cell", "quantity", "of"])
+    for name, runs in cells.items():
+        assert at.loc[name, "gain", "scratch"]["value"] == runs.record.gain().value
+        assert at.loc[name, "accuracy", "probe"]["value"] == runs.record.accuracy("probe").value
+        similarity = runs.moments().similarity("scratch", "finetuned")
+        assert tuple(at.loc[name, "similarity", "scratch"][["value", "low", "high"]]) == (
+            similarity.value, similarity.low, similarity.high,
+        )  # fmt: skip
+        for part, share in vars(runs.origins()).items():
+            assert at.loc[name, "origins", part]["value"] == share.value
+    assert list(comparisons.quantities({})) == list(frame)  # a page without records
+
+
+def test_what_goes_with_a_number_is_found(cells):
+    frame = comparisons.quantities(cells)
+    trends = comparisons.trends(frame, {name: 10 * name for name in cells})
+    found = verdicts(trends)
+    assert found["origins", "pretraining"] == found["similarity", "probe"] == "rises"
+    assert found["gain", "scratch"] == "rises" and found["origins", "neither"] == "falls"
+    assert found["similarity", "scratch"] == found["accuracy", "probe"] == "undecided"
+    row = trends.set_index(["quantity", "of"]).loc["gain", "scratch"]
+    assert row["first"].value == cells[0].record.gain().value and row["cells"] == 6
+    alone = comparisons.trends(frame[frame["quantity"] == "gain"], {name: name for name in cells})
+    assert alone["p"].iloc[0] < row["p"]  # corrected for the number of quantities
+    reverse = comparisons.trends(frame, {name: -name for name in cells})
+    assert verdicts(reverse)["origins", "pretraining"] == "falls"
+
+
+def test_what_is_not_measurable_is_no_trend(cells):
+    frame = comparisons.quantities(cells | {0: cell(noise=30), 1: cell(noise=30, seed=1)})
+    trends = comparisons.trends(frame, {name: name for name in cells})
+    found = verdicts(trends)
+    assert found["origins", "both"] == found["similarity", "probe"] == "not measurable"
+    counts = trends.set_index(["quantity", "of"])["cells"]
+    assert counts["origins", "both"] == 4 and counts["gain", "scratch"] == 6
+    few = comparisons.trends(frame[frame["cell"] > 1], {name: name for name in cells})
+    assert set(few["verdict"]) == {"not measurable"}
+    assert comparisons.trends(frame[:0], {}).empty
+
+
+def test_a_difference_is_paired_by_sample(cells):
+    first, second = cells[4], cells[1]
+    found = comparisons.contrasts({"other": (first, second), "same": (first, first)})
+    at = found.set_index(["cell", "quantity", "of"])
+    assert at.loc[("other", "origins", "pretraining"), "verdict"] == "more"
+    assert at.loc[("other", "origins", "neither"), "verdict"] == "less"
+    same = at.loc["same"]
+    assert set(same["verdict"]) == {"undecided"}
+    assert all(x.value == 0 for x in same["tested"])
+    gap = at.loc[("other", "origins", "pretraining"), "tested"]
+    parts = [runs.origins().pretraining.value for runs in (first, second)]
+    assert gap.value == pytest.approx(parts[0] - parts[1])
+    one = comparisons.contrasts({"other": (first, second)}).set_index(["quantity", "of"])
+    assert at.loc[("other", "origins", "neither"), "p"] == pytest.approx(
+        2 * one.loc[("origins", "neither"), "p"]
+    )  # corrected for the number of comparisons
+    noise = comparisons.contrasts({"noise": (first, cell(noise=30))})
+    assert verdicts(noise)["origins", "both"] == "not measurable"
+    assert comparisons.contrasts({}).empty
+
+
+def test_other_samples_are_refused(cells):
+    record = cells[0].record
+    other = study.Record(record.header | {"ids": record.header["ids"][::-1]}, record.games)
+    with pytest.raises(ValueError, match="pair: the two cells were asked about other samples"):
+        comparisons.contrasts({"pair": (cells[0], findings.Runs(other))})
+    with pytest.raises(ValueError, match="one does not say which test samples were right"):
+        record.gain_over(study.Record(record.header, record.games))
+
+
+def test_pre_training_helps_or_hurts():
+    frame = comparisons.gains(
+        {"a": cell(right=0.8), "b": cell(right=0.5), "c": cell(right=0.2), "d": cell(right=0.8)}
+    )
+    assert list(frame["verdict"]) == ["helps", "undecided", "hurts", "helps"]
+    assert tables.in_words(frame) == "**helps** (a, d); **undecided** (b); **hurts** (c)"
+    shown = tables.judged(frame, tested="gain")
+    assert list(shown) == ["gain", "p, corrected", "verdict"] and list(shown.index) == [*"abcd"]
+    assert comparisons.gains({}).empty and tables.in_words(comparisons.gains({})) == ""
+
+
+def test_tables_name_what_they_show(cells):
+    frame = comparisons.quantities({1000 * name: one for name, one in cells.items()})
+    trends = comparisons.trends(frame, {1000 * name: name for name in cells})
+    shown = tables.judged(trends, tested="rank correlation", last="most")
+    assert shown.index[-1] == "share from neither"
+    assert shown["most"].iloc[-1] == str(cells[5].origins().neither)
+    pair = comparisons.contrasts({2000: (cells[4], cells[1])})
+    assert tables.judged(pair, tested="difference").index[0] == (
+        "2,000",
+        "accuracy of fine-tuned runs",
+    )
+
+
+def test_records_are_told_apart_by_their_way_to_fine_tune():
+    """All layers first; learning rates are lower or higher than its own."""
+    rates = [{"rate": rate} for rate in (3e-3, 1e-3, 1e-4, 3e-4)]  # the second is what is chosen
+    ways = [{"lora": 8}, *rates, {}, {"frozen": 0.5}]
+    records = [planted(changes=way | {"n_train": 100}) for way in ways]
+    records += [planted(task="flowers", changes={"rate": 1e-4, "elsewhere": 1})]
+    found = comparisons.by_way(records)
+    first, second = found.values()
+    assert list(first) == [
+        "all layers", "a lower learning rate", "learning rate 0.0003", "a higher learning rate",
+        "50% of the layers frozen", "LoRA of rank 8",
+    ]  # fmt: skip
+    assert first["all layers"] is records[5] and first["a higher learning rate"] is records[1]
+    assert list(second) == ["learning rate 0.0001"]
+    assert [cell.endswith("100 labels") for cell in found] == [True, False]
+
+
+def test_ways_are_held_against_each_other_elsewhere_too():
+    plain = planted(elsewhere={"noise": 0.5, "source": 0.4}, accuracy=dict.fromkeys(ARMS, 0.6))
+    lora = planted(elsewhere={"noise": 0.5, "source": 0.7}, accuracy=dict.fromkeys(ARMS, 0.6))
+    frame = comparisons.contrasts({"lora": (findings.Runs(lora), findings.Runs(plain))})
+    found = verdicts(frame)
+    assert found["source", "finetuned"] == "more" and found["noise", "finetuned"] == "undecided"
+    table = tables.how_often(frame.assign(name="lora", quantity=tables.quantities(frame)))
+    assert table.loc["lora", "accuracy on the old task"] == "more: 1"
