@@ -119,6 +119,18 @@ def by_quantity(trends: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Estim
     return numbers
 
 
+def trends(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What `pi_lib.study.comparisons.trends` says of each quantity, in several frames by name."""
+    columns = {
+        name: {
+            quantity: f"{row.tested}, p {_p(row.p) or 'unknown'}: {row.verdict}"
+            for quantity, row in zip(quantities(frame), frame.itertuples(), strict=True)
+        }
+        for name, frame in frames.items()
+    }
+    return pd.DataFrame(columns).fillna("")
+
+
 def in_words(frame: pd.DataFrame) -> str:
     """What is behind each verdict, in the order in which they come.
 

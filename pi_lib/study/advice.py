@@ -187,7 +187,7 @@ def probe(records: list[Record]) -> Advice:
             "layers was not reliably better.",
         },
     )
-    limits = f"{_scope(records)}; what lies between the two comes next."
+    limits = f"{_scope(records)}; a linear probe costs one pass over the data."
     return Advice("A linear probe, or all layers?", [claim], "accuracy", limits)
 
 

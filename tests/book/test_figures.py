@@ -145,6 +145,7 @@ def figures_of_the_study(records):
     settings = found.assign(
         rate=found["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True))), epochs=2
     )
+    four = [f"with the number of {what}" for what in ("epochs", "labels", "players", "runs")]
     pictures = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
     return {
         "over": study_figures.over(found, "labels", log=True, margin=0.02),
@@ -152,7 +153,7 @@ def figures_of_the_study(records):
         "origins": study_figures.origins(findings.origins_table(runs), gains),
         "shares": study_figures.shares(kinds, "accuracy"),
         "differences": study_figures.differences(
-            {name: {"gain": gain} for name, gain in gains.items()}, "accuracy"
+            {name: dict.fromkeys(four, gain) for name, gain in gains.items()}, "accuracy"
         ),
         "by_order": study_figures.by_order(orders.rename(columns={"arm": "panel"}), "similarity"),
         "verdicts": study_figures.verdicts(findings.findings(runs)),
