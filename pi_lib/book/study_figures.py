@@ -66,6 +66,11 @@ EFFECT_COLOURS = {  # of dots and whiskers, which need more contrast
     "undecided": "#858585",
     "contradicted": "#D55E00",
 }
+WORD_COLOURS = {  # of what `pi_lib.study.comparisons` says
+    "more": EFFECT_COLOURS["confirmed"],
+    "less": EFFECT_COLOURS["contradicted"],
+    "undecided": EFFECT_COLOURS["undecided"],
+}
 
 
 def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
@@ -199,6 +204,35 @@ def over(
         figure.draw_without_rendering()
         for axis, (_, part) in zip(axes.flat, panels, strict=False):
             _name_marks(axis, part, colours)
+    return figure
+
+
+def panels(frame: "pd.DataFrame", label: str) -> Figure:
+    """Numbers in a panel for each ``quantity``, in words, and ``cell``, a row for each ``name``.
+
+    `frame` has these columns and ``tested``, an `Estimate` each, drawn in the colour of its
+    ``verdict``, if it has that column. What is not measurable is left out. Panels of a quantity
+    have one scale.
+    """
+    quantities, cells, names = (list(frame[x].unique()) for x in ("quantity", "cell", "name"))
+    figure, axes = plt.subplots(
+        len(quantities), len(cells), sharex="row", sharey=True, squeeze=False, layout="constrained",
+        figsize=(max(6, 2 + 2.4 * len(cells)), len(quantities) * (0.8 + 0.27 * len(names)) + 0.5),
+    )  # fmt: skip
+    for quantity, line in zip(quantities, axes, strict=True):
+        for cell, axis in zip(cells, line, strict=True):
+            rows = frame[(frame["quantity"] == quantity) & (frame["cell"] == cell)]
+            verdicts = rows["verdict"] if "verdict" in rows else ["undecided"] * len(rows)
+            for name, tested, verdict in zip(rows["name"], rows["tested"], verdicts, strict=True):
+                colour = WORD_COLOURS.get(verdict, "")
+                _whiskers(axis, tested, names.index(name), colour, "o")
+            axis.axvline(0, color="0.3", lw=1)
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+            name_rows(axis, names)
+        line[0].set_ylabel(fill(quantity, 20), labelpad=10)
+    for cell, axis in zip(cells, axes[0], strict=True):
+        axis.set_title(fill(cell, 24), fontsize=10)
+    figure.supxlabel(label)
     return figure
 
 
@@ -348,6 +382,33 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
         axis.set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def scatter(frame: "pd.DataFrame", xlabel: str, ylabel: str) -> Figure:
+    """A mark for each row, with whiskers: a colour for each ``cell``, a marker for each ``way``.
+
+    `frame` has these columns and ``x, x_low, x_high, value, low, high``.
+    """
+    cells, ways = (list(frame[name].unique()) for name in ("cell", "way"))
+    figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
+    for row in frame.itertuples():
+        one = frame.loc[[row.Index]]
+        across = one[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1)
+        axis.errorbar(
+            row.x, row.value, yerr=_reach(one), xerr=_reach(across), lw=0.8, ms=7, capsize=0,
+            color=PALETTE[cells.index(row.cell)], marker=MARKERS[ways.index(row.way)],
+        )  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.axhline(0, color="0.3", lw=1, zorder=0)
+    axis.axvline(0, color="0.3", lw=1, zorder=0)
+    marks = [
+        plt.Line2D([], [], ls="", marker=MARKERS[k], color="0.35", label=way)
+        for k, way in enumerate(ways)
+    ]
+    colours = [plt.Rectangle((0, 0), 1, 1, color=PALETTE[k]) for k in range(len(cells))]
+    figure.legend(handles=marks, loc="outside right upper", fontsize=10)
+    figure.legend(colours, cells, loc="outside upper left", fontsize=10)
     return figure
 
 

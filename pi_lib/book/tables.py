@@ -105,6 +105,28 @@ def judged(frame: pd.DataFrame, **columns: str) -> pd.DataFrame:
     return shown.rename_axis([None] * shown.index.nlevels)
 
 
+def how_often(frame: pd.DataFrame) -> pd.DataFrame:
+    """In how many cells each verdict fell: a row for each ``name``, a column for each quantity.
+
+    `frame` has the columns ``name, quantity, verdict``, the quantity in words.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"name": ["lora"] * 3, "quantity": "accuracy"})
+    >>> how_often(frame.assign(verdict=["less", "more", "more"])).loc["lora", "accuracy"]
+    'more: 2, less: 1'
+    """
+
+    def counts(verdicts: pd.Series) -> str:
+        count = verdicts.value_counts()
+        words = ("more", "less", "undecided", "not measurable")
+        return ", ".join(f"{word}: {count[word]}" for word in words if word in count)
+
+    table = frame.groupby(["name", "quantity"], sort=False)["verdict"].agg(counts).unstack()
+    table = table.loc[frame["name"].unique(), frame["quantity"].unique()].fillna("")
+    return table.rename_axis(index=None, columns=None)
+
+
 def quantities(frame: pd.DataFrame) -> list[str]:
     """What each row of a frame with ``quantity, of`` is of, in words."""
     return [QUANTITIES[key] for key in zip(frame["quantity"], frame["of"], strict=True)]

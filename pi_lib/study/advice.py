@@ -4,7 +4,7 @@ A line rests on claims, each held against cells (`pi_lib.study.findings.judged`)
 looked up by the claim's outcome, so that no line can say the opposite of what it rests on.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -12,10 +12,10 @@ import pandas as pd
 
 from pi_lib.statistics import Estimate, crossing, rank_correlation
 from pi_lib.study.cell import TITLES, changes_in_words, title_of
+from pi_lib.study.comparisons import ALL_LAYERS, by_way
 from pi_lib.study.findings import in_words, judged
 from pi_lib.study.record import Record
 
-WAYS = ("frozen", "lora", "probe_first", "pull", "rate")  # settings that are a way to fine-tune
 MARGIN = 0.02  # of accuracy: a smaller gain does not matter
 
 
@@ -194,10 +194,8 @@ def probe(records: list[Record]) -> Advice:
 def way(records: list[Record]) -> Advice:
     """Which way to fine-tune?"""
     numbers: dict[str | None, dict[tuple[str, str], Estimate]] = {"source": {}, None: {}}
-    for cell, group in _grouped(records, _without_way).items():
-        plain = next((record for record in group if not _way(record)), None)
-        if plain:
-            ways = {name: record for record in group if (name := _way_in_words(record, plain))}
+    for cell, ways in by_way(records).items():
+        if plain := ways.pop(ALL_LAYERS, None):
             for (name, record), on in product(ways.items(), numbers):
                 if on is None or {on} <= {*record.elsewhere} & {*plain.elsewhere}:
                     numbers[on][name, cell] = record.gain_over(plain, on=on)
@@ -326,28 +324,10 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _way(record: Record) -> dict:
-    return {x: value for x, value in record.header["cell_changes"].items() if x in WAYS and value}
-
-
-def _way_in_words(record: Record, plain: Record) -> str:
-    """How it differs from training all layers; learning rates are low or high beside its own."""
-    way = _way(record)
-    rate, usual = way.pop("rate", None), plain.header["rates"]["finetuned"]["chosen"]
-    said = [changes_in_words(way)] if way else []
-    if rate is not None and rate != usual:
-        said.append(f"a {'lower' if rate < usual else 'higher'} learning rate")
-    return ", ".join(said)
-
-
-def _without_way(record: Record) -> str:
-    return _title(record, without=WAYS)
-
-
-def _title(record: Record, without: Collection[str] = ()) -> str:
-    """The cell as people write it, but for some of its changed settings."""
-    changes = {x: y for x, y in record.header["cell_changes"].items() if x not in without}
-    return ", ".join(filter(None, [record.transfer, changes_in_words(changes)]))
+def _title(record: Record) -> str:
+    """The cell as people write it, today."""
+    changes = changes_in_words(record.header["cell_changes"])
+    return ", ".join(filter(None, [record.transfer, changes]))
 
 
 def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:

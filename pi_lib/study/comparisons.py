@@ -7,14 +7,18 @@ interval lies on one side of 0 and the p, corrected for how many numbers are loo
 (Holm 1979), is below 0.05.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from pi_lib.statistics import Difference, Estimate, holm, mean_of_runs, rank_correlation
+from pi_lib.study.cell import changes_in_words
 from pi_lib.study.findings import Runs, verdict
+from pi_lib.study.record import Record
 
+ALL_LAYERS = "all layers"  # the way to fine-tune that the others are held against
+WAYS = ("rate", "frozen", "probe_first", "pull", "lora")  # settings that are a way to fine-tune
 COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
 
 
@@ -112,8 +116,9 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
     -------
     DataFrame
         ``cell``, the name; ``quantity, of`` as `quantities` gives them, of accuracies that of the
-        fine-tuned runs; ``tested``, the difference; ``p``, corrected for the number of comparisons
-        of each quantity; ``verdict``: "more", "less", or as in `VERDICTS`.
+        fine-tuned runs, on the test samples and on what both have in `Record.elsewhere`;
+        ``tested``, the difference; ``p``, corrected for the number of comparisons of each quantity;
+        ``verdict``: "more", "less", or as in `VERDICTS`.
 
     Raises
     ------
@@ -125,6 +130,9 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
         if first.record.header["ids"] != second.record.header["ids"]:
             raise ValueError(f"{name}: the two cells were asked about other samples; compare cells")
         found = {("accuracy", "finetuned"): first.record.gain_over(second.record)}
+        for on in first.record.elsewhere:
+            if on in second.record.elsewhere:
+                found[on, "finetuned"] = first.record.gain_over(second.record, on=on)
         resampled = [_resampled(one) for one in (first, second)]
         for key, (values, note) in resampled[0].items():
             others, other_note = resampled[1][key]
@@ -138,6 +146,39 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
         ]
     frame = pd.DataFrame(rows, columns=["cell", "quantity", "of", "tested"])
     return _judged(frame, "more", "less", by=["quantity", "of"])
+
+
+def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
+    """Records by cell, as people write it, and within it by the way to fine-tune, in words.
+
+    Of ways, `ALL_LAYERS` comes first, and one that is the same is left out. A learning rate that
+    was set beforehand is lower or higher than that of all layers.
+    """
+    cells: dict[str, list[tuple[dict, Record]]] = {}
+    for record in records:
+        changes = record.header["cell_changes"]
+        way = {name: changes[name] for name in WAYS if changes.get(name)}
+        others = {name: value for name, value in changes.items() if name not in WAYS}
+        cell = ", ".join(filter(None, [record.transfer, changes_in_words(others)]))
+        cells.setdefault(cell, []).append((way, record))
+    return {cell: _named(ways) for cell, ways in cells.items()}
+
+
+def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
+    """Records of a cell by their way; none of two learning rates that are both lower is lost."""
+
+    def place(one: tuple[dict, Record]) -> list:
+        return [(WAYS.index(name), value) for name, value in one[0].items()]
+
+    named: dict[str, Record] = {}
+    for way, record in sorted(ways, key=place):
+        words, plain = changes_in_words(way), named.get(ALL_LAYERS)
+        if plain is not None and list(way) == ["rate"]:
+            usual = plain.header["rates"]["finetuned"]["chosen"]
+            said = f"a {'lower' if way['rate'] < usual else 'higher'} learning rate"
+            words = "" if way["rate"] == usual else words if said in named else said
+        named.setdefault(words or ALL_LAYERS, record)
+    return named
 
 
 def gains(runs: Mapping[str, Runs]) -> pd.DataFrame:

@@ -146,6 +146,11 @@ def figures_of_the_study(records):
         rate=found["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True))), epochs=2
     )
     four = [f"with the number of {what}" for what in ("epochs", "labels", "players", "runs")]
+    names = ["half of the layers", "LoRA"]
+    ways = pd.DataFrame([(cell, way) for cell in runs for way in names], columns=["cell", "way"])
+    ways = ways.assign(name=ways["way"], tested=[*gains.values()] * 2, verdict="undecided")
+    limits = {"x": [0.1, 0.3, 0.5, 0.7], "x_low": 0.0, "x_high": 0.8}
+    limits |= {"value": [-0.3, -0.1, -0.2, 0.0], "low": -0.4, "high": 0.1}
     pictures = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
     return {
         "over": study_figures.over(found, "labels", log=True, margin=0.02),
@@ -160,6 +165,8 @@ def figures_of_the_study(records):
         "approaches": study_figures.approaches(approaches),
         "accuracies": study_figures.accuracies(records),
         "over_settings": study_figures.over_settings(settings),
+        "panels": study_figures.panels(ways.assign(quantity="accuracy"), "minus all layers"),
+        "scatter": study_figures.scatter(ways.assign(**limits), "similarity", "accuracy"),
         "corruptions": study_figures.corruptions(pictures),
         "effects": study_figures.effects(advice.advice({"paper": records})),
         "first_against_second": study_figures.first_against_second(

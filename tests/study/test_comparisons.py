@@ -9,6 +9,7 @@ from pi_lib.book import tables
 from pi_lib.study import comparisons, findings
 
 TESTED = 200
+ARMS = ("probe", "finetuned", "scratch")
 
 
 def cell(kept=0.3, right=0.6, scratch=0.5, seed=0, **more) -> findings.Runs:
@@ -152,3 +153,30 @@ def test_what_networks_are_good_for_elsewhere():
     shown = tables.trends({"with the number": told})
     assert shown.loc["accuracy with noise", "with the number"].endswith("rises")
     assert tables.by_quantity({"a": told})["accuracy on the old task"]["a"].compared_with(0)
+
+
+def test_records_are_told_apart_by_their_way_to_fine_tune():
+    """All layers first; learning rates are lower or higher than its own."""
+    rates = [{"rate": rate} for rate in (3e-3, 1e-3, 1e-4, 3e-4)]  # the second is what is chosen
+    ways = [{"lora": 8}, *rates, {}, {"frozen": 0.5}]
+    records = [planted(changes=way | {"n_train": 100}) for way in ways]
+    records += [planted(task="flowers", changes={"rate": 1e-4, "elsewhere": 1})]
+    found = comparisons.by_way(records)
+    first, second = found.values()
+    assert list(first) == [
+        "all layers", "a lower learning rate", "learning rate 0.0003", "a higher learning rate",
+        "50% of the layers frozen", "LoRA of rank 8",
+    ]  # fmt: skip
+    assert first["all layers"] is records[5] and first["a higher learning rate"] is records[1]
+    assert list(second) == ["learning rate 0.0001"]
+    assert [cell.endswith("100 labels") for cell in found] == [True, False]
+
+
+def test_ways_are_held_against_each_other_elsewhere_too():
+    plain = planted(elsewhere={"noise": 0.5, "source": 0.4}, accuracy=dict.fromkeys(ARMS, 0.6))
+    lora = planted(elsewhere={"noise": 0.5, "source": 0.7}, accuracy=dict.fromkeys(ARMS, 0.6))
+    frame = comparisons.contrasts({"lora": (findings.Runs(lora), findings.Runs(plain))})
+    found = verdicts(frame)
+    assert found["source", "finetuned"] == "more" and found["noise", "finetuned"] == "undecided"
+    table = tables.how_often(frame.assign(name="lora", quantity=tables.quantities(frame)))
+    assert table.loc["lora", "accuracy on the old task"] == "more: 1"

@@ -1,0 +1,272 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Ways to fine-tune
+#
+# **Key points**
+#
+# - Few train all layers today as they come: LoRA, frozen layers, probing first, a pull towards the
+#   start and low learning rates are each said to forget less. From the same weights, on the same samples,
+#   each is held here against training all layers.
+# - Three questions to each way: is it as accurate? Does it stay more {term}`similar <similarity>` to the
+#   {term}`linear probe`, whose encoder is the pre-trained one? And can the network still do the *old
+#   task*, that of pre-training?
+# - If interactions measure what a network keeps, ways that stay more similar should forget less. Whether
+#   they do is one rank correlation.
+#
+# *Needs: [What is preserved](03_what_is_preserved),
+# [What is discarded knowledge good for?](13_discarded_knowledge). Seven minutes to read.*
+
+# %% tags=["parameters"]
+profile = "quick"  # the same page at every profile
+record = "recorded/ways"  # folder of records that differ in the way to fine-tune
+
+# %%
+import pandas as pd
+from IPython.display import Markdown, display
+
+# Not installed? In a checkout of the project: pip install --editable .
+from pi_lib.book import begin, recorded, study_figures, tables
+from pi_lib.statistics import rank_correlation
+from pi_lib.study import comparisons, findings
+from pi_lib.study.elsewhere import CORRUPTIONS
+
+begin(profile)
+cells = {
+    cell: ways
+    for cell, ways in comparisons.by_way(recorded(record).values()).items()
+    if comparisons.ALL_LAYERS in ways
+}
+plain = {cell: ways[comparisons.ALL_LAYERS] for cell, ways in cells.items()}
+runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r in ways.items()}
+
+# %% [markdown]
+# ## The ways
+#
+# All are options of one call, `pi_lib.finetune`:
+#
+# | way | what is trained | option |
+# |---|---|---|
+# | all layers | every weight, at the learning rate that is best on validation samples | |
+# | a lower, a higher learning rate | every weight, at a rate that was set beforehand | `learning_rate=` |
+# | frozen | every weight but those of the first layers, counted from the input | `frozen=0.5` |
+# | probe first | every weight; the head starts as the linear probe's optimum {cite}`kumar2022` | `probe_first=True` |
+# | pull | every weight; the loss grows with the squared distance from the start {cite}`li2018` | `pull=0.1` |
+# | LoRA | a matrix of low rank beside the weights of each layer, and the head {cite}`hu2022` | `lora=8` |
+#
+# LoRA is that of the package `peft`, on linear layers, attention, and convolutions that are not grouped.
+# BatchNorm keeps its pre-trained scales and statistics there, as it does in frozen layers. After the
+# training its matrices are added to the weights: what is asked below is a plain network. Ways without a
+# rate of their own choose one on validation samples, each for itself.
+
+# %% tags=["hide-input"]
+if cells:
+    display(tables.settings(plain).set_axis([*plain]))
+
+# %% [markdown]
+# Scratch and linear probe are the same for all ways of a cell.
+#
+# ## Is it as accurate, and what does it keep?
+#
+# The similarity is that of what is reproducible in the probe and in fine-tuned runs, 0 by chance and 1 if
+# both know the same. Of what fine-tuned runs reproducibly know, pre-training *alone* explains a share: the
+# part that training from scratch would not have brought ({term}`origins`).
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways", "caption": "Each way minus training all layers, by cell: accuracy of fine-tuned runs, their similarity with the probe, and the share that pre-training alone explains. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Rows of panels, one for each quantity, with a panel for each cell; in each panel a dot with whiskers for every way to fine-tune, around a line at zero."}}
+pairs = {
+    (cell, way): (one, runs[cell, comparisons.ALL_LAYERS])
+    for (cell, way), one in runs.items()
+    if way != comparisons.ALL_LAYERS
+}
+found = comparisons.contrasts(pairs)
+found = found.assign(
+    name=[way for _, way in found["cell"]],
+    cell=[cell for cell, _ in found["cell"]],
+    quantity=tables.quantities(found),
+)
+
+
+def of(*keys):
+    """The comparisons of some quantities."""
+    return found[found["quantity"].isin([tables.QUANTITIES[key] for key in keys])]
+
+
+MAIN = ("accuracy", "finetuned"), ("similarity", "probe"), ("origins", "pretraining")
+if pairs:
+    figure = study_figures.panels(of(*MAIN), "minus all layers")
+
+# %% tags=["hide-input"]
+if pairs:
+    display(tables.how_often(of(*MAIN)))
+
+# %% [markdown]
+# A verdict falls if the 95 % interval lies on one side of 0 and p, corrected for all comparisons of the
+# same quantity (Holm), is below 0.05. The table counts cells.
+#
+# The numbers themselves, with the {term}`reliability` of fine-tuned runs, which bounds what can be said of
+# a single run:
+
+# %% tags=["hide-cell"]
+measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
+SHOWN = {*MAIN, *(("origins", part) for part in tables.PARTS), ("reliability", "finetuned")}
+shown = measured[[key in SHOWN for key in zip(measured["quantity"], measured["of"], strict=True)]]
+if runs:
+    names = [f"{cell}: {way}" for cell, way in shown["cell"]]
+    shown = shown.assign(name=names, words=tables.quantities(shown))
+    display(tables.estimates(shown, index="name", columns="words"))
+
+# %% [markdown]
+# ## On corrupted pictures
+#
+# The same test pictures with noise, blurred, at low contrast and inverted, as in
+# [What is discarded knowledge good for?](13_discarded_knowledge)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways-corrupted", "caption": "Accuracy on corrupted test pictures, each way minus training all layers. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A row of panels for each of four corruptions, with a panel for each cell of images; a dot with whiskers for every way, around a line at zero."}}
+corrupted = of(*((kind, "finetuned") for kind in CORRUPTIONS))
+if len(corrupted):
+    figure = study_figures.panels(corrupted, "minus all layers")
+
+# %% tags=["hide-input"]
+if len(corrupted):
+    display(tables.how_often(corrupted))
+
+# %% [markdown]
+# ## On the old task
+#
+# What interactions call kept should be something that the network can still do. A test that knows nothing
+# of interactions: a linear probe for the *old task* is fitted on the fine-tuned encoder. What a probe on
+# the pre-trained encoder gets right and this one does not, fine-tuning has made the encoder forget. It
+# needs the data of pre-training, and so is tested where pre-training was done here.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Accuracy on the old task of a linear probe on fine-tuned encoders, minus that on the pre-trained encoder. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
+kept = {
+    (cell, way): one.record.gain("probe", on="source")
+    for (cell, way), one in runs.items()
+    if "source" in one.record.elsewhere
+}
+forgotten = findings.judged(kept)
+forgotten = forgotten.assign(
+    name=[way for _, way in kept], cell=[cell for cell, _ in kept], quantity="old task"
+)
+forgotten["verdict"] = forgotten["verdict"].replace({"confirmed": "more", "contradicted": "less"})
+if kept:
+    figure = study_figures.panels(forgotten, "accuracy, minus the pre-trained encoder's")
+
+# %% tags=["hide-input"]
+if kept:
+    before = [
+        f"{cell}: {one.accuracy('probe', on='source')} on the pre-trained encoder, "
+        f"{one.accuracy('scratch', on='source')} on one trained from scratch on the new task"
+        for cell, one in plain.items()
+        if "source" in one.elsewhere
+    ]
+    display(Markdown("Accuracy on the old task:\n\n- " + "\n- ".join(before)))
+    display(Markdown("Compared with all layers:"))
+    display(tables.how_often(of(("source", "finetuned"))))
+
+# %% [markdown]
+# ## Is what stays similar what is not forgotten?
+#
+# Each way of each cell is a mark. Cells differ in how much is kept whatever the way, so the rank
+# correlation is that of both numbers minus their mean over the ways of the cell; it asks about ways, not
+# about cells.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept-and-similar", "caption": "What is left of the old task against the similarity of fine-tuned runs with the linear probe: a mark for each way to fine-tune, a colour for each cell. Whiskers: 95 % intervals. What is not measurable is left out."}, "image": {"alt": "A scatter plot with one mark per way and cell; similarity from left to right, accuracy on the old task upwards, with whiskers in both directions."}}
+rows = []
+for (cell, way), y in kept.items():
+    x = runs[cell, way].moments().similarity("probe", "finetuned")
+    rows.append((cell, way, x.value, x.low, x.high, y.value, y.low, y.high))
+columns = ["cell", "way", "x", "x_low", "x_high", "value", "low", "high"]
+marks = pd.DataFrame(rows, columns=columns).dropna(subset=["x", "value"])
+if len(marks):
+    figure = study_figures.scatter(
+        marks,
+        "similarity with the linear probe",
+        "accuracy on the old task,\nminus the pre-trained encoder's",
+    )
+
+# %% tags=["hide-input"]
+SAYS = {
+    "confirmed": "ways whose runs stay more similar to the probe forget less",
+    "contradicted": "ways whose runs stay more similar to the probe forget **more**",
+    "undecided": "whether ways whose runs stay more similar to the probe forget less is **undecided**",
+    "not measurable": "whether similar runs forget less is **not measurable**",
+}
+if len(marks):
+    centred = marks[["x", "value"]] - marks.groupby("cell")[["x", "value"]].transform("mean")
+    numbers = {"all cells": rank_correlation(centred["x"], centred["value"])}
+    for cell, part in marks.groupby("cell", sort=False):
+        numbers[cell] = rank_correlation(part["x"], part["value"])
+    together = findings.judged({"all": numbers.pop("all cells")}).iloc[0]
+    alone = [f"- {cell}: {number} over its ways" for cell, number in numbers.items()]
+    display(
+        Markdown(
+            f"Over {len(marks)} marks, {SAYS[together['verdict']]}: rank correlation "
+            f"{together['tested']}, p = {together['p']:.2g}. In each cell alone:\n\n"
+            + "\n".join(alone)
+        )
+    )
+
+# %% [markdown]
+# Ways of one cell start from the same weights and see the same samples, and are no independent
+# experiments: the interval is rather too narrow. A way that changes little both stays similar and forgets
+# little; the correlation is no cause.
+#
+# ## In practice
+
+# %% tags=["hide-input"]
+TASKS = {
+    "new task": of(("accuracy", "finetuned")),
+    "old task": of(("source", "finetuned")),
+}
+lines = []
+for way in found["name"].unique():
+    words = []
+    for task, rows in TASKS.items():
+        verdicts = rows.loc[rows["name"] == way, "verdict"]
+        words += [
+            f"{word} accurate on the {task} in {(verdicts == word).sum()} of {len(verdicts)} cells"
+            for word in ("more", "less")
+            if (verdicts == word).any()
+        ]
+    lines.append(f"- **{way}**: {'; '.join(words) or 'no reliable difference from all layers'}.")
+if lines:
+    display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# Networks and training sets are small; strengths and ranks are one or two of each way, not the best of
+# many. LoRA is said to learn less and forget less of large language models {cite}`biderman2024`, which is
+# another size than this.
+#
+# Next: [what to do with it](15_what_to_do).
+#
+# ## Learning rates
+
+# %% tags=["hide-input"]
+if cells:
+    named = {f"{cell}: {way}": r for cell, ways in cells.items() for way, r in ways.items()}
+    rates = {
+        name: {"taken": f"{r.header['rates']['finetuned']['chosen']:g}",
+               "tried": ", ".join(r.header["rates"]["finetuned"]["tried"]) or "set beforehand"}
+        for name, r in named.items()
+    }  # fmt: skip
+    display(pd.DataFrame.from_dict(rates, orient="index"))
+
+# %% [markdown]
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+if cells:
+    display(tables.provenance(plain).set_axis([*plain]))
+
+# %% [markdown]
+# To compute them again, with a folder of data as [](../data) describes it:
+#
+#     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/ways.yml \
+#         --record notebooks/recorded/ways
