@@ -20,8 +20,7 @@
 # - A quantity *rises* or *falls* with the labels if its rank correlation with their number can be told
 #   from 0. If not, it is *undecided*.
 #
-# *Needs: [Train it twice](02_train_it_twice), [What scratch learns](04_what_scratch_learns). Five
-# minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice), [What scratch learns](04_what_scratch_learns).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile

@@ -20,7 +20,7 @@
 # - What tells beforehand which source helps most? A quantity goes with another if their rank correlation
 #   over sources can be told from 0. If not, it is *undecided*.
 #
-# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data). Six minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile; smoke measures distances on few samples
@@ -39,7 +39,7 @@ from IPython.display import Markdown, display
 import pi_lib as pi
 from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.progress import track
-from pi_lib.statistics import energy_distance
+from pi_lib.statistics import FEWEST_CELLS, energy_distance
 from pi_lib.study import assets, backbones, comparisons, data, findings
 from pi_lib.study.cell import title_of
 
@@ -262,16 +262,26 @@ if texts_records:
     gains = comparisons.gains(texts_runs)
     display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
-    about = known_of(comparisons.quantities(texts_runs), "gain", "accuracy probe", *KNOWLEDGE)
-    distance = {name: x.value for name, x in apart.items()}
-    goes_with(about, distance, "the distance", "nearest source", "farthest source")
+    found = comparisons.quantities(texts_runs)
+    distance = {name: x.value for name, x in apart.items() if x.measurable}
+    if len(distance) >= FEWEST_CELLS:
+        about = known_of(found, "gain", "accuracy probe", *KNOWLEDGE)
+        goes_with(about, distance, "the distance", "nearest source", "farthest source")
+    else:
+        display(
+            Markdown(
+                f"What goes with the distance is **not measurable** from {len(distance)} sources: a rank "
+                f"correlation needs {FEWEST_CELLS}. What there is of each source:"
+            )
+        )
+        about = known_of(found, "accuracy probe", "similarity")
+        named = about.assign(name=tables.quantities(about))
+        display(tables.estimates(named, index="cell", columns="name"))
 
 # %% [markdown]
-# A rank correlation of fewer than five sources is not computed: it is *not measurable*.
-#
 # ## What this rests on
 #
-# One small network and one task of pictures, one of each for sentences. Sources differ in more than their
+# One small network and one task of pictures, and one of each of sentences. Sources differ in more than their
 # distance: in how many samples they have, and how hard they are. A rank correlation describes these
 # sources; it is no cause. Scratch runs have as many steps as fine-tuned runs; trained longer, they may
 # come closer. The intervals of single numbers are over test samples, for the runs and the one
@@ -282,8 +292,8 @@ if texts_records:
 #     python -m pi_lib study --grid notebooks/grids/domains_text.yml \
 #         --record notebooks/recorded/domains_text
 #
-# Here all networks were pre-trained to name what they see. Next: the pictures stay, and what is
-# learned from them changes: [Which pre-training?](12_which_pretraining)
+# Here the data of pre-training changed. Next they stay, and what is learned from them changes:
+# [Which pre-training?](12_which_pretraining)
 #
 # ## Where these numbers come from
 

@@ -19,7 +19,7 @@
 # - Contrastive and adversarial are each held against supervised: accuracy, {term}`similarity`, origins,
 #   all on the same test samples. A difference that cannot be told from 0 is *undecided*.
 #
-# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data). Five minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
