@@ -174,7 +174,8 @@ if runs:
 # %% tags=["hide-input"]
 if runs:
     words = [f"learning rate {rates[name]:g}, {epochs[name]} epochs" for name in records]
-    display(tables.provenance(records).set_axis(words))
+    same, rest = tables.alike(tables.provenance(records).set_axis(words))
+    display(Markdown(f"Of all settings: {same}."), rest)
 
 # %% [markdown]
 # To compute them again, with a folder of data as [](../data) describes it:
