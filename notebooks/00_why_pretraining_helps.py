@@ -119,9 +119,10 @@ figure = study_figures.verdicts(claims)
 #   [how much data](10_how_much_data) makes pre-training unnecessary, [how far apart](11_how_far_apart)
 #   the domains may be, [which pre-training](12_which_pretraining) to take,
 #   [what discarded knowledge is good for](13_discarded_knowledge),
-#   [tasks that are not classification](14_other_tasks), and [what to do with it](15_what_to_do).
-# - [Your own image model](16_your_image_model), [your own text model](17_your_text_model) and
-#   [your own training run](18_your_training_run) are pages that run on a model of yours:
+#   [tasks that are not classification](14_other_tasks), [ways to fine-tune](15_ways_to_fine_tune),
+#   and [what to do with it](16_what_to_do).
+# - [Your own image model](17_your_image_model), [your own text model](18_your_text_model) and
+#   [your own training run](19_your_training_run) are pages that run on a model of yours:
 #
 #       import pi_lib as pi
 #       players = pi.PatchPlayers(grid=8, n=10, region="central")

@@ -125,7 +125,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# How long each takes is measured on the page [How fast](20_how_fast).
+# How long each takes is measured on the page [How fast](21_how_fast).
 #
 # ## What it does to real models
 #

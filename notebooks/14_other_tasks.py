@@ -235,5 +235,4 @@ if runs:
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/other_tasks.yml \
 #         --record notebooks/recorded/other_tasks
 #
-# Next: [what to do with all this](15_what_to_do) puts the gains of this page beside those of
-# classification.
+# Next: all layers were trained here. [Ways to fine-tune](15_ways_to_fine_tune) that change less.

@@ -244,7 +244,7 @@ if lines:
 # many. LoRA is said to learn less and forget less of large language models {cite}`biderman2024`, which is
 # another size than this.
 #
-# Next: [what to do with it](15_what_to_do).
+# Next: [what to do with it](16_what_to_do).
 #
 # ## Learning rates
 

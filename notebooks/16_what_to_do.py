@@ -107,6 +107,6 @@ display(Markdown("\n".join(said)))
 # in practice. A recommendation that holds in most of these cells is a good first try elsewhere, and no
 # more than that. How each record was made stands at the end of the chapter that it belongs to.
 #
-# Next: the same questions asked of [your own image model](16_your_image_model),
-# [your own text model](17_your_text_model), or of [your own transfer](19_your_own_transfer), with the
+# Next: the same questions asked of [your own image model](17_your_image_model),
+# [your own text model](18_your_text_model), or of [your own transfer](20_your_own_transfer), with the
 # same verdicts.

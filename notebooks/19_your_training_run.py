@@ -15,7 +15,7 @@
 #   preserved and what is new while the run goes on.
 # - The run stays as it was: with and without the callback, training gives the same bits.
 #
-# *Needs: [Your own image model](16_your_image_model) for players and samples.
+# *Needs: [Your own image model](17_your_image_model) for players and samples.
 # The model is a small vision transformer of `transformers`.*
 
 # %% tags=["parameters"]
