@@ -20,13 +20,12 @@
 # - A quantity *rises* or *falls* with the labels if its rank correlation with their number can be told
 #   from 0. If not, it is *undecided*.
 #
-# *Needs: [Train it twice](02_train_it_twice), [What scratch learns](04_what_scratch_learns). Five
-# minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice), [What scratch learns](04_what_scratch_learns).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
-record = "recorded/data_size"  # folder of records that differ in the number of labels
-margin = 0.02  # the gain in accuracy below which pre-training counts as unnecessary
+record = "recorded/data_size"  # records that differ in the number of labels
+margin = 0.02  # gain in accuracy below which pre-training is unnecessary
 
 # %%
 from IPython.display import Markdown, display
@@ -53,8 +52,11 @@ if records:
     fewest, most = min(records), max(records)
     display(Markdown(f"**{records[most].transfer}.** Pre-training:"))
     display(tables.pretraining({"": records[most]}))
-    display(Markdown("Fine-tuning and training from scratch:"))
-    display(tables.settings(records).set_index("training samples").rename_axis("labels"))
+    same, table = tables.alike(tables.settings(records).set_index("training samples"))
+    display(
+        Markdown(f"Fine-tuning and training from scratch, with all numbers of labels ({same}):")
+    )
+    display(table.rename_axis(index=None, columns="labels"))
 
 # %% [markdown]
 # ## Accuracy and knowledge
@@ -68,7 +70,8 @@ if records:
 # %% mystnb={"figure": {"name": "fig-labels", "caption": "One network and task with ever more labels: test accuracy, gain in accuracy over scratch, similarity with fine-tuned runs, and where their reproducible knowledge comes from. Whiskers: 95 % intervals over test samples. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the number of labels, on a logarithmic axis, with whiskers at every number and the name of each line at its end."}}
 found = comparisons.quantities(runs)
 if runs:
-    figure = study_figures.over(found.assign(x=found["cell"]), "labels", log=True, margin=margin)
+    by_labels = found.assign(x=found["cell"])
+    figure = study_figures.over(by_labels, "labels", log=True, margin=margin)
 
 # %% [markdown]
 # The numbers behind the figure:
@@ -107,7 +110,8 @@ if runs:
     end = crossing([*runs], [*gains["tested"]], margin)
     display(Markdown(stays_below(end, gains["tested"].iloc[-1])))
     display(Markdown(f"Pre-training, by number of labels: {tables.in_words(gains)}."))
-    display(tables.judged(gains, tested="gain in accuracy over scratch").rename_axis("labels"))
+    table = tables.judged(gains, tested="gain in accuracy over scratch")
+    display(table.rename_axis(columns="labels"))
 
 # %% [markdown]
 # Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
@@ -123,12 +127,10 @@ if runs:
 trends = comparisons.trends(found[found["quantity"] != "accuracy"], {n: n for n in runs})
 if runs:
     display(Markdown(f"With more labels: {tables.in_words(trends)}."))
-    display(
-        tables.judged(
-            trends, first="fewest labels", last="most labels", cells="numbers of labels",
-            tested="rank correlation",
-        )
-    )  # fmt: skip
+    columns = {"first": "fewest labels", "last": "most labels", "tested": "rank correlation"}
+    if trends["cells"].nunique() > 1:
+        columns["cells"] = "numbers of labels"
+    display(tables.judged(trends, **columns))
 
 # %% [markdown]
 # *Fewest* and *most labels* are those with which the quantity is measurable. The intervals of the

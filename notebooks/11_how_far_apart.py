@@ -20,13 +20,13 @@
 # - What tells beforehand which source helps most? A quantity goes with another if their rank correlation
 #   over sources can be told from 0. If not, it is *undecided*.
 #
-# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data). Six minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data).*
 
 # %% tags=["parameters"]
-profile = "quick"  # the same page at every profile; smoke measures distances on few samples
-record = "recorded/domains"  # folder of records that differ in the source
+profile = "quick"  # smoke measures distances on fewer samples
+record = "recorded/domains"  # records that differ in the source
 texts = "recorded/domains_text"  # the same, of sentences
-distances = "recorded/domains_distances.csv"  # of sources that this machine does not have
+distances = "recorded/domains_distances.csv"  # where data are missing here
 samples = 300  # of each source, for the distances
 
 # %%
@@ -39,7 +39,7 @@ from IPython.display import Markdown, display
 import pi_lib as pi
 from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.progress import track
-from pi_lib.statistics import energy_distance
+from pi_lib.statistics import FEWEST_CELLS, energy_distance
 from pi_lib.study import assets, backbones, comparisons, data, findings
 from pi_lib.study.cell import title_of
 
@@ -116,6 +116,18 @@ def nearest_first(records):
     )
 
 
+def show_sources(records, apart):
+    """What the networks were pre-trained on, and how the cells were computed."""
+    same, table = tables.alike(tables.pretraining(records))
+    table.insert(0, "distance", [*map(tables.said, apart.values())])
+    display(Markdown("Pre-training" + f" ({same})" * bool(same) + ":"))
+    display(table)
+    same, table = tables.alike(tables.settings(records).set_axis([*records]))
+    task = title_of(next(iter(records.values())).header["task"])
+    display(Markdown(f"Fine-tuning and training from scratch on {task} ({same}):"))
+    display(table)
+
+
 # %% [markdown]
 # ## The sources
 #
@@ -127,19 +139,15 @@ def nearest_first(records):
 if records:
     records, apart = nearest_first(records)
     runs = {name: findings.Runs(r) for name, r in records.items()}
-    table = tables.pretraining(records)
-    table.insert(0, "distance", [str(x) for x in apart.values()])
-    display(table.rename_axis("pre-trained on"))
-    display(tables.settings(records).set_axis([*records]))
+    show_sources(records, apart)
 
 # %% [markdown]
 # ## Does pre-training help?
 
 # %% mystnb={"figure": {"name": "fig-sources", "caption": "The sources, from the nearest to the farthest. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of pre-training, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if records:
-    figure = study_figures.origins(
-        findings.origins_table(runs), {name: r.gain() for name, r in records.items()}
-    )
+    gain = {name: r.gain() for name, r in records.items()}
+    figure = study_figures.origins(findings.origins_table(runs), gain)
 
 # %% tags=["hide-input"]
 if records:
@@ -169,7 +177,9 @@ def goes_with(found, x, name, least, largest):
     """What goes with a number of the sources, in words and as a table."""
     trends = comparisons.trends(found, x)
     display(Markdown(f"As {name} grows: {tables.in_words(trends)}."))
-    columns = {"first": least, "last": largest, "cells": "sources", "tested": "rank correlation"}
+    columns = {"first": least, "last": largest, "tested": "rank correlation"}
+    if trends["cells"].nunique() > 1:
+        columns["cells"] = "sources"
     display(tables.judged(trends, **columns))
     return trends
 
@@ -246,32 +256,38 @@ texts_records = recorded(texts)
 if texts_records:
     texts_records, apart = nearest_first(texts_records)
     texts_runs = {name: findings.Runs(r) for name, r in texts_records.items()}
-    table = tables.pretraining(texts_records)
-    table.insert(0, "distance", [str(x) for x in apart.values()])
-    display(table.rename_axis("pre-trained on"))
-    display(tables.settings(texts_records).set_axis([*texts_records]))
+    show_sources(texts_records, apart)
 
 # %% mystnb={"figure": {"name": "fig-texts", "caption": "The sources of sentences, from the nearest to the farthest, and the published weights. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of sentences, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if texts_records:
-    figure = study_figures.origins(
-        findings.origins_table(texts_runs), {name: r.gain() for name, r in texts_records.items()}
-    )
+    gain = {name: r.gain() for name, r in texts_records.items()}
+    figure = study_figures.origins(findings.origins_table(texts_runs), gain)
 
 # %% tags=["hide-input"]
 if texts_records:
     gains = comparisons.gains(texts_runs)
     display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
-    about = known_of(comparisons.quantities(texts_runs), "gain", "accuracy probe", *KNOWLEDGE)
-    distance = {name: x.value for name, x in apart.items()}
-    goes_with(about, distance, "the distance", "nearest source", "farthest source")
+    found = comparisons.quantities(texts_runs)
+    distance = {name: x.value for name, x in apart.items() if x.measurable}
+    if len(distance) >= FEWEST_CELLS:
+        about = known_of(found, "gain", "accuracy probe", *KNOWLEDGE)
+        goes_with(about, distance, "the distance", "nearest source", "farthest source")
+    else:
+        display(
+            Markdown(
+                f"What goes with the distance is **not measurable** from {len(distance)} sources: a rank "
+                f"correlation needs {FEWEST_CELLS}. What there is of each source:"
+            )
+        )
+        about = known_of(found, "accuracy probe", "similarity")
+        named = about.assign(name=tables.quantities(about))
+        display(tables.estimates(named, index="cell", columns="name"))
 
 # %% [markdown]
-# A rank correlation of fewer than five sources is not computed: it is *not measurable*.
-#
 # ## What this rests on
 #
-# One small network and one task of pictures, one of each for sentences. Sources differ in more than their
+# One small network and one task of pictures, and one of each of sentences. Sources differ in more than their
 # distance: in how many samples they have, and how hard they are. A rank correlation describes these
 # sources; it is no cause. Scratch runs have as many steps as fine-tuned runs; trained longer, they may
 # come closer. The intervals of single numbers are over test samples, for the runs and the one
@@ -282,8 +298,8 @@ if texts_records:
 #     python -m pi_lib study --grid notebooks/grids/domains_text.yml \
 #         --record notebooks/recorded/domains_text
 #
-# Here all networks were pre-trained to name what they see. Next: the pictures stay, and what is
-# learned from them changes: [Which pre-training?](12_which_pretraining)
+# Here the data of pre-training changed. Next they stay, and what is learned from them changes:
+# [Which pre-training?](12_which_pretraining)
 #
 # ## Where these numbers come from
 

@@ -19,11 +19,11 @@
 # - Contrastive and adversarial are each held against supervised: accuracy, {term}`similarity`, origins,
 #   all on the same test samples. A difference that cannot be told from 0 is *undecided*.
 #
-# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data). Five minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
-record = "recorded/pretraining"  # folder of records that differ in task and kind of pre-training
+record = "recorded/pretraining"  # records that differ in task and kind
 
 # %%
 from IPython.display import Markdown, display
@@ -36,12 +36,17 @@ from pi_lib.study.cell import title_of
 
 begin(profile)
 kinds = [*OBJECTIVES]
-records = by(
-    recorded(record),
-    lambda r: (title_of(r.header["task"]), kinds.index(r.header["pretraining"])),
-)
+
+
+def task_and_kind(r):
+    return title_of(r.header["task"]), kinds.index(r.header["pretraining"])
+
+
+runs = {}
+records = by(recorded(record), task_and_kind)
 records = {(task, kinds[at]): r for (task, at), r in records.items()}
-runs = {f"{kind} → {task}": findings.Runs(r) for (task, kind), r in records.items()}
+for (task, kind), r in records.items():
+    runs[f"{kind} → {task}"] = findings.Runs(r)
 
 # %% [markdown]
 # ## The three
@@ -55,8 +60,12 @@ runs = {f"{kind} → {task}": findings.Runs(r) for (task, kind), r in records.it
 if records:
     first_task = next(iter(records))[0]
     one = {kind: r for (task, kind), r in records.items() if task == first_task}
-    display(tables.pretraining(one).set_index("kind"))
-    display(tables.settings(records).set_axis([*runs]))
+    same, table = tables.alike(tables.pretraining(one).drop(columns="kind"))
+    display(Markdown(f"Pre-training ({same}):"))
+    display(table)
+    same, table = tables.alike(tables.settings(records).set_axis([*runs]))
+    display(Markdown(f"Fine-tuning and training from scratch ({same}):"))
+    display(table)
 
 # %% [markdown]
 # Training from scratch is the same for all three kinds.
@@ -65,9 +74,8 @@ if records:
 
 # %% mystnb={"figure": {"name": "fig-kinds", "caption": "Kinds of pre-training, by task. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each kind of pre-training and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if runs:
-    figure = study_figures.origins(
-        findings.origins_table(runs), {name: cell.record.gain() for name, cell in runs.items()}
-    )
+    gain = {name: cell.record.gain() for name, cell in runs.items()}
+    figure = study_figures.origins(findings.origins_table(runs), gain)
 
 # %% tags=["hide-input"]
 if runs:
@@ -82,7 +90,7 @@ if runs:
 #
 # ## Against supervised pre-training
 
-# %% mystnb={"figure": {"name": "fig-against-supervised", "caption": "Differences to supervised pre-training: in the accuracy of fine-tuned runs, in the similarity of what is reproducible in the probe and in fine-tuned runs, and in the share of it that comes from pre-training alone. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Three panels on one scale, in each a dot with whiskers for contrastive and adversarial pre-training on each task, around a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-against-supervised", "caption": "Differences to supervised pre-training: in the accuracy of fine-tuned runs, in the similarity of what is reproducible in the probe and in fine-tuned runs, and in the share of it that comes from pre-training alone. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Three panels on one scale, in each a dot with whiskers for contrastive and adversarial pre-training on each task, around a line at zero."}}
 pairs = {
     f"{kind} → {task}": (runs[f"{kind} → {task}"], runs[f"supervised → {task}"])
     for task, kind in records

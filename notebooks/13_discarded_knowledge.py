@@ -55,9 +55,9 @@ if runs:
     display(
         Markdown(
             f"**{one.transfer}**: {len(runs)} settings, {s['runs']} fine-tuned runs each; "
-            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, interactions of "
-            f"{s['samples']} of them with {one.runs('probe')[0].n} players that "
-            "cover the picture."
+            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, of which guessing "
+            f"would get {1 / len(data.classes(header['task'])):.0%} right; interactions of {s['samples']} of "
+            f"them, with {one.runs('probe')[0].n} players that cover the picture."
         )
     )
 
@@ -72,23 +72,25 @@ if runs:
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "What fine-tuned runs keep at each learning rate, a line for each number of epochs, on one scale. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
 measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
 measured = measured.merge(settings, on="cell")
-keys = [*zip(measured["quantity"], measured["of"], strict=True)]
-KEPT = ("similarity", "probe"), ("origins", "pretraining"), ("reliability", "finetuned")
-kept = measured[[key in KEPT for key in keys]]
+measured["key"] = measured["quantity"] + " of " + measured["of"]
+KEPT = "similarity of probe", "origins of pretraining", "reliability of finetuned"
+kept = measured[measured["key"].isin(KEPT)]
 if runs:
     figure = study_figures.over_settings(kept)
 
 # %% tags=["hide-input"]
-for what, by in (("learning rate", rates), ("number of epochs", epochs)):
-    told = comparisons.trends(kept, by)
-    if runs:
-        display(Markdown(f"With the {what}: {tables.in_words(told)}."))
-        display(tables.judged(told, tested="rank correlation", cells="settings"))
+told = {
+    "with the learning rate": comparisons.trends(kept, rates),
+    "with the number of epochs": comparisons.trends(kept, epochs),
+}
+if runs:
+    display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in told.items())))
+    display(tables.trends(told))
 
 # %% [markdown]
-# A verdict falls if the 95 % interval, from resampling settings, lies on one side of 0 and p, corrected for
-# how many numbers the table has (Holm), is below 0.05. Each correlation leaves out the settings in which
-# its number is not measurable.
+# A verdict falls if the 95 % interval, from resampling settings, lies on one side of 0 and p, from permuting
+# them and corrected for how many numbers a column has (Holm), is below 0.05. Each correlation leaves out
+# the settings in which its number is not measurable.
 #
 # ## What it might be good for
 #
@@ -102,22 +104,22 @@ for what, by in (("learning rate", rates), ("number of epochs", epochs)):
 pictures = data.load("fashion-mnist", n_train=20, n_test=20, size=32).test.inputs[:3]
 figure = study_figures.corruptions(pictures)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-uses", "caption": "What fine-tuned runs are good for at each learning rate, a line for each number of epochs; dashed: the linear probe. Whiskers: 95 % intervals, of accuracies over test samples, of AUROC over runs. All panels have one scale."}, "image": {"alt": "Panels over the learning rate: accuracy, accuracy under four corruptions, AUROC and accuracy on the old task; in each a line with whiskers for each number of epochs and a dashed line."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-uses", "caption": "What fine-tuned runs are good for at each learning rate, a line for each number of epochs, on one scale. Dashed: the linear probe; dotted: training from scratch, mean over settings. Whiskers: 95 % intervals, of accuracies over test samples, of AUROC over runs."}, "image": {"alt": "Panels over the learning rate: accuracy, accuracy under four corruptions, AUROC and accuracy on the old task; in each a line with whiskers for each number of epochs, a dashed and a dotted line."}}
 uses = measured[(measured["of"] == "finetuned") & (measured["quantity"] != "reliability")]
 if runs:
-    figure = study_figures.over_settings(uses, measured[measured["of"] == "probe"])
+    figure = study_figures.over_settings(uses, measured)
 
 # %% [markdown]
 # ## Do settings that keep more do better?
 #
-# A gentle setting keeps more, and may also have learned less. So beside the correlation with the
-# similarity stands that of settings of *equal accuracy*: the rank correlation of what is left after the
-# ranks of the accuracy are taken out of both.
+# A setting that keeps more may merely have learned less. So beside the correlation with the similarity
+# stands that at *equal accuracy*: of what is left of both after the ranks of the accuracy are taken out
+# (a partial rank correlation).
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "Rank correlations over settings of what networks are good for (rows) with learning rate, epochs and similarity with the probe. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
 similar, accuracy = (
-    measured[[key == wanted for key in keys]].set_index("cell")["value"].to_dict()
-    for wanted in (("similarity", "probe"), ("accuracy", "finetuned"))
+    measured[measured["key"] == key].set_index("cell")["value"].to_dict()
+    for key in ("similarity of probe", "accuracy of finetuned")
 )
 beyond = uses[uses["quantity"] != "accuracy"]
 told = {
@@ -130,10 +132,9 @@ if runs:
     figure = study_figures.differences(tables.by_quantity(told), "rank correlation over settings")
 
 # %% tags=["hide-input"]
-for what, trends in told.items():
-    if runs:
-        display(Markdown(f"{what[:1].upper()}{what[1:]}: {tables.in_words(trends)}."))
-        display(tables.judged(trends, tested="rank correlation", cells="settings"))
+if runs:
+    display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in told.items())))
+    display(tables.trends(told))
 
 # %% [markdown]
 # ## What it means
@@ -161,9 +162,9 @@ if runs:
     )
 
 # %% [markdown]
-# Settings share their data and their pre-training: they describe one transfer, and a correlation over
-# them is no cause. The corruptions have one strength each. The network is small, and has seen few
-# pictures of the old task.
+# Settings share their data and their pre-training: they describe one transfer of one small network, and a
+# correlation over them is no cause. The corruptions have one strength each, and foreign pictures are of
+# one kind, which the network has seen before.
 #
 # Next: so far every network named what is on a picture. [The same questions](14_other_tasks) where it
 # has to say where.
@@ -173,7 +174,8 @@ if runs:
 # %% tags=["hide-input"]
 if runs:
     words = [f"learning rate {rates[name]:g}, {epochs[name]} epochs" for name in records]
-    display(tables.provenance(records).set_axis(words))
+    same, rest = tables.alike(tables.provenance(records).set_axis(words))
+    display(Markdown(f"Of all settings: {same}."), rest)
 
 # %% [markdown]
 # To compute them again, with a folder of data as [](../data) describes it:

@@ -95,7 +95,8 @@ runs = {
 runs = dict(sorted(runs.items()))
 records = {name: r.record for name, r in runs.items()}
 if runs:
-    display(tables.settings(records).set_axis([*runs]))
+    same, rest = tables.alike(tables.settings(records).set_axis([*runs]))
+    display(Markdown(f"Of all cells: {same}."), rest)
 
 # %% [markdown]
 # ## Does pre-training to classify help?

@@ -43,8 +43,8 @@ lines = advice(folders)
 # A claim is *confirmed* in a cell where the 95 % interval of its number lies above 0 and its p,
 # corrected for how many cells are looked at together, is below 0.05; *contradicted* where it lies
 # below. A line recommends something where its claim is confirmed in more than half of the cells and
-# contradicted in none. Test samples of a cell are the same for all its runs, so that differences of
-# accuracies are paired. Cells that share a network or data are no independent experiments: a majority of
+# contradicted in none. Test samples of a cell are the same for all its runs, and differences of accuracies
+# are paired where a record says which of them were right. Cells that share a network or data are no independent experiments: a majority of
 # them is not a majority of all there are.
 
 # %% tags=["hide-input"]
@@ -77,11 +77,8 @@ if lines:
 # %% tags=["hide-input"]
 runs = {name: findings.Runs(one) for folder in folders.values() for name, one in folder.items()}
 measured = comparisons.quantities(runs)
-kept = measured[
-    measured[["quantity", "of"]]
-    .agg(" ".join, axis=1)
-    .isin(["similarity probe", "origins pretraining"])
-]
+of = measured["quantity"] + " of " + measured["of"]
+kept = measured[of.isin(["similarity of probe", "origins of pretraining"])]
 told = comparisons.trends(kept, {name: one.record.gain().value for name, one in runs.items()})
 NAMES = {
     "similarity": "the similarity of fine-tuned runs with the linear probe",

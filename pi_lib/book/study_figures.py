@@ -145,7 +145,7 @@ def differences(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figur
             if kind in estimates:
                 _whiskers(axis, estimates[kind], row, COLOURS["finetuned"], "o")
         axis.axvline(0, color="0.3", lw=1)
-        axis.set_title(fill(kind, 28))
+        axis.set_title(fill(kind, 56 // max(2, len(kinds))))
         axis.xaxis.set_major_locator(MaxNLocator(4))
         name_rows(axis, [fill(name, 34) for name in rows])
     figure.supxlabel(label)
@@ -345,7 +345,7 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
     return figure
 
 
-def over_settings(frame: "pd.DataFrame", probe: "pd.DataFrame | None" = None) -> Figure:
+def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -> Figure:
     """Quantities over the learning rate, a panel each, a line for each number of epochs.
 
     Parameters
@@ -353,8 +353,8 @@ def over_settings(frame: "pd.DataFrame", probe: "pd.DataFrame | None" = None) ->
     frame : DataFrame
         As `pi_lib.study.comparisons.quantities` gives it, with the ``rate`` and ``epochs`` of each
         cell. All panels have one scale, from 0 to 1, at which whiskers end.
-    probe : DataFrame, optional
-        What the linear probe has of the same quantities: dashed lines.
+    beside : DataFrame, optional
+        What "probe" and "scratch" have of the same quantities: lines at the mean over cells.
     """
     panels = [*frame.groupby(["quantity", "of"], sort=False)]
     columns = len(panels) if len(panels) < 4 else 4
@@ -371,9 +371,9 @@ def over_settings(frame: "pd.DataFrame", probe: "pd.DataFrame | None" = None) ->
                 line["rate"] * 1.05 ** (k - (len(epochs) - 1) / 2), line["value"], _reach(line),
                 color=PALETTE[k], marker=MARKERS[k], ms=5, capsize=2, label=f"{number:g} epochs",
             )  # fmt: skip
-        if probe is not None and (probe["quantity"] == quantity).any():
-            at = probe.loc[probe["quantity"] == quantity, "value"].mean()
-            axis.axhline(at, color="0.3", ls="--", label=ARMS["probe"])
+        for arm, style in {"probe": "--", "scratch": ":"}.items() if beside is not None else ():
+            rows = beside[(beside["quantity"] == quantity) & (beside["of"] == arm)]
+            axis.axhline(rows["value"].mean(), color="0.3", ls=style, label=ARMS[arm])
         axis.set(xscale="log", xlabel="learning rate", ylim=(-0.05, 1.05))
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=9)
         axis.minorticks_off()

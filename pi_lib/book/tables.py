@@ -62,8 +62,21 @@ def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
             "samples for interactions": len(header["labels"]),
             "players": record.runs("probe")[0].n,
             "runs": ", ".join(f"{count} {ARMS[arm]}" for arm, count in runs.items()),
-        } | {f"accuracy, {ARMS[arm]}": str(record.accuracy(arm)) for arm in runs}
+        } | {f"accuracy, {ARMS[arm]}": said(record.accuracy(arm)) for arm in runs}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def alike(frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """What all rows of a table have in common, in words, and the table of what they do not.
+
+    Examples
+    --------
+    >>> alike(pd.DataFrame({"epochs": [8, 8], "runs": [2, 3]}))[0]
+    'epochs: 8'
+    """
+    same = [column for column in frame if len(frame) > 1 and frame[column].nunique() == 1]
+    words = "; ".join(f"{column}: {frame[column].iloc[0]}" for column in same)
+    return words, frame.drop(columns=same)
 
 
 def claims(frame: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +90,7 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
         "second_run": "second run",
         "tested": "tested number",
     }
-    shown = pd.DataFrame({name: frame[column].map(_said) for column, name in columns.items()})
+    shown = pd.DataFrame({name: frame[column].map(said) for column, name in columns.items()})
     shown.insert(0, "cell", frame["cell"])
     shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
@@ -94,7 +107,7 @@ def judged(frame: pd.DataFrame, **columns: str) -> pd.DataFrame:
     `frame` as a function of `pi_lib.study.comparisons` gives it; `columns` are the headings of
     those of its columns that are shown, such as ``tested="difference"``.
     """
-    shown = pd.DataFrame({heading: frame[name].map(_said) for name, heading in columns.items()})
+    shown = pd.DataFrame({heading: frame[name].map(said) for name, heading in columns.items()})
     shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
     if "quantity" in frame:
@@ -141,6 +154,18 @@ def by_quantity(trends: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Estim
     return numbers
 
 
+def trends(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What `pi_lib.study.comparisons.trends` says of each quantity, in several frames by name."""
+    columns = {
+        name: {
+            quantity: f"{said(row.tested)}, p {_p(row.p) or 'unknown'}: {row.verdict}"
+            for quantity, row in zip(quantities(frame), frame.itertuples(), strict=True)
+        }
+        for name, frame in frames.items()
+    }
+    return pd.DataFrame(columns).fillna("")
+
+
 def in_words(frame: pd.DataFrame) -> str:
     """What is behind each verdict, in the order in which they come.
 
@@ -153,12 +178,12 @@ def in_words(frame: pd.DataFrame) -> str:
     '**undecided** (all 3)'
     """
     names = map(_name, frame["cell"]) if "cell" in frame else quantities(frame)
-    said: dict[str, list[str]] = {}
+    behind: dict[str, list[str]] = {}
     for name, verdict in zip(names, frame["verdict"], strict=True):
-        said.setdefault(verdict, []).append(name)
-    if len(said) == 1 and len(frame) > 2:
-        return f"**{next(iter(said))}** (all {len(frame)})"
-    return "; ".join(f"**{verdict}** ({', '.join(names)})" for verdict, names in said.items())
+        behind.setdefault(verdict, []).append(name)
+    if len(behind) == 1 and len(frame) > 2:
+        return f"**{next(iter(behind))}** (all {len(frame)})"
+    return "; ".join(f"**{verdict}** ({', '.join(names)})" for verdict, names in behind.items())
 
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -169,8 +194,8 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
     table = by_claim["verdict"].value_counts().unstack(fill_value=0)
     table = table.reindex(columns=VERDICTS, fill_value=0).loc[frame["claim"].unique()]
     alone = by_claim["paper"].agg(
-        lambda said: (
-            f"{(said == 'confirmed').sum()} of {(said != '').sum()}" if (said != "").any() else ""
+        lambda word: (
+            f"{(word == 'confirmed').sum()} of {(word != '').sum()}" if (word != "").any() else ""
         )
     )
     return table.assign(**{"confirmed by the paper's number alone": alone}).rename_axis(None)
@@ -178,11 +203,11 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
 
 def estimates(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
     """Numbers with their intervals, by two columns of a frame with ``value, low, high``."""
-    said = [
-        str(Estimate(value, low, high))
+    shown = [
+        said(Estimate(value, low, high))
         for value, low, high in zip(frame["value"], frame["low"], frame["high"], strict=True)
     ]
-    table = frame.assign(said=said).pivot(index=index, columns=columns, values="said")
+    table = frame.assign(shown=shown).pivot(index=index, columns=columns, values="shown")
     table = table.loc[frame[index].unique(), frame[columns].unique()]
     return table.rename(columns=PARTS).rename_axis(index=None, columns=None)
 
@@ -222,23 +247,24 @@ def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
 def pretraining(records: Mapping[str, "Record"]) -> pd.DataFrame:
     """What each network was pre-trained on, at most how much, and how well: a row a record.
 
-    Contrastive pre-training learns no names, and so has no accuracy.
+    Contrastive pre-training sees no labels, and so has no accuracy.
     """
-    from pi_lib.study.cell import title_of
+    from pi_lib.study.cell import TITLES, title_of
 
     rows = {}
     for name, record in records.items():
         header, s = record.header, record.header["settings"]
+        rows[name] = {"network": TITLES.get(header["backbone"], header["backbone"])}
         if header["source"] is None:
-            rows[name] = {"data": "published weights"}
+            rows[name] |= {"data": "published weights"}
             continue
         names = header["pretraining"] != "contrastive"
-        rows[name] = {
+        rows[name] |= {
             "data": title_of(header["source"]),
             "kind": header["pretraining"],
             "samples, at most": f"{s['n_source']:,}",
             "epochs": str(s["source_epochs"]),
-            "test accuracy": f"{header['pretrain_accuracy']:.2f}" if names else "",
+            "test accuracy": f"{header['pretrain_accuracy']:.2f}" if names else "no labels",
         }
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
@@ -254,13 +280,13 @@ def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
             | {"gain over scratch": cell.record.gain()}
             | {f"reliability, {ARMS[arm]}": cell.moments().reliability(arm) for arm in repeated}
         )
-    return pd.DataFrame.from_dict(rows, orient="index").map(_said)
+    return pd.DataFrame.from_dict(rows, orient="index").map(said)
 
 
 def effects(lines: Sequence["Advice"]) -> pd.DataFrame:
     """What each line of advice rests on: a row per claim and cell."""
     rows = [
-        {"claim": f"{number}. {claim.text}", "cell": row.cell, "effect": str(row.tested),
+        {"claim": f"{number}. {claim.text}", "cell": row.cell, "effect": said(row.tested),
          "p, corrected": _p(row.p), "verdict": row.verdict}
         for number, line in enumerate(lines, 1)
         for claim in line.claims
@@ -273,8 +299,11 @@ def _p(p: float) -> str:
     return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def _said(number) -> str:
-    return "" if number is None or number is pd.NA or isinstance(number, float) else str(number)
+def said(number: Estimate | None) -> str:
+    """A number as tables have it: nothing for none, and no break within an interval."""
+    if number is None or number is pd.NA or isinstance(number, float):
+        return ""
+    return str(number).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _name(cell) -> str:

@@ -7,6 +7,7 @@ looked up by the claim's outcome, so that no line can say the opposite of what i
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Self
 
 import pandas as pd
 
@@ -69,34 +70,29 @@ class Advice:
 
     Attributes
     ----------
-    question : str
+    question, sentence : str
+        What is asked, and what to do.
     claims : sequence of Claim
     unit : "accuracy" or "rank correlation"
         Of the claims' numbers.
-    limits : str
-    more : str
-        Evidence beside that of the claims.
-    said : str
-        What to do, where it is not what the claims say.
+    evidence, limits : str
     """
 
     question: str
-    claims: Sequence[Claim]
+    sentence: str
+    claims: Sequence[Claim] = field(repr=False)
     unit: str
+    evidence: str
     limits: str
-    more: str = ""
-    said: str = ""
 
-    @property
-    def sentence(self) -> str:
-        """What to do."""
-        return self.said or " ".join(claim.sentence for claim in self.claims)
-
-    @property
-    def evidence(self) -> str:
-        """The verdicts on each claim."""
-        said = " ".join(f"{claim.text}: {in_words(claim.frame)}." for claim in self.claims)
-        return f"{said} {self.more}".strip()
+    @classmethod
+    def of(
+        cls, question: str, claims: Sequence[Claim], unit: str, limits: str, more: str = ""
+    ) -> Self:
+        """The line that says what the claims say, with their verdicts as evidence, and `more`."""
+        sentence = " ".join(claim.sentence for claim in claims)
+        evidence = " ".join(f"{claim.text}: {in_words(claim.frame)}." for claim in claims)
+        return cls(question, sentence, claims, unit, f"{evidence} {more}".strip(), limits)
 
 
 def advice(folders: Mapping[str, Mapping[str, Record]]) -> list[Advice]:
@@ -140,7 +136,7 @@ def start(records: list[Record]) -> Advice:
         },
     )
     limits = f"{_scope(records)}; scratch had as many epochs as fine-tuning."
-    return Advice("Pre-trained weights, or scratch?", [claim], "accuracy", limits)
+    return Advice.of("Pre-trained weights, or scratch?", [claim], "accuracy", limits)
 
 
 def labels(records: list[Record]) -> Advice:
@@ -169,7 +165,7 @@ def labels(records: list[Record]) -> Advice:
         },
     )
     limits = f"{_scope(records)}; a harder task or a longer training moves the crossing."
-    return Advice("How many labels?", [claim], "rank correlation", limits, " ".join(said))
+    return Advice.of("How many labels?", [claim], "rank correlation", limits, " ".join(said))
 
 
 def probe(records: list[Record]) -> Advice:
@@ -187,8 +183,8 @@ def probe(records: list[Record]) -> Advice:
             "layers was not reliably better.",
         },
     )
-    limits = f"{_scope(records)}; what lies between the two comes next."
-    return Advice("A linear probe, or all layers?", [claim], "accuracy", limits)
+    limits = f"{_scope(records)}; a linear probe costs one pass over the data."
+    return Advice.of("A linear probe, or all layers?", [claim], "accuracy", limits)
 
 
 def way(records: list[Record]) -> Advice:
@@ -204,7 +200,10 @@ def way(records: list[Record]) -> Advice:
     )
     wins = _claims("{} is more accurate than all layers", "new task: {}", numbers[None])
     costly = [name for name, claim in wins.items() if "contradicted" in {*claim.frame["verdict"]}]
-    keepers = [name for name, claim in keeps.items() if claim.outcome == "for"]
+    keepers, winners = (
+        [name for name, claim in claims.items() if claim.outcome == "for"]
+        for claims in (keeps, wins)
+    )
     if free := [name for name in keepers if name not in costly]:
         said = (
             f"If the old task still matters: {' or '.join(free)} kept more of it than training all "
@@ -216,9 +215,19 @@ def way(records: list[Record]) -> Advice:
         said = "No way kept reliably more of the old task than training all layers, in most cells."
     else:
         said = "Whether other ways than training all layers keep more was not tested."
+    if winners:
+        said += f" More accurate on the new task in most cells: {', '.join(winners)}."
+    evidence = " ".join(
+        f"{what}: {'; '.join(f'{name} {in_words(x.frame)}' for name, x in claims.items())}."
+        for what, claims in (
+            ("More of the old task than after training all layers", keeps),
+            ("More accurate than training all layers", wins),
+        )
+        if claims
+    )
     limits = f"{_scope(records)}; of the old task, what a linear probe on the encoder says."
     claims = [*keeps.values(), *wins.values()]
-    return Advice("Which way to fine-tune?", claims, "accuracy", limits, said=said)
+    return Advice("Which way to fine-tune?", said, claims, "accuracy", evidence, limits)
 
 
 def source(records: list[Record]) -> Advice:
@@ -241,7 +250,7 @@ def source(records: list[Record]) -> Advice:
     )
     more = f"Most gained {best} ({gains[best]}), least {least} ({gains[least]})."
     limits = f"{_scope(records)}; sources differ in difficulty and in number of classes too."
-    return Advice("Which source?", [claim], "rank correlation", limits, more)
+    return Advice.of("Which source?", [claim], "rank correlation", limits, more)
 
 
 def kind(records: list[Record]) -> Advice:
@@ -265,7 +274,7 @@ def kind(records: list[Record]) -> Advice:
         f"{_scope(records)}; all kinds had the same pictures and epochs, and contrastive "
         "pre-training is known to need more of both."
     )
-    return Advice("Which kind of pre-training?", claims, "accuracy", limits)
+    return Advice.of("Which kind of pre-training?", claims, "accuracy", limits)
 
 
 def rate(records: list[Record]) -> Advice:
@@ -296,7 +305,7 @@ def rate(records: list[Record]) -> Advice:
         f"{_scope(records)}; settings share their data and their pre-training; of the old task, "
         "what a linear probe on the encoder says."
     )
-    return Advice("How gently?", claims, "rank correlation", limits, more)
+    return Advice.of("How gently?", claims, "rank correlation", limits, more)
 
 
 def _claims(

@@ -145,6 +145,7 @@ def figures_of_the_study(records):
     settings = found.assign(
         rate=found["cell"].map(dict(zip(runs, (1e-4, 1e-3), strict=True))), epochs=2
     )
+    four = [f"with the number of {what}" for what in ("epochs", "labels", "players", "runs")]
     names = ["half of the layers", "LoRA"]
     ways = pd.DataFrame([(cell, way) for cell in runs for way in names], columns=["cell", "way"])
     ways = ways.assign(name=ways["way"], tested=[*gains.values()] * 2, verdict="undecided")
@@ -157,7 +158,7 @@ def figures_of_the_study(records):
         "origins": study_figures.origins(findings.origins_table(runs), gains),
         "shares": study_figures.shares(kinds, "accuracy"),
         "differences": study_figures.differences(
-            {name: {"gain": gain} for name, gain in gains.items()}, "accuracy"
+            {name: dict.fromkeys(four, gain) for name, gain in gains.items()}, "accuracy"
         ),
         "by_order": study_figures.by_order(orders.rename(columns={"arm": "panel"}), "similarity"),
         "verdicts": study_figures.verdicts(findings.findings(runs)),

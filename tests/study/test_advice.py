@@ -111,6 +111,17 @@ def test_ways_are_named_as_people_say_them():
     assert advice.way([planted(accuracy=right(), changes={"lora": 1})]).claims == []
 
 
+def test_a_way_that_keeps_more_and_costs_accuracy():
+    plain, _ = way(True)
+    lora, first = (
+        planted(accuracy=right(new), elsewhere={"source": old}, changes=changes, seed=1)
+        for new, old, changes in ((LOW, HIGH, {"lora": 8}), (HIGH, 0.6, {"probe_first": 1}))
+    )
+    said = advice.way([plain, lora, first]).sentence
+    assert "What kept more of the old task cost accuracy: LoRA of rank 8." in said
+    assert "More accurate on the new task in most cells: probe first." in said
+
+
 @pytest.mark.parametrize("name", ["start", "probe", "kind"])
 def test_what_is_the_same_is_undecided(name):
     records = [planted(task=task, accuracy=right(), seed=k) for k, task in enumerate(TASKS)]

@@ -123,12 +123,36 @@ def test_tables_name_what_they_show(cells):
     trends = comparisons.trends(frame, {1000 * name: name for name in cells})
     shown = tables.judged(trends, tested="rank correlation", last="most")
     assert shown.index[-1] == "share from neither"
-    assert shown["most"].iloc[-1] == str(cells[5].origins().neither)
+    assert shown["most"].iloc[-1].split() == str(cells[5].origins().neither).split()
     pair = comparisons.contrasts({2000: (cells[4], cells[1])})
     assert tables.judged(pair, tested="difference").index[0] == (
         "2,000",
         "accuracy of fine-tuned runs",
     )
+
+
+def test_what_networks_are_good_for_elsewhere():
+    right = {"probe": 0.5, "finetuned": 0.7, "scratch": 0.4}
+    records = {
+        k: planted(seed=k, accuracy=right, elsewhere={"noise": 0.3 + 0.1 * k, "source": 0.6})
+        for k in range(6)
+    }
+    runs = {k: findings.Runs(record) for k, record in records.items()}
+    frame = comparisons.elsewhere(runs)
+    at = frame.set_index(["cell", "quantity", "of"])["value"]
+    assert at[2, "noise", "finetuned"] == records[2].accuracy("finetuned", on="noise").value
+    assert at[2, "foreign", "finetuned"] == pytest.approx(0.7)
+    assert at[2, "reliability", "finetuned"] == runs[2].moments().reliability("finetuned").value
+    told = comparisons.trends(frame[frame["of"] == "finetuned"], {k: k for k in runs})
+    assert verdicts(told)["noise", "finetuned"] == "rises"
+    assert verdicts(told)["source", "finetuned"] == "undecided"
+    fixed = comparisons.trends(frame, {k: k for k in runs}, {k: k for k in runs})
+    assert set(fixed["verdict"]) == {"undecided"}  # nothing is left of what is held fixed
+    plain = comparisons.elsewhere({0: cell()})  # was tested nowhere else
+    assert list(plain["quantity"]) == ["reliability"]
+    shown = tables.trends({"with the number": told})
+    assert shown.loc["accuracy with noise", "with the number"].endswith("rises")
+    assert tables.by_quantity({"a": told})["accuracy on the old task"]["a"].compared_with(0)
 
 
 def test_records_are_told_apart_by_their_way_to_fine_tune():
