@@ -9,13 +9,15 @@
 # %% tags=["parameters", "remove-cell"]
 profile = "quick"  # the same page at every profile
 record = "recorded/paper"  # folder of the recorded cells
+examples = "recorded/hero"  # the photograph and the sentence of the first figure, with credits
 
 # %% tags=["remove-cell"]
+from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
-from pi_lib.book import begin, study_figures, tables
+from pi_lib.book import begin, hero, study_figures, tables
 from pi_lib.study import findings
 
 begin(profile)
@@ -23,11 +25,18 @@ records = study.read_all(record)
 runs = {r.title: findings.Runs(r) for r in records.values()}
 origins = findings.origins_table(runs)
 claims = findings.findings(runs)
-gains = {name: r.record.gain() for name, r in runs.items()}
+weights = {
+    r.title: "weights that others published" if r.header["source"] is None else "pre-trained here"
+    for r in records.values()
+}
+by_weights = sorted(runs, key=weights.get, reverse=True)  # published ones first
+gains = {name: runs[name].record.gain() for name in by_weights}
 
 shares = origins.dropna(subset="value").pivot(index="cell", columns="part", values="value")
+brought = shares["pretraining"] + shares["both"]
 glue("cells", len(runs), display=False)
 glue("measurable", len(shares), display=False)
+glue("own", int((brought < 0.5).sum()), display=False)
 glue("neither", tables.spans(shares["neither"]), display=False)
 glue("scratch", tables.spans(shares["scratch"] + shares["both"]), display=False)
 glue("pretraining", tables.spans(shares["pretraining"].clip(0)), display=False)
@@ -44,15 +53,22 @@ glue("alone", f"{(alone['paper'] == 'confirmed').sum()} of {len(alone)}", displa
 # %% [markdown]
 # # What a network keeps of its pre-training
 #
-# **Of what fine-tuned networks reproducibly know about a new task, pre-training alone explains
-# {glue:text}`pretraining`; training from scratch would also have come to {glue:text}`scratch` of it;
-# and {glue:text}`neither` is in neither: fine-tuning itself brings it, every time it is run.** These are
-# the ranges over {glue:text}`measurable` pairs of a pre-trained network and a new task, each trained
-# several times. In {glue:text}`better` of {glue:text}`cells` pairs the fine-tuned network is reliably more
-# accurate than one trained from scratch.
+# **In {glue:text}`own` of {glue:text}`measurable` pairs of a pre-trained network and a new task, most
+# of what the network knows after fine-tuning it did not know before.** Counted is only what comes back each time that the network is fine-tuned again. Of that, pre-training
+# alone explains {glue:text}`pretraining`; training from scratch, without pre-training, also comes to
+# {glue:text}`scratch`; and {glue:text}`neither` is in neither: fine-tuning itself brings it, every
+# time. The fine-tuned network is reliably more accurate than one trained from scratch in
+# {glue:text}`better` of {glue:text}`cells` pairs.
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
-figure = study_figures.origins(origins, gains)
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence. A band joins patches, an arc joins words, that act together: their effect on the output, averaged over all that may be visible beside them, has the same sign in every run of the column, and in each at least a fifth of the strength of the strongest one."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
+example = hero.examples(examples, records.values())
+figure = example and hero.draw(*example)
+
+# %% tags=["remove-input"]
+display(Markdown(hero.in_words(example)))
+
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither, grouped by where the weights come from; beside it a dot with the gain in accuracy."}}
+figure = study_figures.origins(origins, gains, weights)
 
 # %% [markdown]
 # *Five minutes to read. The chapters need nothing but a browser, and no internet.*

@@ -4,7 +4,7 @@ Numbers come from `pi_lib.study.findings`; whiskers and bands are their 95 % int
 measurable is left out or said so. Style, colours and names are those of `pi_lib.book.figures`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -73,7 +73,9 @@ WORD_COLOURS = {  # of what `pi_lib.study.comparisons` says
 }
 
 
-def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
+def origins(
+    frame: "pd.DataFrame", gains: Mapping[str, Estimate], groups: Mapping[str, str] | None = None
+) -> Figure:
     """Where what fine-tuned runs reproducibly know comes from, beside the gain in accuracy.
 
     Parameters
@@ -82,12 +84,16 @@ def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
         As `pi_lib.study.findings.origins_table`: ``cell, part, value``.
     gains : mapping of str to Estimate
         By cell, in the order in which they are drawn: accuracy of fine-tuning minus scratch.
+    groups : mapping of str to str, optional
+        By cell, a heading under which cells that follow each other stand.
     """
+    rows, headings = _grouped(gains, groups or {})
+    depth = max(rows.values()) + 0.5
     figure, (left, right) = plt.subplots(
-        1, 2, sharey=True, figsize=(9.5, 1.3 + 0.5 * len(gains)), layout="constrained",
+        1, 2, sharey=True, figsize=(9.5, 1.3 + 0.5 * depth), layout="constrained",
         width_ratios=(3, 1.3),
     )  # fmt: skip
-    for row, name in enumerate(gains):
+    for name, row in rows.items():
         parts = frame[frame["cell"] == name].set_index("part")["value"]
         if parts.isna().any():
             left.text(0.02, row, "not measurable", va="center")
@@ -95,14 +101,33 @@ def origins(frame: "pd.DataFrame", gains: Mapping[str, Estimate]) -> Figure:
         _stack(left, row, parts.clip(lower=0))
     left.set(xlim=(0, 1), xlabel="share of what fine-tuned runs reproducibly know")
     left.xaxis.set_major_formatter(PercentFormatter(1))
-    name_rows(left, [fill(name, 34) for name in gains])
-    for row, gain in enumerate(gains.values()):
-        _whiskers(right, gain, row, COLOURS["finetuned"], "o")
+    for name, row in rows.items():
+        _whiskers(right, gains[name], row, COLOURS["finetuned"], "o")
     right.axvline(0, color="0.3", lw=1)
     right.set_xlabel("gain in accuracy\nover scratch")
+    left.set_yticks([*rows.values()], [fill(name, 34) for name in rows])
+    left.set_ylim(depth, -0.5)
+    for axis in (left, right):
+        axis.grid(False, axis="y")
+    for heading, row in headings.items():
+        left.text(0, row, heading, va="center", fontsize=10, style="italic")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ORIGINS.values()]
     figure.legend(handles, PARTS.values(), loc="outside upper left", ncols=4, fontsize=10)
     return figure
+
+
+def _grouped(
+    names: Iterable[str], groups: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Heights of rows, and of the headings over those that have another one than the row before."""
+    rows, headings, height, last = {}, {}, 0.0, None
+    for name in names:
+        if (heading := groups.get(name)) != last:
+            headings[heading], last = height, heading
+            height += 0.75
+        rows[name] = height
+        height += 1
+    return rows, headings
 
 
 def shares(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:

@@ -1,0 +1,366 @@
+"""The picture of the front page: on a photograph and a sentence, what comes back in every run.
+
+It draws records, so nothing is trained for it. Effects of groups of players are Walsh coefficients,
+as in the book's other conclusions. An effect *comes back* in an arm if it has the same sign in each
+of its runs, and in each at least the share `tau` of the strongest one of the sample.
+"""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import pi
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+
+from pi_lib.book.figures import COLOURS
+from pi_lib.coalitions import members, order
+from pi_lib.transforms import walsh_transform
+from pi_lib.words import distinct
+
+if TYPE_CHECKING:
+    from pi_lib.interactions import Interactions
+    from pi_lib.study.record import Record
+
+TAU = 0.2  # of the strongest effect of a sample
+PARTS = {  # colour of what is drawn
+    "kept": COLOURS["preserved"],
+    "lost": "#5F5F5F",
+    "new": COLOURS["new"],
+    "scratch": COLOURS["scratch"],
+}
+NAMES = {
+    "kept": "kept: in the probe and in all fine-tuned runs",
+    "lost": "lost: in the probe, in no fine-tuned run",
+    "new": "new: in all fine-tuned runs, not in the probe",
+    "scratch": "in all scratch runs, and none of these",
+}
+COLUMNS = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
+CREDIT = {  # fields of the file that a photograph is shown with
+    "title": str,
+    "sample": int,
+    "flickr": int,
+    "licence": str,
+    "licence_url": str,
+    "changes": str,
+}
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph that a page shows: pixels (H, W, 3) uint8, the sample's id, and its credit."""
+
+    pixels: np.ndarray
+    sample: int
+    title: str
+    credit: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A photograph and a sentence with the records that asked about them.
+
+    `seen` asked of all patches of a square grid, `read` of words drawn from `words`, the sentence
+    in its order; `sample` is its id, `credit` says where it is from.
+    """
+
+    picture: Photograph
+    seen: "Record"
+    sample: int
+    words: list[str]
+    credit: str
+    read: "Record"
+
+
+def photograph(path: str | Path) -> Photograph:
+    """A photograph with its credit, which stands beside it in a file of the same name.
+
+    Parameters
+    ----------
+    path : path
+        Of a JPEG. ``NAME.toml`` beside ``NAME.jpg`` has the fields of `CREDIT`: ``sample`` is its
+        id in the data set, ``flickr`` the photograph's number there.
+
+    Raises
+    ------
+    ValueError
+        If the credit is missing or incomplete: no page shows a photograph without it.
+    """
+    path = Path(path)
+    beside = path.with_suffix(".toml")
+    about = tomllib.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    missing = [name for name, kind in CREDIT.items() if not isinstance(about.get(name), kind)]
+    if missing:
+        raise ValueError(
+            f"{path.name} has no credit: expected {', '.join(missing)} in {beside.name} beside it; "
+            "write them there, or show another photograph"
+        )
+    credit = (
+        f"photograph [Flickr {about['flickr']}](https://www.flickr.com/photo.gne?id="
+        f"{about['flickr']}), whose page names the photographer, under "
+        f"[{about['licence']}]({about['licence_url']}), {about['changes']}"
+    )
+    return Photograph(plt.imread(path), about["sample"], about["title"], credit)
+
+
+def examples(folder: str | Path, records: Iterable["Record"]) -> Examples | None:
+    """The photograph and the sentence of a folder, with the first records that asked about them.
+
+    Returns
+    -------
+    Examples or None
+        None if no record of the photograph's or of the sentence's task has them with the players
+        that `draw` needs.
+
+    Raises
+    ------
+    ValueError
+        If the photograph has no credit.
+    """
+    folder, records = Path(folder), list(records)
+    picture = photograph(folder / "photograph.jpg")
+    text = tomllib.loads((folder / "sentence.toml").read_text("utf-8"))
+
+    def asked(task: str, players: str, sample: int) -> "Record | None":
+        for record in records:
+            named = record.count("finetuned", players) > 1 and record.header["players"]
+            if record.header["task"] == task and named and sample in record.header["ids"]:
+                return record
+        return None
+
+    seen = asked("flowers", "covering", picture.sample)
+    read = asked("sst2", "drawn", text["sample"])
+    if seen is None or read is None:
+        return None
+    words = distinct(text["text"].split())
+    return Examples(picture, seen, text["sample"], words, text["credit"], read)
+
+
+def in_words(shown: Examples | None, tau: float = TAU) -> str:
+    """What stands below the picture, as Markdown: how it is read, what is usual, the credits."""
+    if shown is None:
+        return (
+            "The picture that stands here is drawn from records of EfficientNet-Lite0 on Flowers "
+            "and of MiniLM on SST-2, which are not there or hold other players; this makes them: "
+            "`PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --record "
+            "notebooks/recorded/paper`."
+        )
+    usual = []
+    for record, players, of in (
+        (shown.seen, "covering", "patches"),
+        (shown.read, "drawn", "words"),
+    ):
+        found = counts(record, players, tau)
+        usual.append(
+            f"{found['finetuned']:.1f} groups of {of} come back in all fine-tuned runs "
+            f"({found['chance']:.1f} would by chance), of which {found['kept']:.1f} are kept and "
+            f"{found['new']:.1f} new; {found['lost']:.1f} of the probe's {found['probe']:.1f} are "
+            f"lost; {found['scratch']:.1f} come back in scratch runs ({record.title}, mean over "
+            f"{len(record.header['ids'])} samples)"
+        )
+    return (
+        f"One example proves nothing. On average {'; '.join(usual)}. What only some runs of "
+        "fine-tuning have is in no column. The example was chosen for how it looks. *Credits: "
+        f"{shown.picture.credit}; {shown.credit}.*"
+    )
+
+
+def signs(runs: Sequence["Interactions"], tau: float = TAU) -> np.ndarray:
+    """Sign of each effect that is at least `tau` of its sample's strongest, else 0.
+
+    Returns
+    -------
+    (runs, B, 2**n) int8
+        By coalition; 0 at the empty one, which is no effect.
+    """
+    effects = torch.stack([walsh_transform(run.v) for run in runs])
+    effects[..., 0] = 0
+    strongest = effects.abs().amax(-1, keepdim=True)
+    return (effects.sign() * (effects.abs() >= tau * strongest)).to(torch.int8).numpy()
+
+
+def parts(record: "Record", players: str, tau: float = TAU) -> dict[str, np.ndarray]:
+    """What comes back in every run of the probe, of fine-tuning and of scratch, and what is shared.
+
+    Returns
+    -------
+    dict of str to (B, 2**n) int8
+        Signs, 0 elsewhere: of ``probe``, ``finetuned`` and ``scratch``, and of ``kept`` (in the
+        probe and all fine-tuned runs), ``lost`` (in the probe, in no fine-tuned run) and ``new``
+        (in all fine-tuned runs, in no probe).
+    """
+    runs = {arm: signs(record.runs(arm, players), tau) for arm in COLUMNS}
+    found = {arm: _in_all(run) for arm, run in runs.items()}
+    probe, fine = found["probe"], found["finetuned"]
+    return found | {
+        "kept": np.where(probe == fine, fine, 0),
+        "lost": np.where((runs["finetuned"] == probe).any(0), 0, probe),
+        "new": np.where((runs["probe"] == fine).any(0), 0, fine),
+    }
+
+
+def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, float]:
+    """How many effects a sample has of each of `parts`, on average.
+
+    ``chance`` is how many would come back in all fine-tuned runs if each were shuffled within
+    sample and order: the mean over all ways to shuffle.
+    """
+    means = {
+        name: float(np.count_nonzero(found, axis=-1).mean())
+        for name, found in parts(record, players, tau).items()
+    }
+    runs = signs(record.runs("finetuned", players), tau)
+    orders = order(record.runs("probe", players)[0].n).numpy()
+    chance = 0.0
+    for m in range(1, orders.max() + 1):
+        part = runs[..., orders == m]
+        for sign in (1, -1):
+            chance += part.shape[-1] * (part == sign).mean(-1).prod(0).mean()
+    return means | {"chance": float(chance)}
+
+
+def draw(shown: Examples, tau: float = TAU) -> Figure:
+    """What comes back on a photograph and on a sentence: probe, fine-tuned and scratch.
+
+    Raises
+    ------
+    ValueError
+        If players of the sentence are none of its words.
+    """
+    figure, axes = plt.subplots(
+        2, 3, figsize=(9.5, 6.9), layout="constrained", height_ratios=(3, 2.6)
+    )
+    for axis, (arm, name) in zip(axes[0], COLUMNS.items(), strict=True):
+        count = shown.seen.count(arm)
+        axis.set_title(name if count == 1 else f"{name}, in all {count} runs")
+    grid = round(shown.seen.runs("probe", "covering")[0].n ** 0.5)
+    columns = _columns(shown.seen, "covering", shown.picture.sample, tau)
+    for axis, groups in zip(axes[0], columns, strict=True):
+        _on_patches(axis, shown.picture.pixels, grid, groups)
+    row = list(shown.read.header["ids"]).index(shown.sample)
+    players = shown.read.header["players"]["drawn"][row]
+    if unknown := sorted(set(players) - set(shown.words)):
+        raise ValueError(f"players {unknown} are no words of the sentence {shown.words}")
+    columns = _columns(shown.read, "drawn", shown.sample, tau)
+    for axis, groups in zip(axes[1], columns, strict=True):
+        _on_words(axis, shown.words, players, groups)
+    handles = [plt.Line2D([], [], color=c, lw=5, label=NAMES[x]) for x, c in PARTS.items()]
+    for face, name in (("0.2", "speaks for the true class"), ("white", "speaks against it")):
+        look = {"marker": "o", "ms": 8, "mec": "0.2", "mfc": face, "ls": ""}
+        handles.append(plt.Line2D([], [], label=name, **look))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
+    return figure
+
+
+def _in_all(runs: np.ndarray) -> np.ndarray:
+    """The sign that all runs have, else 0."""
+    return np.where((runs == runs[0]).all(0), runs[0], 0)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Players that act together: what becomes of them, their sign, and a place of their own."""
+
+    part: str
+    sign: int
+    players: list[int]
+    place: int
+    places: int
+
+
+def _columns(record: "Record", players: str, sample: int, tau: float) -> list[list[Group]]:
+    """The groups of each column; one that is in several columns has the same place in them."""
+    row = list(record.header["ids"]).index(sample)
+    found = {name: signs[row] for name, signs in parts(record, players, tau).items()}
+    columns = []
+    for arm in COLUMNS:
+        column = {}
+        for group in np.flatnonzero(found[arm]).tolist():
+            sign = int(found[arm][group])
+            shared = (part for part in ("kept", "lost", "new") if found[part][group] == sign)
+            part = next(shared, "scratch" if arm == "scratch" else None)
+            if part is not None:
+                column[group] = (part, sign)
+        columns.append(column)
+    every = sorted({group for column in columns for group in column}, key=_size)
+    return [
+        [
+            Group(*column[group], members(group), place, len(every))
+            for place, group in enumerate(every)
+            if group in column
+        ]
+        for column in columns
+    ]
+
+
+def _size(group: int) -> tuple[int, int]:
+    return group.bit_count(), group
+
+
+def _on_patches(axis: Axes, pixels: np.ndarray, grid: int, groups: Iterable[Group]) -> None:
+    """A band through the patches of each group, each a little beside the others."""
+    side = pixels.shape[0] / grid
+    axis.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0))
+    for k in range(1, grid):
+        axis.axhline(k * side, color="white", lw=0.8, alpha=0.7)
+        axis.axvline(k * side, color="white", lw=0.8, alpha=0.7)
+    for group in groups:
+        angle = 2 * pi * group.place / group.places
+        middle = 0.5 * side + 0.33 * side * np.array([np.cos(angle), np.sin(angle)])
+        points = [side * np.array([p % grid, p // grid]) + middle for p in group.players]
+        for start, end in _tree(points):
+            axis.plot(*zip(start, end, strict=True), **_band(group.part))
+        axis.plot(*zip(*points, strict=True), ls="", **_dot(group))
+    axis.set_axis_off()
+
+
+def _on_words(
+    axis: Axes, words: Sequence[str], players: Sequence[str], groups: Iterable[Group]
+) -> None:
+    """The sentence downwards, and arcs between the words of each group, a lane each."""
+    for row, word in enumerate(words):
+        shade = "0.1" if word in players else "0.55"
+        axis.text(0.3, row, word, ha="right", va="center", fontsize=10, color=shade)
+    for group in groups:
+        lane = 0.37 + 0.56 * group.place / max(group.places - 1, 5)
+        at = sorted(words.index(players[p]) for p in group.players)
+        for start, end in pairwise(at):
+            turn = np.linspace(0, pi, 30)
+            bulge = min(0.03 + 0.008 * (end - start), 0.07)
+            axis.plot(
+                lane + bulge * np.sin(turn), start + (end - start) * (1 - np.cos(turn)) / 2,
+                **_band(group.part),
+            )  # fmt: skip
+        axis.plot([lane] * len(at), at, ls="", **_dot(group))
+    axis.set(xlim=(0, 1), ylim=(len(words) - 0.4, -0.6))
+    axis.set_axis_off()
+
+
+def _band(part: str) -> dict:
+    casing = [Stroke(linewidth=6.5, foreground="white"), Normal()]
+    look = {"color": PARTS[part], "lw": 4, "solid_capstyle": "round", "zorder": 2}
+    return look | {"path_effects": casing}
+
+
+def _dot(group: Group) -> dict:
+    colour, casing = PARTS[group.part], [Stroke(linewidth=4, foreground="white"), Normal()]
+    face = colour if group.sign > 0 else "white"
+    look = {"marker": "o", "ms": 8, "mec": colour, "mfc": face, "mew": 2, "zorder": 3}
+    return look | {"path_effects": casing}
+
+
+def _tree(points: Sequence[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """The shortest lines that join all points."""
+    inside, outside = list(points[:1]), list(points[1:])
+    while outside:
+        pairs = [(a, k) for a in inside for k in range(len(outside))]
+        start, k = min(pairs, key=lambda pair: np.linalg.norm(pair[0] - outside[pair[1]]))
+        inside.append(outside.pop(k))
+        yield start, inside[-1]
