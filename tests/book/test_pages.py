@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import re
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -73,6 +74,50 @@ def dead_links(folder: Path) -> list[str]:
             if not there:
                 dead.append(f"{page.relative_to(folder)}: {link}")
     return dead
+
+
+class Prose(HTMLParser):
+    """What a page says to its readers, alternative texts among it: no code, but what it prints."""
+
+    CODE = {"script", "style", "code", "svg", "head", "dt"}
+    EMPTY = {"br", "img", "hr", "input", "meta", "link", "wbr", "source", "col"}
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.said = [("", False, False)], []  # tag, whether code, whether output
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        named, (_, code, output) = dict(attributes), self.open[-1]
+        self.said += [named[key] for key in ("alt", "aria-label") if named.get(key) and not code]
+        if tag not in self.EMPTY:
+            output = output or "cell_output" in (named.get("class") or "").split()
+            self.open.append((tag, code or tag in self.CODE or tag == "pre" and not output, output))
+
+    def handle_endtag(self, tag):
+        while tag in [name for name, *_ in self.open[1:]] and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if not self.open[-1][1]:
+            self.said.append(data)
+
+
+RAW = re.compile(
+    r"cifar10-jpeg|fashion-mnist|(efficientnet-|resnet|vgg|vit-)\w+ on |\(published\)"  # cells
+    r"|\b[a-z]+_[a-z_]+=|\b(epochs|n|samples|runs)=\d"  # settings
+    r"|\bnan\b|(?<![\w.])[-−]0(\.0+)?(?![\w.])|\d\.\d{6}"  # numbers
+)
+
+
+def raw_words(folder: Path) -> list[str]:
+    """Identifiers and numbers as only code writes them, with what stands around them, by page."""
+    found = []
+    for page in pages(folder):
+        said = " ".join(" ".join(Prose((folder / page).read_text(encoding="utf-8")).said).split())
+        hits = [said[max(hit.start() - 30, 0) : hit.end() + 30] for hit in RAW.finditer(said)]
+        found += [f"{page}: {hit}" for hit in hits]
+    return found
 
 
 # Nothing fades in while it is looked at.
@@ -154,6 +199,27 @@ def test_a_dead_link_is_seen(tmp_path):
     assert dead_links(tmp_path) == [
         f"index.html: {link}" for link in ("#nowhere", "b.html#claim-2", "b.ipynb", "none.png")
     ]
+
+
+def test_pages_show_names_and_numbers_as_people_write_them(built):
+    assert raw_words(built) == []
+
+
+def test_a_raw_word_is_seen(tmp_path):
+    (tmp_path / "index.html").write_text(
+        "<head><title>resnet20 on flowers</title></head><p>from <code>cifar10-jpeg</code></p>"
+        "<pre>epochs=36</pre><p>One run, 0.50 [-0.10, 0.60], on -0.5 to 10-0</p>"
+    )
+    assert raw_words(tmp_path) == []
+    raw = ("resnet20 on flowers", "cifar10-jpeg", "(published)", "epochs=36", "n_train=320", "nan")
+    for word in (*raw, "-0.00", "0.123456"):
+        for page in (
+            f"<p>one {word} two</p>",
+            f'<div class="cell_output x"><pre>{word}</pre></div>',
+            f'<p>a <img alt="{word}"> b</p>',
+        ):
+            (tmp_path / "index.html").write_text(page)
+            assert len(raw_words(tmp_path)) == 1, page
 
 
 def test_every_page_opens_from_disk(browser, built):
