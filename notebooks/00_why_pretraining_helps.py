@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "What a fine-tuned network keeps of its pre-training, what it loses, what is new: measured by interactions, against chance and a second run."
 # ---
 
 # %% tags=["parameters", "remove-cell"]
@@ -71,7 +74,7 @@ display(Markdown(hero.in_words(example)))
 figure = study_figures.origins(origins, gains, weights)
 
 # %% [markdown]
-# *Five minutes to read. The chapters need nothing but a browser, and no internet.*
+# *The chapters need nothing but a browser, and no internet.*
 #
 # ## The question
 #

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "What an interaction of image patches or words is: a game by hand, one image and one sentence."
 # ---
 
 # %% [markdown]
@@ -30,6 +33,7 @@ strongest = 8  # how many interactions are drawn as bars
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
@@ -192,7 +196,7 @@ figure = figures.strongest(read, sentence, k=strongest)
 explore_sample(read, chosen.inputs, words)
 
 # %% [markdown]
-# ## Few interactions rebuild the output
+# ## How many interactions rebuild the output?
 #
 # Writing an output as a sum of $2^n$ numbers would be no insight if all of them mattered. Keep only
 # the strongest $k$ interactions of each sample ($v(\emptyset)$, which is always known, counts as the
@@ -220,7 +224,7 @@ for name, one in (("images", seen), ("sentences", read)):
     )
 
 # %% [markdown]
-# An error of 1 is as bad as a constant; 0 is exact. Whether the curve falls early or late is how
+# An error of 1 is that of a constant, the mean output; 0 is exact. Whether the curve falls early or late is how
 # *sparse* the interactions are on these data. The next chapter calls an interaction *salient* if it
 # is stronger than a twentieth of the strongest one of its sample, and asks which salient
 # interactions survive fine-tuning.
@@ -236,3 +240,28 @@ for name, one in (("images", seen), ("sentences", read)):
 # seen = pi.extract(model.eval(), images, labels, players)
 # seen.top(10, sample=0)
 # ```
+
+# %% tags=["remove-cell"]
+singles = seen.terms[image][seen.orders == 1].sum().item()
+glue("triple", f"{interactions[7]:+.1f}", display=False)
+glue("singles", f"{singles:+.2f}", display=False)
+glue("whole", f"{seen.v[image, -1] - seen.v[image, 0]:+.2f}", display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. In the game by hand, what do the three words add that no pair and no single word explains?
+#    Subtract by hand, then look at the table.
+# 2. A fourth word is added that never changes the score. How many interactions are there now, and
+#    which of them are not 0?
+# 3. Do single patches explain the image's log-odds? Add up the interactions of order 1.
+#
+# :::{dropdown} Answers
+# 1. {glue:text}`triple`: the score of all three words, minus the interactions of its six smaller sets.
+# 2. Twice as many, with the empty set 16 in place of 8; those that hold the new word are all 0, and
+#    the others stay as they were.
+# 3. Single patches add up to {glue:text}`singles` nats, all interactions to {glue:text}`whole`: what is
+#    missing is in groups of two and more.
+# :::
+#
+# Next: [would the same interactions come back](02_train_it_twice) if the network were trained again?

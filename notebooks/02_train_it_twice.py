@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "How much of a network's interactions come back when it is trained a second time."
 # ---
 
 # %% [markdown]
@@ -20,7 +23,7 @@
 #   {term}`Walsh coefficients <Walsh coefficient>` describe the same output without doing so, and far more of them comes
 #   back. Conclusions in this book rest on them.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction). Ten minutes to read.*
+# *Needs: [What an interaction is](01_what_is_an_interaction).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -166,6 +169,8 @@ display(
 #    alone therefore cannot show what two networks share.
 # 2. $C_{XY} / \sqrt{V_X V_Y} = 0.25$: a reader would call equal knowledge "a quarter preserved".
 # :::
+#
+# Next: [what is preserved](03_what_is_preserved) of pre-training, against chance and a second run.
 #
 # ## Where these numbers come from
 

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "How much of the pre-trained knowledge fine-tuning preserves, and how much of that is chance."
 # ---
 
 # %% [markdown]
@@ -19,7 +22,7 @@
 #   fine-tuned run gives. Then the same question is asked of what is reproducible.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction), [Train it twice](02_train_it_twice).
-# Ten minutes to read.*
+#*
 
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
@@ -29,6 +32,7 @@ tau = 0.05  # threshold of salience, a fraction of a sample's strongest interact
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
@@ -151,6 +155,26 @@ explore(
 # The probe sees the pre-trained features through a linear head that is fitted to the downstream
 # labels, so "pre-trained knowledge" is always knowledge *for this task*. Players are a few patches
 # or words of an input; the others stay visible ([Choices](../choices)).
+
+# %% tags=["remove-cell"]
+glue("chance", tables.spans(share.chance.value for share in shares), display=False)
+glue("second", tables.spans(share.second_run.value for share in shares), display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Two networks know nothing in common. Is the preserved share between them 0?
+# 2. A paper reports that 25 % of the pre-trained knowledge is preserved. Which two numbers do you ask
+#    for?
+# 3. Why does the similarity need at least two fine-tuned runs, and the preserved share only one?
+#
+# :::{dropdown} Answers
+# 1. No. Wherever two interactions happen to have the same sign, the smaller of them counts as shared:
+#    in the cells above, shuffled interactions give {glue:text}`chance`.
+# 2. What shuffled interactions give, and what a second run of the same fine-tuning gives; the latter is
+#    {glue:text}`second` here, although such a run has learned the same.
+# 3. The similarity divides by what comes back in another run. One run does not show what would.
+# :::
 #
 # Next: [could the preserved part have been learned without pre-training?](04_what_scratch_learns)
 #

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Whether training from scratch learns what fine-tuning preserves."
 # ---
 
 # %% [markdown]
@@ -19,7 +22,7 @@
 # - So the question is asked as a difference: how much more of the preserved part does a second
 #   fine-tuned run have than a scratch run, and is that more than for the *new* part?
 #
-# *Needs: [What is preserved](03_what_is_preserved). Five minutes to read.*
+# *Needs: [What is preserved](03_what_is_preserved).*
 
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full

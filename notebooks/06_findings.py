@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Every claim of the paper in every cell: confirmed, contradicted, undecided or not measurable."
 # ---
 
 # %% [markdown]
@@ -18,7 +21,7 @@
 # - Beside it stand the paper's own share, chance and a second run, and what the paper's number alone
 #   would have said.
 #
-# *Needs: [Train it twice](02_train_it_twice). Five minutes to read.*
+# *Needs: [Train it twice](02_train_it_twice).*
 
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
@@ -101,12 +104,14 @@ tables.estimates(findings.origins_table(covering), index="cell", columns="part")
 # ## Learning rates
 #
 # One grid of rates for both arms, and beyond it where its edge is best; chosen by accuracy on
-# validation samples with the first run.
+# the validation set with the first run.
 
 # %% tags=["hide-input"]
 tables.rates(records)
 
 # %% [markdown]
+# Next: settings that the paper leaves open, and [what they change](07_choices).
+#
 # ## Where these numbers come from
 
 # %% tags=["hide-input"]

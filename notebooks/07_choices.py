@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "What masking, patches and thresholds change in the results."
 # ---
 
 # %% [markdown]
@@ -17,9 +20,10 @@
 #   and fine-tuned runs, and the reliability of fine-tuned runs.
 # - The networks are the same throughout: the linear probe and two fine-tuned runs of
 #   EfficientNet-Lite0 on Fashion-MNIST. Only the question that they are asked changes.
-# - A conclusion that depends on such a choice is none. The last section counts.
+# - A conclusion should hold whatever is chosen. The last section counts under how many variants each
+#   number is above chance.
 #
-# *Needs: [What is preserved](03_what_is_preserved). Five minutes to read.*
+# *Needs: [What is preserved](03_what_is_preserved).*
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
@@ -123,4 +127,4 @@ display(Markdown("\n".join(lines)))
 # %% [markdown]
 # One network, one task, two runs. The intervals are over samples; the variants share them, so two
 # variants differ by less than their intervals suggest, or by more. How the split into AND and OR
-# interactions is done stands in [AND and OR](08_and_or).
+# interactions is done stands on the next page, [AND and OR](08_and_or).

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "AND and OR interactions, and their exact split as a convex problem with a certificate."
 # ---
 
 # %% [markdown]
@@ -13,9 +16,9 @@
 #
 # - An AND interaction acts when *all* of its players are shown, an {term}`OR interaction
 #   <OR interaction>` as soon as *any* of them is. Either kind alone can write every output; with
-#   both, the same output often needs far fewer terms.
+#   both, the same output may need fewer terms; this page counts them.
 # - Which terms then? The literature takes the split with the smallest sum of strengths, and looks
-#   for it by gradient descent, which stops anywhere. The problem is convex: it has an exact answer,
+#   for it by gradient descent, whose end depends on its start. The problem is convex: it has an exact answer,
 #   and ours comes with a bound that says how near it is.
 # - Part of the sparsity that is reported comes from allowing an error. What it buys is measured
 #   here.
@@ -61,7 +64,7 @@ pd.DataFrame(terms, index=[label(s, "abc") for s in range(8)]).round(3) + 0.0
 # $$\sum_S |I_{and}(S)| + \sum_S |I_{or}(S)|.$$
 #
 # Both kinds of interactions depend linearly on the half that is chosen, so the sum of their sizes is
-# convex: it has no false bottoms. And every convex problem of this kind has a *dual*, whose values
+# convex: it has no spurious local minima. And every convex problem of this kind has a *dual*, whose values
 # all lie below the minimum. An answer whose sum meets such a value is proven to be the best.
 #
 # Take two games at once: two of the alarms must ring together to call the neighbour, any one of the
@@ -175,8 +178,8 @@ figure = figures.and_or(kinds)
 # %% [markdown]
 # ## Interactions that checkpoints share
 #
-# Split each checkpoint on its own and ties may fall differently; split them together and a term that
-# one checkpoint has costs the others less. `shared_split` does so with the same certificate.
+# If each checkpoint is split on its own, equally good splits may differ. If they are split together, a
+# term that one checkpoint has costs the others less. `shared_split` does so with the same certificate.
 
 # %% tags=["hide-input"]
 steps = records["images"].over_time("finetuned")
@@ -194,8 +197,8 @@ def used(found):
 display(
     Markdown(
         f"{len(checkpoints)} images, {len(steps)} checkpoints of fine-tuning each: a term that is "
-        f"salient anywhere is so in {pi.bootstrap(used(apart))} checkpoints if they are split apart, in "
-        f"{pi.bootstrap(used(together))} if they are split together; difference "
+        f"salient in one checkpoint or more is salient in {pi.bootstrap(used(apart))} of them if they are "
+        f"split one by one, in {pi.bootstrap(used(together))} if they are split together; difference "
         f"{pi.bootstrap(used(together) - used(apart))} (means over images with 95 % intervals; worst "
         f"gap {together.gap.max().item():.1e})."
     )
@@ -204,3 +207,5 @@ display(
 # %% [markdown]
 # The chapters on what is preserved use AND interactions alone, as the paper does. What the choice
 # changes there is on the page [Choices](../choices).
+#
+# Next: [do interactions mean anything?](09_do_they_mean_anything)

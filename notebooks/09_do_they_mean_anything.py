@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Whether interactions mean anything: planted terms, and hiding the players of the strongest."
 # ---
 
 # %% [markdown]
@@ -174,7 +177,7 @@ for name, one in runs.items():
                 "data": name,
                 "players of the strongest": part,
                 "change of log-odds": pi.bootstrap(chosen),
-                "as many others": pi.bootstrap(others),
+                "as many at random": pi.bootstrap(others),
                 "difference": pi.bootstrap(chosen - others),
             }
         )
@@ -186,12 +189,15 @@ counterfactual.map(str)
 # interactions are the control: the fine-tuned model has unlearned what they did together.
 
 # %% tags=["hide-input"]
-WORDS = {"above": "**more**", "below": "**less**", "undecided": "**not decidedly more or less**"}
+WORDS = {
+    "above": "hiding them moves the output **more** than hiding as many players at random",
+    "below": "hiding them moves the output **less** than hiding as many players at random",
+    "undecided": "whether hiding them moves the output more or less is **undecided**",
+}
 display(
     Markdown(
         "\n".join(
-            f"- {name}, {part}: hiding them moves the output {WORDS[row['difference'].compared_with(0)]} "
-            "than hiding as many others."
+            f"- {name}, {part}: {WORDS[row['difference'].compared_with(0)]}."
             for (name, part), row in counterfactual.iterrows()
         )
     )
@@ -204,3 +210,5 @@ display(
 # do so by chance. What chance gives, and what a second run of the same network gives, stands beside
 # every share from [Train it twice](02_train_it_twice) on. Whether interactions, or single players alone,
 # tell which network transfers is asked in [](11_how_far_apart).
+#
+# Next, beyond the paper: [how much data](10_how_much_data) makes pre-training unnecessary.

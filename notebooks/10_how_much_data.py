@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "From how many labels on pre-training is unnecessary."
 # ---
 
 # %% [markdown]

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "How far the data of pre-training may be from the task."
 # ---
 
 # %% [markdown]

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Supervised, contrastive or adversarial: which pre-training to take."
 # ---
 
 # %% [markdown]

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "What discarded knowledge is good for: corrupted pictures, foreign pictures, the old task."
 # ---
 
 # %% [markdown]
@@ -19,7 +22,7 @@
 # - Each answer is a rank correlation over settings: something *rises* or *falls*, or it is
 #   *undecided*.
 #
-# *Needs: [What is preserved](03_what_is_preserved). Seven minutes to read.*
+# *Needs: [What is preserved](03_what_is_preserved).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -96,7 +99,7 @@ if runs:
 #
 # Each network is tested on the test pictures as they are, and corrupted in four ways. *Foreign pictures*
 # are those of the old task, the task of pre-training, and belong to no class of the new one: AUROC is
-# how often a network is surer of a picture of its task than of a foreign one, 0.5 for guessing. For the
+# how often a network is more confident of a picture of its task than of a foreign one, 0.5 for guessing. For the
 # *old task*, a linear probe is fitted on the fine-tuned encoder: what it gets wrong and a probe on the
 # pre-trained encoder got right, the encoder has forgotten.
 

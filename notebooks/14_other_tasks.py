@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Interactions of segmentation, detection and regression."
 # ---
 
 # %% [markdown]
@@ -15,10 +18,10 @@
 #   have one too: what the network says of a region, of a box, or of a number.
 # - One network, pre-trained to classify, is fine-tuned to segment and to detect. Is it more accurate
 #   than a linear probe, and than the same network from scratch?
-# - Where does what it reproducibly knows come from, and do the paper's claims hold? The same
+# - Where does its reproducible knowledge come from, and do the paper's claims hold? The same
 #   yardstick as for classification says: confirmed, contradicted, undecided or not measurable.
 #
-# *Needs: [What is preserved](03_what_is_preserved). Eight minutes to read; the detector at the end is
+# *Needs: [What is preserved](03_what_is_preserved). The detector at the end is
 # trained by this page.*
 
 # %% tags=["parameters"]
@@ -221,7 +224,7 @@ except ValueError as error:
 # ## What this rests on
 #
 # One small network, whose feature map has a position for every four pixels, and scenes that are easier
-# than photographs: the ground is black, so where a garment is can be seen by its brightness; which
+# than photographs: the background is black, so where a garment is can be seen by its brightness; which
 # it is cannot. A probe of a feature map is no convex problem: it is trained, once, and its own noise is
 # not taken out of its similarity with the fine-tuned runs, which is therefore rather too low.
 

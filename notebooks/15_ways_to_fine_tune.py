@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "LoRA, frozen layers, probing first, a pull towards the start: what each keeps and forgets."
 # ---
 
 # %% [markdown]
@@ -21,7 +24,7 @@
 #   they do is one rank correlation.
 #
 # *Needs: [What is preserved](03_what_is_preserved),
-# [What is discarded knowledge good for?](13_discarded_knowledge). Seven minutes to read.*
+# [What is discarded knowledge good for?](13_discarded_knowledge).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -53,7 +56,7 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 #
 # | way | what is trained | option |
 # |---|---|---|
-# | all layers | every weight, at the learning rate that is best on validation samples | |
+# | all layers | every weight, at the learning rate that is best on the validation set | |
 # | a lower, a higher learning rate | every weight, at a rate that was set beforehand | `learning_rate=` |
 # | frozen | every weight but those of the first layers, counted from the input | `frozen=0.5` |
 # | probe first | every weight; the head starts as the linear probe's optimum {cite}`kumar2022` | `probe_first=True` |
@@ -63,7 +66,7 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 # LoRA is that of the package `peft`, on linear layers, attention, and convolutions that are not grouped.
 # BatchNorm keeps its pre-trained scales and statistics there, as it does in frozen layers. After the
 # training its matrices are added to the weights: what is asked below is a plain network. Ways without a
-# rate of their own choose one on validation samples, each for itself.
+# rate of their own choose one on the validation set, each for itself.
 
 # %% tags=["hide-input"]
 if cells:

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Advice for transfer learning, each line with its evidence and its limits."
 # ---
 
 # %% [markdown]
@@ -18,7 +21,7 @@
 # - Whether interactions themselves are a guide is asked last.
 #
 # *Needs: [Findings](06_findings) for the verdicts, and the chapters before this one, whose records it
-# reads. Six minutes to read.*
+# reads.*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
@@ -70,7 +73,7 @@ if lines:
 # %% [markdown]
 # ## Are interactions a guide?
 #
-# If what fine-tuned networks keep were what makes pre-training worth its while, cells in which they
+# If pre-training helped by what fine-tuned networks keep of it, cells in which they
 # stay more similar to the linear probe should gain more accuracy over scratch. Over all cells of these
 # records:
 

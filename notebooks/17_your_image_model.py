@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "Interactions of your own image model, in five lines."
 # ---
 
 # %% [markdown]

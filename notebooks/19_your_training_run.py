@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "A callback that tracks what your training run preserves."
 # ---
 
 # %% [markdown]
@@ -99,5 +102,5 @@ last = max(tracker.interactions)
 tracker.interactions[last].top(5)
 
 # %% [markdown]
-# An extraction runs the model $2^n$ times on each sample, so keep both few. One that fails on the
-# way becomes a warning; the training goes on, and `tracker.failures` says why.
+# An extraction runs the model $2^n$ times on each sample, so keep both few. If an extraction fails on
+# the way, you get a warning; the training goes on, and `tracker.failures` says why.

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "The whole comparison of pre-trained and fresh weights, on a network of your own."
 # ---
 
 # %% [markdown]

@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   myst:
+#     html_meta:
+#       description: "How fast pi_lib is, beside other software, and how it grows."
 # ---
 
 # %% [markdown]
@@ -80,7 +83,7 @@ display(
 )
 
 # %% [markdown]
-# ## Against what else there is
+# ## Against other software
 #
 # The literature's recipe minimises the objective of the AND-OR split by gradient descent through
 # dense matrices, for a fixed number of steps, and does not say how close it came; ours stops when
@@ -162,9 +165,9 @@ else:
 shown
 
 # %% [markdown]
-# ## A study apart from its work
+# ## The overhead of a study
 #
-# Cells whose steps do nothing but write a file: what is left is queue, specification, lock,
+# Cells whose steps do nothing but write a file. What takes time is queue, specification, lock,
 # checksums and record.
 
 # %% tags=["hide-input"]
@@ -258,4 +261,4 @@ pd.DataFrame(
 #     make bench                                   # all parts; replaces what this page reads
 #     python -m benchmarks transforms growth       # these parts anew, the others as they were
 #     python -m benchmarks --record results/mine.json
-#     python -m pi_lib run --only 18 -p record=../results/mine.json
+#     python -m pi_lib run --only 21 -p record=../results/mine.json

@@ -221,7 +221,7 @@ def rates(records: Mapping[str, "Record"]) -> pd.DataFrame:
             tried = sorted((float(x), at["accuracy"]) for x, at in rate["tried"].items())
             rows[record.title, ARMS[arm]] = {
                 "taken": f"{rate['chosen']:g}",
-                "rate: accuracy on validation samples": (
+                "rate: accuracy on the validation set": (
                     ", ".join(f"{x:g}: {accuracy:.2f}" for x, accuracy in tried) or "set beforehand"
                 ),
             }
