@@ -81,7 +81,7 @@ figure = study_figures.origins(origins, gains, weights)
 # A network that was trained on one large data set learns a second, smaller task faster and better
 # than a network that starts from nothing. Does it keep what it knew, or does it merely start from a
 # good place and learn anew? The paper *Why pre-training is beneficial for downstream classification
-# tasks?* {cite}`jiang2024` looks inside: it takes the output of a network apart into the effects of
+# tasks?* ([arXiv](https://arxiv.org/abs/2410.08455), {cite}`jiang2024`) looks inside: it takes the output of a network apart into the effects of
 # small groups of input parts, and counts which effects stay, which go, and which are new. No code was
 # published for it. This book implements all of it on real data and really pre-trained weights, and
 # then asks of each number what it would be *by chance*, and what it would be *in a second run* of the
@@ -157,5 +157,6 @@ figure = study_figures.verdicts(claims)
 #     .venv/bin/python -m pi_lib run --only 03 -p tau=0.1
 #     .venv/bin/python -m pi_lib twins                # .ipynb, for JupyterLab
 #
+# What *quick* and *full* mean stands on the page [Profiles](22_profiles).
 # [How this copy was made](record.md) says when and on what each page was computed; pages that draw
 # recorded cells say so.

@@ -66,6 +66,39 @@ def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
+def profiles(kind: str) -> pd.DataFrame:
+    """What each profile decides for cells of images ("image") or sentences ("text"): a row each.
+
+    Examples
+    --------
+    >>> profiles("text").loc["players drawn", "smoke"]
+    '4'
+    """
+    from pi_lib.study.cell import PROFILES
+
+    names = {
+        "n_train": "training samples",
+        "n_val": "validation set",
+        "n_test": "test samples",
+        "epochs": "epochs",
+        "runs": "fine-tuned runs, scratch runs",
+        "long_runs": "long scratch runs",
+        "long": "times as many epochs of those",
+        "checkpoints": "checkpoints",
+        "traced": "traced runs",
+        "samples": "samples for interactions",
+        "n": "players drawn",
+        "covering": "players that cover the input",
+        "n_source": "samples of pre-training, where it is done here",
+        "source_epochs": "epochs of pre-training",
+    }
+    columns = {
+        profile: {title: f"{getattr(kinds[kind], name):,}" for name, title in names.items()}
+        for profile, kinds in PROFILES.items()
+    }
+    return pd.DataFrame(columns)
+
+
 def alike(frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """What all rows of a table have in common, in words, and the table of what they do not.
 
