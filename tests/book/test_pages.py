@@ -184,6 +184,13 @@ def test_every_page_is_whole(browser, server, built):
     tab.close()
 
 
+def test_every_page_says_what_it_is_about(built):
+    made = {"genindex.html", "index.html", "search.html", "py-modindex.html", "record.html"}
+    for page in pages(built):
+        text = (built / page).read_text(encoding="utf-8")
+        assert Path(page).name in made or text.count('name="description"') == 1, page
+
+
 def test_every_link_leads_somewhere(built):
     assert dead_links(built) == []
 
@@ -231,8 +238,9 @@ def test_every_page_opens_from_disk(browser, built):
     tab.close()
 
 
-def test_search_finds_a_word(browser, server):
-    tab, wrong = visit(browser, server, "search.html?q=interaction")
+@pytest.mark.parametrize("word", ["interaction", "licence", "license"])
+def test_search_finds_a_word(browser, server, word):
+    tab, wrong = visit(browser, server, f"search.html?q={word}")
     tab.locator("#search-results li a").first.wait_for()
     assert wrong == []
 
