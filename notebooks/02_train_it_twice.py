@@ -174,5 +174,5 @@ display(
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 tables.provenance(records)

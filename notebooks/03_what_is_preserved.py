@@ -180,5 +180,5 @@ glue("second", tables.spans(share.second_run.value for share in shares), display
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 tables.provenance(records)

@@ -125,5 +125,5 @@ figure = study_figures.shares(
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 tables.provenance(records)

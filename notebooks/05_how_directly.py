@@ -122,5 +122,5 @@ glue("ends", tables.spans(last, ".2f"), display=False)
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 tables.provenance(records)

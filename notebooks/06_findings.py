@@ -114,7 +114,7 @@ tables.rates(records)
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 tables.provenance(records)
 
 # %% [markdown]

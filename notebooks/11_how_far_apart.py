@@ -306,6 +306,6 @@ if texts_records:
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 if records or texts_records:
     display(tables.provenance(records | texts_records))

@@ -169,6 +169,6 @@ if runs:
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 if records:
     display(tables.provenance(records))

@@ -174,7 +174,7 @@ if runs:
 #
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 if runs:
     words = [f"learning rate {rates[name]:g}, {epochs[name]} epochs" for name in records]
     same, rest = tables.alike(tables.provenance(records).set_axis(words))

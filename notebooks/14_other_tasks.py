@@ -228,7 +228,7 @@ except ValueError as error:
 # it is cannot. A probe of a feature map is no convex problem: it is trained, once, and its own noise is
 # not taken out of its similarity with the fine-tuned runs, which is therefore rather too low.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 if runs:
     display(tables.provenance(records).set_axis([*runs]))
 

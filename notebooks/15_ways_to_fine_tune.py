@@ -264,7 +264,7 @@ if cells:
 # %% [markdown]
 # ## Where these numbers come from
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 if cells:
     display(tables.provenance(plain).set_axis([*plain]))
 

@@ -469,11 +469,10 @@ def _foot(job: Job, record: Mapping[str, Any]) -> str:
     chosen = "".join(
         f" \\\n    -p {name} {shlex.quote(str(value))}" for name, value in values.items()
     )
-    commit = f", at commit {record['commit'][:7]}" if record["commit"] else ""
     return f"""---
 
 *Executed {record["date"]} in {progress.clock(record["seconds"])} minutes at the profile
-{record["profile"]}, on {record["device"]} ({record["machine"]}){commit}; versions:
+{record["profile"]}, on {record["device"]} ({record["machine"]}); versions and commit:
 [How this copy was made](record.md). The arrow at the top of the page downloads the notebook.
 To run it again with other parameters, in a checkout:*
 
@@ -540,7 +539,7 @@ def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
     """The page that says how each notebook was run."""
     rows = "\n".join(
         f"| {name.replace('_', ' ')} | {r['profile']} | {progress.clock(r['seconds'])} "
-        f"| {r['date']} | {r['device']} | {r['machine']} |"
+        f"| {r['date']} | {r['device']} | {r['machine']} | {(r['commit'] or '')[:7]} |"
         for name, r in records.items()
     )
     versions = sorted({f"{k} {v}" for r in records.values() for k, v in r["versions"].items()})
@@ -548,8 +547,8 @@ def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
 
 Every notebook of this book was executed by papermill; no result in it was typed in.
 
-| notebook | profile | minutes | date | device | machine |
-|---|---|---|---|---|---|
+| notebook | profile | minutes | date | device | machine | commit |
+|---|---|---|---|---|---|---|
 {rows}
 
 Versions: {", ".join(versions)}.
