@@ -12,7 +12,7 @@
 # %% tags=["parameters", "remove-cell"]
 profile = "quick"  # the same page at every profile
 record = "recorded/paper"  # folder of the recorded cells
-examples = "recorded/hero"  # the photograph and the sentence of the first figure, with credits
+examples = "recorded/hero"  # photograph and sentence of the first figure, credits, records
 
 # %% tags=["remove-cell"]
 from IPython.display import Markdown, display
@@ -63,8 +63,8 @@ glue("alone", f"{(alone['paper'] == 'confirmed').sum()} of {len(alone)}", displa
 # time. The fine-tuned network is reliably more accurate than one trained from scratch in
 # {glue:text}`better` of {glue:text}`cells` pairs.
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence. A band joins patches, an arc joins words, that act together: their effect on the output, averaged over all that may be visible beside them, has the same sign in every run of the column, and in each at least a fifth of the strength of the strongest one."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
-example = hero.examples(examples, records.values())
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence. A band joins patches, an arc joins words, that act together: their effect on the output, averaged over all that may be visible beside them, has the same sign in every run of the column, and in each at least a tenth of the strength of the strongest one."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
+example = hero.examples(examples)
 figure = example and hero.draw(*example)
 
 # %% tags=["remove-input"]

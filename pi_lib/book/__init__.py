@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from pi_lib.study.record import Record
 
@@ -34,6 +36,7 @@ def begin(profile: str) -> None:
     Traceback (most recent call last):
     ValueError: unknown profile 'quik'; there are smoke, quick, reduced, full
     """
+    import pandas as pd
     from IPython import get_ipython
 
     from pi_lib.book import figures
@@ -44,6 +47,21 @@ def begin(profile: str) -> None:
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
     figures.style()
+    pd.set_option("display.float_format", three_digits)
+
+
+def three_digits(number: float) -> str:
+    """A number as tables of plain numbers show it: three digits, five decimals at most.
+
+    Examples
+    --------
+    >>> [three_digits(x) for x in (0.252501, -0.000091, 1234.56, 0.0001, -0.000001, 2.0)]
+    ['0.253', '-0.00009', '1,235', '0.0001', '0', '2']
+    """
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    rounded = round(float(number), 5) or 0.0  # not minus zero
+    return np.format_float_positional(rounded, 3, fractional=False, trim="-")
 
 
 def recorded(folder: str | Path) -> "dict[str, Record]":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pi_lib.interactions import Interactions
     from pi_lib.study.record import Record
 
-TAU = 0.2  # of the strongest effect of a sample
+TAU = 0.1  # of the strongest effect of a sample
 PARTS = {  # colour of what is drawn
     "kept": COLOURS["preserved"],
     "lost": "#5F5F5F",
@@ -110,23 +110,29 @@ def photograph(path: str | Path) -> Photograph:
     return Photograph(plt.imread(path), about["sample"], about["title"], credit)
 
 
-def examples(folder: str | Path, records: Iterable["Record"]) -> Examples | None:
-    """The photograph and the sentence of a folder, with the first records that asked about them.
+def examples(folder: str | Path) -> Examples | None:
+    """The photograph and the sentence of a folder, with the records in it that asked about them.
 
     Returns
     -------
     Examples or None
-        None if no record of the photograph's or of the sentence's task has them with the players
-        that `draw` needs.
+        None if the folder has no record of the photograph's or of the sentence's task that has
+        them, with the players that `draw` needs.
 
     Raises
     ------
     ValueError
         If the photograph has no credit.
     """
-    folder, records = Path(folder), list(records)
+    from pi_lib.study import RecordError, read_all
+
+    folder = Path(folder)
     picture = photograph(folder / "photograph.jpg")
     text = tomllib.loads((folder / "sentence.toml").read_text("utf-8"))
+    try:
+        records = read_all(folder).values()
+    except (FileNotFoundError, RecordError):
+        return None
 
     def asked(task: str, players: str, sample: int) -> "Record | None":
         for record in records:
@@ -150,7 +156,7 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
             "The picture that stands here is drawn from records of EfficientNet-Lite0 on Flowers "
             "and of MiniLM on SST-2, which are not there or hold other players; this makes them: "
             "`PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --record "
-            "notebooks/recorded/paper`."
+            "notebooks/recorded/hero`."
         )
     usual = []
     for record, players, of in (
@@ -329,7 +335,7 @@ def _on_words(
         shade = "0.1" if word in players else "0.55"
         axis.text(0.3, row, word, ha="right", va="center", fontsize=10, color=shade)
     for group in groups:
-        lane = 0.37 + 0.56 * group.place / max(group.places - 1, 5)
+        lane = 0.37 + 0.53 * group.place / max(group.places - 1, 5)
         at = sorted(words.index(players[p]) for p in group.players)
         for start, end in pairwise(at):
             turn = np.linspace(0, pi, 30)
@@ -345,7 +351,7 @@ def _on_words(
 
 def _band(part: str) -> dict:
     casing = [Stroke(linewidth=6.5, foreground="white"), Normal()]
-    look = {"color": PARTS[part], "lw": 4, "solid_capstyle": "round", "zorder": 2}
+    look = {"clip_on": False, "color": PARTS[part], "lw": 4, "solid_capstyle": "round", "zorder": 2}
     return look | {"path_effects": casing}
 
 

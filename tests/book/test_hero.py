@@ -25,12 +25,18 @@ def asked(players, **planting):
 
 
 @pytest.fixture
-def shown():
-    records = [
-        asked("covering", backbone="efficientnet-lite0", source=None, task="flowers"),
-        asked("drawn", backbone="minilm", source=None, task="sst2"),
-    ]
-    return hero.examples(FOLDER, records)
+def folder(tmp_path):
+    """The page's folder with planted records in place of its own."""
+    for name in ("photograph.jpg", "photograph.toml", "sentence.toml"):
+        shutil.copy(FOLDER / name, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shown(folder):
+    asked("covering", backbone="efficientnet-lite0", source=None, task="flowers").save(folder)
+    asked("drawn", backbone="minilm", source=None, task="sst2").save(folder)
+    return hero.examples(folder)
 
 
 def test_the_picture_is_drawn_with_its_credits(shown):
@@ -69,8 +75,10 @@ def test_chance_is_the_mean_over_shuffles():
     assert hero.counts(record, "covering")["chance"] == pytest.approx(agreed, abs=0.1)
 
 
-def test_without_records_the_page_says_how_to_make_them():
-    assert hero.examples(FOLDER, []) is None
+def test_without_records_the_page_says_how_to_make_them(folder):
+    assert hero.examples(folder) is None
+    asked("drawn", backbone="minilm", source=None, task="sst2").save(folder)
+    assert hero.examples(folder) is None
     assert "python -m pi_lib study --grid notebooks/grids/paper.yml" in hero.in_words(None)
 
 
@@ -79,7 +87,7 @@ def test_a_photograph_without_a_credit_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match="photograph.jpg has no credit: expected title, sample, fl"
     ):
-        hero.examples(tmp_path, [])
+        hero.examples(tmp_path)
     (tmp_path / "photograph.toml").write_text('title = "a flower"')
     with pytest.raises(ValueError, match="no credit: expected sample, flickr, licence"):
         hero.photograph(tmp_path / "photograph.jpg")
