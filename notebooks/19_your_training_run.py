@@ -95,7 +95,8 @@ figure = tracker.plot()
 tracker.to_frame().pivot(index="step", columns="measure", values="value").round(2)
 
 # %%
-[line for line in trainer.state.log_history if "knowledge_new" in line][-1]
+line = [line for line in trainer.state.log_history if "knowledge_new" in line][-1]
+{name: round(value, 3) for name, value in line.items()}
 
 # %%
 last = max(tracker.interactions)
