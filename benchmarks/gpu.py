@@ -182,7 +182,7 @@ def _tracked(device: torch.device) -> dict:
     tracker = pi.KnowledgeTracker(
         (test.inputs[:6].float() / 255, test.labels[:6]), pi.PatchPlayers(grid=4, n=4)
     )
-    training.finetune(
+    pi.finetune(
         _network("resnet20"), train, test, epochs=2, learning_rate=1e-3, device=device,
         callbacks=[tracker],
     )  # fmt: skip
@@ -334,7 +334,12 @@ def _network(name: str) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return resnet50().eval()
-    return backbones.build(name, 10, pretrained=False)
+    model = backbones.build(name, 10, pretrained=False)
+    size = NETWORKS[name]
+    with torch.no_grad():  # untrained, BatchNorm would let nothing of the picture through
+        for _ in range(10):
+            model.train()(_pictures(16, size))
+    return model.eval()
 
 
 def _pictures(count: int, size: int) -> Tensor:
