@@ -21,6 +21,7 @@ import torch
 
 from pi_lib import statistics
 from pi_lib.interactions import Interactions
+from pi_lib.reliability import steps_to_share
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import schedule, workers
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
@@ -212,6 +213,14 @@ class Record:
                 for at in log
             ]
         )  # fmt: skip
+
+    def steps_to_accuracy(self, arm: str, share: float) -> list[float]:
+        """Steps until each run of an arm has a share of its own final test accuracy, interpolated."""
+        rows = self.accuracies()
+        return [
+            float(steps_to_share(run["step"].tolist(), run["value"].to_numpy(), share))
+            for _, run in rows[rows["arm"] == arm].groupby("run")
+        ]
 
     def _correct(self, arm: str, on: str | None = None) -> np.ndarray | None:
         """Which samples each of an arm's runs got right: bool (runs, tested)."""
