@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: book test soak bench lint clean system
+.PHONY: book test soak bench gpu lint clean system
 
 book: .venv/installed system
 	$(BIN)/python -m pi_lib assets
@@ -21,6 +21,10 @@ soak: .venv/installed system
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
+
+# On a machine with a GPU: whether its values are right, and what they cost. Under four minutes.
+gpu: .venv/installed
+	$(BIN)/python -m benchmarks gpu
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

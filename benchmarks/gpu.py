@@ -136,7 +136,7 @@ def _probe_as_on_cpu(device: torch.device) -> dict:
 
 def _training_is_repeatable(device: torch.device) -> Iterator[dict]:
     """A run twice, one that was interrupted, and one without a graph."""
-    train, test = _splits(100, 20)
+    train, test = _splits(64, 8)
     options = {"epochs": 5, "learning_rate": 1e-3, "device": device}
 
     def weights(**more) -> Tensor:
@@ -158,12 +158,12 @@ class _Stop(Exception):
 
 
 def _interrupted(weights: Callable[..., Tensor], folder: Path) -> Tensor:
-    """The weights of a run that was stopped at its ninth step, its state saved at every step."""
+    """The weights of a run that was stopped at its sixth step, its state saved at every step."""
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
-            if state.global_step == 9:
+            if state.global_step == 6:
                 raise _Stop
 
     before, training.SAVE_EVERY = training.SAVE_EVERY, 0
@@ -182,7 +182,7 @@ def _tracked(device: torch.device) -> dict:
     tracker = pi.KnowledgeTracker(
         (test.inputs[:6].float() / 255, test.labels[:6]), pi.PatchPlayers(grid=4, n=4)
     )
-    training.finetune(
+    pi.finetune(
         _network("resnet20"), train, test, epochs=2, learning_rate=1e-3, device=device,
         callbacks=[tracker],
     )  # fmt: skip
@@ -334,7 +334,12 @@ def _network(name: str) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return resnet50().eval()
-    return backbones.build(name, 10, pretrained=False)
+    model = backbones.build(name, 10, pretrained=False)
+    size = NETWORKS[name]
+    with torch.no_grad():  # untrained, BatchNorm would let nothing of the picture through
+        for _ in range(10):
+            model.train()(_pictures(16, size))
+    return model.eval()
 
 
 def _pictures(count: int, size: int) -> Tensor:

@@ -165,6 +165,25 @@ else:
 shown
 
 # %% [markdown]
+# ## On a GPU
+#
+# A GPU's libraries round the inputs of convolutions to 10 bits unless they are told not to, and order
+# sums as they like. Each row is a check that `make gpu` makes on the card itself: what was found, what
+# is allowed, and, for values, the error as the libraries compute *by default*.
+
+# %% tags=["hide-input"]
+if "gpu" in rows:
+    checks = rows["gpu"].dropna(subset="allowed").set_index("what")
+    card = recorded["gpu"]["environment"]["device"]
+    columns = {"found": "found", "allowed": "allowed", "by_default": "by default"}
+    shown = checks.reindex(columns=columns).rename(columns=columns)
+    display(Markdown(f"{int(checks['met'].sum())} of {len(checks)} checks hold on one {card}."))
+    shown = shown.map(lambda x: "" if pd.isna(x) else f"{x:.1g}")
+else:
+    shown = Markdown("*Not measured in this record.*")
+shown
+
+# %% [markdown]
 # ## The overhead of a study
 #
 # Cells whose steps do nothing but write a file. What takes time is queue, specification, lock,
@@ -259,6 +278,7 @@ pd.DataFrame(
 # On your own machine, with a GPU or without:
 #
 #     make bench                                   # all parts; replaces what this page reads
+#     make gpu                                     # the part for a machine with a GPU
 #     python -m benchmarks transforms growth       # these parts anew, the others as they were
 #     python -m benchmarks --record results/mine.json
 #     python -m pi_lib run --only 21 -p record=../results/mine.json

@@ -62,7 +62,13 @@ from pi_lib.transforms import (
     walsh_inverse,
     walsh_transform,
 )
-from pi_lib.values import box_log_odds, log_odds, negative_error, region_log_odds
+from pi_lib.values import (
+    box_log_odds,
+    log_odds,
+    negative_error,
+    next_token_log_odds,
+    region_log_odds,
+)
 from pi_lib.words import WordPlayers
 
 __all__ = [
@@ -100,6 +106,7 @@ __all__ = [
     "linear_probe",
     "log_odds",
     "negative_error",
+    "next_token_log_odds",
     "or_inverse",
     "or_transform",
     "origins",

@@ -72,6 +72,26 @@ def _study(options: argparse.Namespace) -> None:
         )
 
 
+def _report(options: argparse.Namespace) -> None:
+    from pi_lib import study
+    from pi_lib.book import report
+    from pi_lib.study import assets
+
+    output, results = Path(options.output), store.Store()
+    if output.is_dir() or not output.parent.is_dir():
+        raise runner.Refused(f"--output {output}: expected a file in a folder that is there")
+    changes = dict(map(_value, options.parameter))
+    changes |= {"runs": options.runs} if options.runs is not None else {}
+    try:
+        cell = report.cell(options.folder, options.backbone, options.profile, changes)
+    except (ValueError, assets.MissingAsset) as error:
+        raise runner.Refused(str(error)) from error
+    for _, why in study.compute_all([cell], results, options.jobs):
+        raise runner.Failed(f"{why}\nWhat was finished is kept: the same command goes on.")
+    report.write(study.collect(cell, results), output)
+    print(output)
+
+
 def _cells(path: str, profile: str | None = None) -> list:
     from pi_lib.study import grid
 
@@ -226,6 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(
         command("study", _study, "compute the cells of a grid file, going on where it stopped")
     )
+    _add_report(
+        command("report", _report, "study a folder of your own images or sentences: one HTML file")
+    )
     of_store = commands.add_parser("store", help="list, verify, show and remove stored results")
     of_store = of_store.add_subparsers(metavar="ACTION", required=True)
     for name, do, text in (
@@ -278,6 +301,22 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", metavar="FOLDER", help="write a file for each computed cell")
     parser.add_argument("--minutes", type=float, help="stop after so long; what is done is kept")
     parser.add_argument("--dry-run", action="store_true", help="only say what is stored")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="FOLDER",
+        help="train/CLASS/*.jpg and test/CLASS/*.jpg, or train.csv and test.csv (text, label)",
+    )  # fmt: skip
+    parser.add_argument("--backbone", metavar="NAME", help="default: EfficientNet-Lite0 or MiniLM")
+    parser.add_argument("--runs", type=int, metavar="N", help="of every arm, at least 2")
+    parser.add_argument("--profile", default="quick", help="sizes, at most (default: quick)")
+    parser.add_argument("--output", default="report.html", metavar="FILE", help="the HTML file")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "-p", dest="parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="another setting than the profile's, such as epochs=20 (may be repeated)",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

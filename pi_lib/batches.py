@@ -1,6 +1,8 @@
 """Masked inputs of some samples, run through a model in batches that fit."""
 
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -54,6 +56,7 @@ class Batches:
             raise ValueError(f"batch_size={size!r}; expected 'auto' or an integer >= 1")
         self.model, self.value, self.pick, self.device, self.size = model, value, pick, device, size
         self.fixed, self.output_dtype, self.dtype = False, torch.float32, torch.float32
+        self.asked = _keyword_only(value)  # what the value takes beside output and labels
 
     def values(self, pieces: Pieces, model: Callable | None = None) -> Tensor:
         """Values (rows,) float64 of some samples, in a batch; of `model`, in float64 throughout."""
@@ -63,12 +66,13 @@ class Batches:
         rows = sum(len(coalitions) for _, coalitions in pieces)
         dropped_with = pieces[0][0].dropped_with
         if dropped_with is None:
-            return self.of_output(self.output(inputs, others, model), labels)[:rows]
+            return self.of_output(self.output(inputs, others, model), labels, others)[:rows]
         values = torch.empty(len(inputs), dtype=torch.float64, device=inputs.device)
         for rows_of_length, tokens, their_others in without_dropped(inputs, others, dropped_with):
             output = self.output(tokens, their_others, model)
             their_labels = labels[rows_of_length.to(labels.device)]
-            values[rows_of_length] = self.of_output(output, their_labels).to(values.device)
+            their_values = self.of_output(output, their_labels, their_others)
+            values[rows_of_length] = their_values.to(values.device)
         return values[:rows]
 
     def _batch(self, pieces: Pieces) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -96,9 +100,10 @@ class Batches:
                 self.output_dtype = output.dtype
         return in_float64(output)
 
-    def of_output(self, output, labels: Tensor) -> Tensor:
+    def of_output(self, output, labels: Tensor, others: dict[str, Tensor]) -> Tensor:
         """Values (rows,) float64 of what counts of the model's output."""
-        values = self.value(output, labels)
+        asked = {name: others[name] for name in self.asked if name in others}
+        values = self.value(output, labels, **asked)
         if isinstance(values, Tensor) and values.shape == (len(labels), 1):
             values = values[:, 0]
         if not isinstance(values, Tensor) or values.shape != labels.shape[:1]:
@@ -122,6 +127,14 @@ class Batches:
             ) from error
         self.size = max(rows // 2, 1)
         torch.cuda.empty_cache()
+
+
+def _keyword_only(value: Callable) -> list[str]:
+    """Names of a function's keyword-only parameters; none of what has no signature."""
+    with suppress(TypeError, ValueError):
+        parameters = inspect.signature(value).parameters.values()
+        return [x.name for x in parameters if x.kind is x.KEYWORD_ONLY]
+    return []
 
 
 def rows_of(samples: list[Masked], coalitions: Tensor, start: int, stop: int) -> Pieces:

@@ -4,8 +4,9 @@ Tolerances are shares of the spread of v, for models in any unit; what rounding 
 """
 
 import copy
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from pi_lib.batches import Batches, Masked
 from pi_lib.callables import is_eager
+from pi_lib.players import Placement
 
 # Of the spread of v, by the coarsest precision in the model: more than rounding explains.
 SHARE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
@@ -77,6 +79,20 @@ def buffers_restored(networks: Iterable[nn.Module]) -> Iterator[None]:
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
     buffers = module.named_buffers(recurse=False)
     return {name: x for name, x in buffers if not nn.parameter.is_lazy(x)}
+
+
+def refuse_too_long(networks: Iterable[nn.Module], placements: Sequence[Placement]) -> None:
+    """A ValueError names the first sample with more tokens than a network of transformers takes."""
+    configs = [getattr(network, "config", None) for network in networks]
+    limits = [getattr(config, "max_position_embeddings", None) for config in configs]
+    most = min((limit for limit in limits if isinstance(limit, int)), default=math.inf)
+    for sample, placement in enumerate(placements):
+        is_tokens = placement.inputs.ndim == 2 and not placement.inputs.is_floating_point()
+        if is_tokens and placement.inputs.shape[1] > most:
+            raise ValueError(
+                f"sample {sample} has {placement.inputs.shape[1]} tokens, and the model takes at "
+                f"most {most}: shorten it"
+            )
 
 
 def refuse_training_mode(networks: Iterable[nn.Module]) -> None:

@@ -19,7 +19,7 @@ from pi_lib.coalitions import coalition, membership
 from pi_lib.players import Placement
 from pi_lib.progress import track
 from pi_lib.sharing import Sharing
-from pi_lib.values import has_player, log_odds
+from pi_lib.values import has_player, log_odds, next_token_log_odds
 
 MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
 
@@ -57,7 +57,8 @@ def coalition_values(
         Ids of the samples, which seed the draw of players; default a digest of their content.
     value : callable, default `log_odds`
         From the model's output, in float64, and the labels ``(batch, ...)`` to values ``(batch,)``
-        or ``(batch, 1)``: see `pi_lib.values`, or write your own.
+        or ``(batch, 1)``: see `pi_lib.values`, or write your own. A keyword-only parameter of it,
+        as `attention_mask`, is given the model's further argument of that name.
     output : str, int or callable, optional
         Which part of the model's output counts: a key, a place, a function, or "all"; default its
         logits (`pi_lib.outputs.model_output`).
@@ -162,6 +163,9 @@ def _opened(
     if isinstance(model, torch.nn.Module):  # a function may call eval() itself: see `check_model`
         checks.refuse_training_mode([model])
     placements = players.place(inputs, ids)
+    checks.refuse_too_long(networks, placements)
+    if isinstance(value, next_token_log_odds):
+        value.check(placements, labels)
     for sample, (placement, label) in enumerate(zip(placements, labels, strict=True)):
         if not has_player(value, placement, label):
             raise ValueError(

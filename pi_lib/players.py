@@ -39,6 +39,8 @@ class Placement:
     dropped_with : tuple of str, optional
         None: a masked element becomes `baseline`. Otherwise it leaves the input, a row of tokens,
         and so do its elements of these `others`; `baseline` is then negative.
+    is_cut : bool
+        Whether the sample was too long, so that `inputs` lack its end.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Placement:
     names: list[str]
     others: dict[str, Tensor] = field(default_factory=dict)
     dropped_with: tuple[str, ...] | None = None
+    is_cut: bool = False
 
     def __post_init__(self):
         owners, n = set(self.owner.unique().tolist()), len(self.names)

@@ -423,23 +423,6 @@ def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np
     return np.where(level > 0, crossed, np.nan)[..., 0]
 
 
-def steps_to_accuracy(correct: np.ndarray, steps: Sequence[int], share: float) -> Estimate:
-    """Steps until a run has a share of its final accuracy, resampling the test samples.
-
-    `correct` (T, N) says which of N test samples are right at each checkpoint.
-
-    Examples
-    --------
-    >>> right = np.arange(100) < np.array([[0], [40], [80]])
-    >>> steps_to_accuracy(right, [0, 10, 20], 0.5).value
-    10.0
-    """
-    correct = np.asarray(correct, dtype=np.float64)
-    counts, _ = resample_weights(correct.shape[1])
-    curves = counts @ correct.T / correct.shape[1]
-    return Estimate.of_resamples(steps_to_share(steps, curves, share))
-
-
 def inner_products(
     v: Tensor, n: int, *, basis: Basis = "walsh", centred: bool = False
 ) -> np.ndarray:

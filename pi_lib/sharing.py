@@ -107,7 +107,8 @@ class Sharing:
             return batches.output(inputs, masked.named(len(inputs)))
 
         def shared(coalitions: Tensor) -> Tensor:
-            return batches.of_output(layers(coalitions), masked.labels(len(coalitions)))
+            rows = len(coalitions)
+            return batches.of_output(layers(coalitions), masked.labels(rows), masked.named(rows))
 
         try:
             layers = SharedLayers(

@@ -421,14 +421,8 @@ def fit(
             }  # fmt: skip
     trained = copy.deepcopy(model).cpu().eval()
     trained.load_state_dict(loop.states[loop.step])
-    return Run(
-        model=trained,
-        checkpoints=loop.states,
-        log=loop.log,
-        settings=settings,
-        seconds=round(time.perf_counter() - start, 3),
-        correct=torch.stack(loop.right),
-    )
+    seconds = round(time.perf_counter() - start, 3)
+    return Run(trained, loop.states, loop.log, settings, seconds, torch.stack(loop.right))
 
 
 def _planned(

@@ -2,11 +2,13 @@
 
 The value of a masked input is the log-odds of the true class, ``log p / (1 - p)``
 (arXiv 2410.08455, section 3), computed from logits and never through p, which saturates. Regions,
-boxes and numbers have values below; any function of outputs and labels can be a value.
+boxes, numbers and next tokens have values below; any function of outputs and labels can be a value.
+One that asks for more has a keyword-only parameter with the name of an argument of the model, as
+`attention_mask`, and is given that, where the model is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -181,6 +183,115 @@ def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
             f"{tuple(targets.shape)}"
         )
     return -(outputs - targets.reshape(outputs.shape)).square().reshape(len(outputs), -1).sum(1)
+
+
+class next_token_log_odds:  # called like the other values, made like `operator.itemgetter`
+    """Log-odds of the true answer against the others, as a prompt's next token: a value.
+
+    For causal language models (`GPT2LMHeadModel` and its like). The logits are read at the last
+    real token of the prompt, by the attention mask if the model is given one: prompts may be padded
+    on either side. Where players drop that token, it is the last one that stays.
+
+    Parameters
+    ----------
+    answers : sequence of str
+        At least two, each one token of the tokenizer, as it follows the prompt: of GPT-2 with the
+        space before it, ``" good"``. Label i says that ``answers[i]`` is the true one.
+    tokenizer : tokenizer of `transformers`
+
+    Returns
+    -------
+    callable
+        From logits (B, T, V) of T positions, or of the last of them alone, and labels (B,) to
+        values (B,) in nats; for two answers ``z_true - z_other``. Precision as `log_odds`.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two answers; an answer that is no token, several, or the same as another's.
+        When it is used, before the model runs: a prompt that players have cut, a label without an
+        answer.
+
+    Notes
+    -----
+    With many tokens, ``output=lambda output: output.logits[:, -1:]`` saves most of the memory, for
+    prompts that are not padded on the right, such as those of `pi_lib.WordPlayers`. The words of
+    a question at the prompt's end are players as well, unless ``WordPlayers(words=)`` or its
+    `stop_words` leave them out.
+
+    Examples
+    --------
+    >>> from tokenizers import Tokenizer, models
+    >>> from transformers import PreTrainedTokenizerFast
+    >>> words = Tokenizer(models.WordLevel({"?": 0, "good": 1, "bad": 2}, "?"))
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    >>> value = next_token_log_odds(["good", "bad"], tokenizer)
+    >>> logits = torch.tensor([[[0., 3., 1.], [0., 9., 9.]]])  # two positions, three tokens
+    >>> value(logits, torch.tensor([0])), value(logits, [0], attention_mask=torch.tensor([[1, 0]]))
+    (tensor([0.]), tensor([2.]))
+    """
+
+    def __init__(self, answers: Sequence[str], tokenizer):
+        if isinstance(answers, str) or len(answers) < 2:
+            raise ValueError(f"answers={answers!r}; expected a list of at least two")
+        self.answers = list(answers)
+        self.tokens = [_only_token(answer, tokenizer) for answer in answers]
+        for position, token in enumerate(self.tokens):
+            if (first := self.tokens.index(token)) < position:
+                raise ValueError(
+                    f"the answers {answers[first]!r} and {answers[position]!r} are the same token: "
+                    "expected answers that the model can tell apart"
+                )
+
+    def __call__(
+        self, outputs: Tensor, labels: Tensor, *, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        if outputs.ndim != 3 or outputs.shape[-1] <= max(self.tokens):
+            raise ValueError(
+                f"got an output of shape {tuple(outputs.shape)}; expected logits (B, T, V) of a "
+                f"causal language model that has the answers' tokens, {self.tokens}"
+            )
+        here = outputs[..., self.tokens]
+        if attention_mask is None:
+            return log_odds(here[:, -1], labels)
+        batch, positions = attention_mask.shape
+        real = attention_mask.to(here.device) != 0
+        last = positions - 1 - real.flip(1).int().argmax(1)
+        at = last - (positions - here.shape[1])  # of those that the output has
+        if batch != len(here) or not real.any(1).all() or at.min() < 0:
+            raise ValueError(
+                "the last real token of a prompt has no logits: the attention mask is of shape "
+                f"{(batch, positions)}, the output of {tuple(outputs.shape)}. Expected a real one "
+                "in every row, and an output that reaches back to it"
+            )
+        return log_odds(here[torch.arange(batch, device=here.device), at], labels)
+
+    def check(self, placements: Sequence[Placement], labels: Tensor) -> None:
+        """A ValueError for a prompt without its end, or a label without an answer."""
+        for sample, placement in enumerate(placements):
+            if placement.is_cut:
+                raise ValueError(
+                    f"sample {sample}: its prompt is longer than the players' max_length and was "
+                    "cut, so the model would not read its end: shorten the prompt, or raise "
+                    "max_length as far as the model goes"
+                )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.answers):
+            raise ValueError(
+                f"labels {labels.min().item()}..{labels.max().item()} for {len(self.answers)} "
+                f"answers; expected 0..{len(self.answers) - 1}"
+            )
+
+
+def _only_token(answer: str, tokenizer) -> int:
+    """The id of the token that an answer is."""
+    tokens = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
+        raise ValueError(
+            f"the answer {answer!r} is not one token: the tokenizer reads it as "
+            f"{tokenizer.convert_ids_to_tokens(tokens)}. Choose a word of its vocabulary, with the "
+            "space before it where that belongs to the token"
+        )
+    return tokens[0]
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

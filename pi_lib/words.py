@@ -381,6 +381,7 @@ class WordPlayers:
             names=[name for name, _ in chosen],
             others=beside | others,
             dropped_with=tuple(beside) if self.masking == "drop" else None,
+            is_cut=encoded.is_cut,
         )
 
     def _all_words(self, text: str) -> list[Word]:

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # without a network it asks for half a minute before it says so
+
 import pytest
 import small_study
 from hypothesis import settings

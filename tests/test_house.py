@@ -21,7 +21,7 @@ MODULES = {
 ORDER = (
     "coalitions transforms and_or players words seeds progress values outputs callables batches "
     "checks sharing engine interactions search extraction statistics knowledge reliability "
-    "objectives lora training probe finetuning transfer tracker"
+    "objectives lora cuda_graph training probe finetuning transfer tracker"
 ).split()
 # What a step imports and yet does not decide its numbers, and why.
 NOT_DECISIVE = {

@@ -18,7 +18,6 @@ from pi_lib.reliability import (
     origins,
     reliability,
     similarity,
-    steps_to_accuracy,
     steps_to_share,
     yardstick,
 )
@@ -334,9 +333,6 @@ def test_steps_to_share_against_the_slow_way():
         level, fine = 0.8 * curve[-1], np.linspace(0, 30, 30001)
         expected = fine[np.argmax(np.interp(fine, steps, curve) >= level - 1e-12)]
         assert found == pytest.approx(expected, abs=2e-3)
-    right = np.random.default_rng(0).random(400) < np.array([[0.2], [0.5], [0.9], [0.9]])
-    found = steps_to_accuracy(right, steps, 0.5)
-    assert found.low < found.value < found.high and 0 < found.value < 5
 
 
 def sampled(runs, draws=200, seed=1):

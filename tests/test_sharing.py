@@ -289,3 +289,26 @@ def test_always_shares_without_a_clock_and_gives_the_same_bits(monkeypatch):
     )
     assert torch.equal(first, second)
     torch.testing.assert_close(first, plain, rtol=0, atol=1e-5)
+
+
+class Scaled(Net):
+    """Takes a further argument, which a value asks for as well."""
+
+    def forward(self, x, scale):
+        return super().forward(x)
+
+
+def test_a_value_is_given_what_it_asks_for():
+    def value(outputs, labels, *, scale):
+        return scale * outputs[:, 0]
+
+    scale = torch.tensor([2.0, 3.0])
+    players = PatchPlayers(grid=8, n=N, region="all", others={"scale": scale})
+    model = made(Net)
+    plain = coalition_values(model, images(), [0, 0], PLAYERS, value=lambda z, _: z[:, 0])
+    scaled = Scaled().eval()
+    scaled(images(), scale)
+    scaled.load_state_dict(model.state_dict())
+    shared, values, _ = both(scaled, images(), players, value=value)
+    torch.testing.assert_close(values, scale[:, None] * plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared, values, rtol=1e-4, atol=1e-5)

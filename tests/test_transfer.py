@@ -409,6 +409,7 @@ def test_the_report_is_printed_or_displayed(study, capsys, monkeypatch):
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
 
+    plt.close("all")  # of other tests
     study.report()
     said = capsys.readouterr().out
     assert all(sentence in said for sentence in study.sentences())

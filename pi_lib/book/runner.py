@@ -31,7 +31,7 @@ WORDS_A_MINUTE = 200  # of reading, formulas and figures among them
 LONGEST_SOCKET = 103  # bytes that the path of a unix socket may have everywhere
 _children: set[subprocess.Popen] = set()  # that execute notebooks now
 # Modules that change nothing of what a page shows.
-RUNNER = {"__main__", "book.runner", "progress", "study.assets", "study.workers"}
+RUNNER = {"__main__", "book.report", "book.runner", "progress", "study.assets", "study.workers"}
 
 
 class Refused(ValueError):

@@ -21,6 +21,7 @@ import torch
 
 from pi_lib import statistics
 from pi_lib.interactions import Interactions
+from pi_lib.reliability import steps_to_share
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import schedule, workers
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGAIN = "python -m pi_lib study --grid FILE --record FOLDER"
-VERSION = 3  # of the file's form; the first held tables of statistics, the second float32 values
+# Of the file's form: the first held tables of statistics; the second holds float32 values, as a
+# `pi_lib.TransferStudy` does, and is read too.
+VERSION, READ = 3, (2, 3)
 LEVELS = 2**16 - 1
 _KEY = re.compile(r"(?:(\w+)/)?([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
 
@@ -211,6 +214,14 @@ class Record:
             ]
         )  # fmt: skip
 
+    def steps_to_accuracy(self, arm: str, share: float) -> list[float]:
+        """Steps until each run of an arm has a share of its own final test accuracy, interpolated."""
+        rows = self.accuracies()
+        return [
+            float(steps_to_share(run["step"].tolist(), run["value"].to_numpy(), share))
+            for _, run in rows[rows["arm"] == arm].groupby("run")
+        ]
+
     def _correct(self, arm: str, on: str | None = None) -> np.ndarray | None:
         """Which samples each of an arm's runs got right: bool (runs, tested)."""
         end = "" if on is None else f"/{on}"
@@ -264,17 +275,18 @@ class Record:
                 values = {name: arrays[name] for name in arrays.files if name != "about"}
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise RecordError(f"{path} is no record ({error}): make it by {AGAIN}") from error
-        if (version := header.get("version", VERSION)) != VERSION:
+        if (version := header.get("version", VERSION)) not in READ:
             raise RecordError(f"{path} is of version {version}, not {VERSION}: make it by {AGAIN}")
         lengths, correct = header.pop("lengths", {}), {}
         for name in [name for name in values if name.startswith("correct/")]:
             key = name.removeprefix("correct/")
             length = lengths.get(key, header["tested"])
             correct[key] = np.unpackbits(values.pop(name))[:length] > 0
+        ranges = {name: at for name, at in values.items() if name.startswith("range/")}
         games = {
-            name: _from_levels(levels, values[f"range/{name}"])
-            for name, levels in values.items()
-            if f"range/{name}" in values
+            name: _from_levels(v, ranges[f"range/{name}"]) if f"range/{name}" in ranges else v
+            for name, v in values.items()
+            if name not in ranges
         }
         return cls(header, games, correct)
 

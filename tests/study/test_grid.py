@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pi_lib import study
@@ -142,7 +143,8 @@ def test_command_line_computes_records_and_goes_on(tmp_path, monkeypatch, capsys
     (record,) = study.read_all(tmp_path / "rec").values()
     result = study.run(cells[0], Store(tmp_path / "home" / "results"))
     assert record.games.keys() == result.games.keys()
-    assert all((record.games[key] == result.games[key]).all() for key in record.games)
+    for key, v in result.games.items():  # a record rounds to 65,536 levels
+        assert (abs(record.games[key] - v).max(1) <= 0.6 * np.ptp(v, 1) / 65_535 + 1e-9).all()
     assert str(tmp_path) not in json.dumps(record.header)
     assert record.header["provenance"]["train scratch1"]["versions"]["torch"]
 

@@ -52,6 +52,7 @@ def test_runs_and_checkpoints_are_told_apart():
     assert torch.equal(first.v, torch.from_numpy(r.games["drawn/finetuned1"]).double())
     assert list(r.over_time("finetuned")) == [4, 9]
     assert r.accuracies()["progress"].tolist() == [0, 1]
+    assert r.steps_to_accuracy("finetuned", 0.5) == pytest.approx([3.0])  # .1 to .4: .2 on the way
     with pytest.raises(ValueError, match="no arm 'long'.*finetuned"):
         r.runs("long")
     with pytest.raises(ValueError, match="no arm 'finetuned' .covering"):

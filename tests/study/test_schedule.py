@@ -131,8 +131,15 @@ def test_unknown_names_are_refused():
 @pytest.mark.parametrize(
     ("backbone", "source", "task"),
     [
-        *((name, None, "fashion-mnist") for name in ("vgg16", "resnet50", "vit-base", "vit-small")),
-        *((name, None, "movie-reviews") for name in ("bert-base", "distilbert")),
+        ("resnet50", None, "fashion-mnist"),
+        ("distilbert", None, "movie-reviews"),
+        *(
+            pytest.param(name, None, task, marks=pytest.mark.soak)  # minutes, on the same ways
+            for name, task in [
+                *((name, "fashion-mnist") for name in ("vgg16", "vit-base", "vit-small")),
+                ("bert-base", "movie-reviews"),
+            ]
+        ),
         *((name, "digits", "fashion-mnist") for name in ("vgg16-32", "resnet50-32", "vit-32")),
     ],
 )
