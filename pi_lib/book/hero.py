@@ -68,13 +68,14 @@ class Examples:
     """A photograph and a sentence with the records that asked about them.
 
     `seen` asked of all patches of a square grid, `read` of words drawn from `words`, the sentence
-    in its order; `sample` is its id, `credit` says where it is from.
+    in its order; `sample` is its id, `title` and `credit` say what it is and where it is from.
     """
 
     picture: Photograph
     seen: "Record"
     sample: int
     words: list[str]
+    title: str
     credit: str
     read: "Record"
 
@@ -145,8 +146,8 @@ def examples(folder: str | Path) -> Examples | None:
     read = asked("sst2", "drawn", text["sample"])
     if seen is None or read is None:
         return None
-    words = distinct(text["text"].split())
-    return Examples(picture, seen, text["sample"], words, text["credit"], read)
+    about = distinct(text["text"].split()), text["title"], text["credit"]
+    return Examples(picture, seen, text["sample"], *about, read)
 
 
 def in_words(shown: Examples | None, tau: float = TAU) -> str:
@@ -163,17 +164,18 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
         (shown.seen, "covering", "patches"),
         (shown.read, "drawn", "words"),
     ):
-        found = counts(record, players, tau)
+        found, samples = counts(record, players, tau), len(record.header["ids"])
         usual.append(
-            f"{found['finetuned']:.1f} groups of {of} come back in all fine-tuned runs "
-            f"({found['chance']:.1f} would by chance), of which {found['kept']:.1f} are kept and "
-            f"{found['new']:.1f} new; {found['lost']:.1f} of the probe's {found['probe']:.1f} are "
-            f"lost; {found['scratch']:.1f} come back in scratch runs ({record.title}, mean over "
-            f"{len(record.header['ids'])} samples)"
+            f"- Groups of {of} ({record.title}, means over {samples} samples): "
+            f"{found['finetuned']:.1f} come back in all fine-tuned runs, where "
+            f"{found['chance']:.1f} would by chance; {found['kept']:.1f} of them are kept and "
+            f"{found['new']:.1f} new. Of the probe's {found['probe']:.1f}, {found['lost']:.1f} are "
+            f"lost. In scratch runs {found['scratch']:.1f} come back."
         )
     return (
-        f"One example proves nothing. On average {'; '.join(usual)}. What only some runs of "
-        "fine-tuning have is in no column. The example was chosen for how it looks. *Credits: "
+        "One example proves nothing; it was chosen for how it looks. What is usual:\n\n"
+        + "\n".join(usual)
+        + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. *Credits: "
         f"{shown.picture.credit}; {shown.credit}.*"
     )
 
@@ -257,6 +259,9 @@ def draw(shown: Examples, tau: float = TAU) -> Figure:
     columns = _columns(shown.read, "drawn", shown.sample, tau)
     for axis, groups in zip(axes[1], columns, strict=True):
         _on_words(axis, shown.words, players, groups)
+    for axis, title in zip(axes[:, 0], (shown.picture.title, shown.title), strict=True):
+        look = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 10}
+        axis.text(-0.02, 0.5, title, transform=axis.transAxes, **look)
     handles = [plt.Line2D([], [], color=c, lw=5, label=NAMES[x]) for x, c in PARTS.items()]
     for face, name in (("0.2", "speaks for the true class"), ("white", "speaks against it")):
         look = {"marker": "o", "ms": 8, "mec": "0.2", "mfc": face, "ls": ""}
