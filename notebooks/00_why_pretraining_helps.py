@@ -65,7 +65,7 @@ glue("alone", f"{(alone['paper'] == 'confirmed').sum()} of {len(alone)}", displa
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence, which is read downwards. A band joins patches, and an arc joins words, that act together; a dot alone is a patch or word alone. Drawn is what has the same sign in every run of a column, and in each at least a tenth of the strength of the strongest. It is the effect on the output, averaged over what else may be visible. Words in grey are always visible."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
 example = hero.examples(examples)
-figure = example and hero.draw(*example)
+figure = example and hero.draw(example)
 
 # %% tags=["remove-input"]
 display(Markdown(hero.in_words(example)))
