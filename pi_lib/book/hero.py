@@ -243,7 +243,7 @@ def draw(shown: Examples, tau: float = TAU) -> Figure:
         If players of the sentence are none of its words.
     """
     figure, axes = plt.subplots(
-        2, 3, figsize=(9.5, 6.9), layout="constrained", height_ratios=(3, 2.6)
+        2, 3, figsize=(8, 6.3), layout="constrained", height_ratios=(3, 3)
     )
     for axis, (arm, name) in zip(axes[0], COLUMNS.items(), strict=True):
         count = shown.seen.count(arm)
