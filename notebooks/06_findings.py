@@ -26,6 +26,7 @@
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
 record = "recorded/paper"  # folder of the recorded cells
+again = "recorded/again"  # cells of it that were computed a second time, from the start
 
 # %%
 from IPython.display import Markdown, display
@@ -33,6 +34,7 @@ from IPython.display import Markdown, display
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
 from pi_lib.book import begin, study_figures, tables
+from pi_lib.book import recorded as read
 from pi_lib.study import findings
 
 begin(profile)
@@ -99,6 +101,32 @@ covering = {
     if r.count("finetuned", "covering")
 }
 tables.estimates(findings.origins_table(covering), index="cell", columns="part")
+
+# %% [markdown]
+# ## The same cell, computed again
+#
+# A cell whose training, samples, players and runs were all drawn anew is another experiment on the same
+# question. Does it come to the same verdicts? (Here it has fewer training samples and players than the
+# first time; each time the verdict is on that cell alone.)
+
+# %% tags=["hide-input"]
+twice = {r.title: findings.Runs(r) for r in read(again).values() if r.title in runs}
+for name, second in twice.items():
+    both = [findings.findings({name: one}) for one in (runs[name], second)]
+    table = both[0][["claim"]].assign(
+        **{
+            f"{what}, {when}": frame["tested" if what == "number" else "verdict"].map(str)
+            for what in ("number", "verdict")
+            for when, frame in zip(("first", "again"), both, strict=True)
+        }
+    )
+    same = (both[0]["verdict"] == both[1]["verdict"]).to_numpy()
+    apart = both[0]["claim"][~same]
+    differ = f"; apart on: {', '.join(apart)}" if len(apart) else ""
+    display(
+        Markdown(f"**{name}**: the same verdict on {same.sum()} of {len(same)} claims{differ}.")
+    )
+    display(table.set_index("claim"))
 
 # %% [markdown]
 # ## Learning rates

@@ -26,6 +26,7 @@ from pi_lib.knowledge import (
     normalised,
     shared,
 )
+from pi_lib.study import Record
 
 
 def of(i_and, **fields):
@@ -204,11 +205,13 @@ def test_chance_has_no_more_than_chance():
 
 @pytest.mark.parametrize("path", GAMES, ids=lambda path: path.stem)
 def test_recorded_games_give_the_papers_shares(path):
-    games = np.load(path)
+    record = Record.load(path)
+    arms = ("probe", "finetuned", "scratch", "long")
     runs = {
-        name.removeprefix("drawn/"): Interactions.from_values(torch.from_numpy(games[name]))
-        for name in games.files
-        if name != "about" and "@" not in name
+        f"{arm}{k}": run
+        for arm in arms
+        if record.count(arm)
+        for k, run in enumerate(record.runs(arm), 1)
     }
     expected = REFERENCE[path.stem]["paper's shares, runs 1 (tau .05, all orders)"]
     k = compare(runs["probe1"], runs["finetuned1"], second_runs=[runs["finetuned2"]])

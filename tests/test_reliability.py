@@ -1,6 +1,5 @@
 """What a second run has too: planted games, the slow sums, recorded games with known values."""
 
-import json
 from itertools import product
 
 import numpy as np
@@ -21,6 +20,7 @@ from pi_lib.reliability import (
     steps_to_share,
     yardstick,
 )
+from pi_lib.study import Record
 from pi_lib.transforms import walsh_inverse, walsh_transform
 
 
@@ -40,15 +40,9 @@ def arm(signal, noise, seed, count=3):
 
 def recorded(path):
     """Arms of one recorded cell, without checkpoints on the way."""
-    games = np.load(path)
-    about, arms = json.loads(bytes(games["about"])), {}
-    for name in games.files:
-        if name.startswith("drawn/") and "@" not in name:
-            made = Interactions.from_values(
-                torch.from_numpy(games[name]), labels=about["labels"], ids=about["ids"]
-            )
-            arms.setdefault(name.removeprefix("drawn/").rstrip("123"), []).append(made)
-    return arms
+    record = Record.load(path)
+    arms = ("probe", "finetuned", "scratch", "long")
+    return {arm: record.runs(arm) for arm in arms if record.count(arm)}
 
 
 @pytest.mark.parametrize("basis", ["walsh", "harsanyi"])

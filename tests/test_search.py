@@ -43,7 +43,7 @@ def many():
     return terms, searched(model, 64, ids=[7])
 
 
-@pytest.mark.parametrize("n", [20, 32, 64])
+@pytest.mark.parametrize("n", [20, pytest.param(32, marks=pytest.mark.soak), 64])
 def test_planted_terms_are_found(n, request):
     terms, one = request.getfixturevalue("many") if n == 64 else (None, None)
     if one is None:

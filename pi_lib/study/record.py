@@ -215,7 +215,7 @@ class Record:
         )  # fmt: skip
 
     def steps_to_accuracy(self, arm: str, share: float) -> list[float]:
-        """Steps until each run of an arm has a share of its own final test accuracy, interpolated."""
+        """Steps until each run of an arm has a share of its own final accuracy, interpolated."""
         rows = self.accuracies()
         return [
             float(steps_to_share(run["step"].tolist(), run["value"].to_numpy(), share))
