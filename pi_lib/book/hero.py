@@ -242,9 +242,7 @@ def draw(shown: Examples, tau: float = TAU) -> Figure:
     ValueError
         If players of the sentence are none of its words.
     """
-    figure, axes = plt.subplots(
-        2, 3, figsize=(8, 6.3), layout="constrained", height_ratios=(3, 3)
-    )
+    figure, axes = plt.subplots(2, 3, figsize=(8, 6.3), layout="constrained", height_ratios=(3, 3))
     for axis, (arm, name) in zip(axes[0], COLUMNS.items(), strict=True):
         count = shown.seen.count(arm)
         axis.set_title(name if count == 1 else f"{name}, in all {count} runs")
