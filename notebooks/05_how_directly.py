@@ -61,8 +61,9 @@ figure = study_figures.approaches(curves)
 # %% [markdown]
 # ## Faster? More directly?
 #
-# Steps until a run has half, and 80 %, of its own final value, and how direct the way was. (Accuracy
-# along the way stands in {numref}`fig-accuracy`.)
+# Steps until a run has half, and 80 %, of its own final similarity, and how direct the way was. Beside
+# them, for each run of the arm, the steps until it has 80 % of its own final accuracy ({numref}`fig-accuracy`
+# shows the way there).
 
 # %% tags=["hide-input"]
 pd.DataFrame(
@@ -71,6 +72,9 @@ pd.DataFrame(
             "steps to half": f"{way.steps_to(0.5):.0f}",
             "steps to 80 %": f"{way.steps_to(0.8):.0f}",
             "directness": str(way.directness),
+            "steps to 80 % of the accuracy, by run": ", ".join(
+                f"{steps:.0f}" for steps in runs[name].record.steps_to_accuracy(arm, 0.8)
+            ),
         }
         for (name, arm), way in ways.items()
     }
