@@ -15,7 +15,8 @@ and one callback for a run that goes on::
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `and_or`, `players` (with `words`), `values`, `engine` (with
 `sharing`), `interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`,
-`training` (with `objectives`), `tracker`, and `transfer`, which is all of it in one call.
+`training` (with `objectives`, `lora` and `cuda_graph`), `probe`, `finetuning`, `tracker`, and
+`transfer`, which is all of it in one call.
 `pi_lib.study` runs the method many times on real data, `pi_lib.book` shows the results.
 """
 
