@@ -214,7 +214,8 @@ def over(
         if log:
             ticks = sorted(frame["x"].unique())
             axis.set_xscale("log")
-            axis.set_xticks(ticks, [f"{x:,g}" for x in ticks])
+            axis.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=30, rotation_mode="anchor")
+            plt.setp(axis.get_xticklabels(), ha="right")
             axis.minorticks_off()
         if joined:
             _lines(axis, part)
