@@ -75,7 +75,7 @@ if records:
 #
 # ## Does it help?
 
-# %% mystnb={"figure": {"name": "fig-kinds", "caption": "Kinds of pre-training, by task. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each kind of pre-training and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-kinds-of-pretraining", "caption": "Kinds of pre-training, by task. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each kind of pre-training and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if runs:
     gain = {name: cell.record.gain() for name, cell in runs.items()}
     figure = study_figures.origins(findings.origins_table(runs), gain)

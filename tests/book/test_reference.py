@@ -48,3 +48,12 @@ def test_the_members_that_the_page_chooses_are_there():
     ):
         for member in members.split(", "):
             assert getattr(resolved(name), member).__doc__, f"{name}.{member}"
+
+
+def test_no_figure_is_named_twice():
+    """Names are the whole book's: the strict build refuses a second one, minutes later."""
+    pages = sorted((runner.ROOT / "notebooks").glob("*.py"))
+    names = [
+        name for page in pages for name in re.findall(r'"name": "(fig-[\w-]+)"', page.read_text())
+    ]
+    assert len(names) > 30 and sorted(names) == sorted({*names})
