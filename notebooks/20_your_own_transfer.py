@@ -202,4 +202,4 @@ tables.claims(measured).droplevel("cell")[["tested number", "verdict"]]
 try:
     pi.transfer_study(pretrained, fresh, train, test, players, runs=1)
 except ValueError as error:
-    print(error)
+    display(Markdown(f"`{error}`"))
