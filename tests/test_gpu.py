@@ -13,7 +13,7 @@ from pi_lib.study import workers
 
 CPU = torch.device("cpu")
 CARD = torch.device("cuda")
-# These need a card, and are counted as skipped where there is none: `make gpu` checks the same there.
+# Counted as skipped where there is no card: `make gpu` makes the same checks on one.
 needs_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
