@@ -153,7 +153,7 @@ MAPS = torch.tensor([[[0, 0, 1], [1, 1, -1]], [[1, 0, 0], [-1, -1, 0]], [[1, 1, 
 
 
 def test_a_label_map_for_each_sample():
-    images = torch.rand(3, 3, 2, 3)
+    images = torch.rand(3, 3, 2, 3, dtype=torch.float64)
     players = LabelMapPlayers(MAPS, 0.5, per_sample=True, background="mask", names=["a", "b"])
     placements = players.place(images)
     for placement, image, labels in zip(placements, images, MAPS, strict=True):
