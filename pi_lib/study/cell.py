@@ -118,12 +118,12 @@ PROFILES = {
     },
     "quick": {  # the default of `make book`
         "image": Settings(
-            n_train=600, n_test=600, epochs=6, long_runs=0, traced=1,
-            samples=16, n=8, n_source=5000, source_epochs=5,
+            n_train=500, n_test=400, epochs=6, long_runs=0, traced=1, traced_samples=6,
+            samples=12, n=8, n_source=5000, source_epochs=5,
         ),
         "text": Settings(
-            n_train=300, n_test=300, epochs=4, checkpoints=6, long_runs=0, traced=1,
-            samples=10, n=7, covering=4, n_source=5000, source_epochs=3,
+            n_train=300, n_test=200, epochs=3, checkpoints=6, long_runs=0, traced=1,
+            traced_samples=6, samples=10, n=7, covering=4, n_source=5000, source_epochs=3,
         ),
     },
     "reduced": {  # one cell in an hour or two of two cores
