@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import io
 import json
 import re
 import threading
@@ -9,6 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -288,7 +291,55 @@ def test_explorers_move_by_keyboard(browser, server):
     for page, name in (("03_what_is_preserved", "threshold"), ("05_how_directly", "checkpoint")):
         tab, _ = visit(browser, server, f"book/executed/{page}.html")
         tab.locator(".pi-explore").first.wait_for()
-        assert move(tab, tab.locator(".pi-explore").first, name).locator("img").count() == 1
+        assert move(tab, tab.locator(".pi-explore").last, name).locator("img").count() == 1
+
+
+def test_a_transfer_moves_by_keyboard(browser, server):
+    """Groups of the photograph and the sentence: kept, lost and new, in one run and in all."""
+    tab, wrong = visit(browser, server, "book/executed/03_what_is_preserved.html")
+    explorer = tab.locator(".pi-explore").first
+    explorer.wait_for()
+    shown = explorer.locator(".pi-frame:visible").last
+    said = shown.locator(".pi-readout")
+    assert re.search(r"all 3 runs: \w+ groups of order 2 are kept", said.inner_text())
+    box = shown.locator("svg").first.bounding_box()
+    assert box["width"] > 80 and shown.locator("svg").first.get_attribute("aria-label")
+    pixels = shown.locator("svg").first.screenshot()  # the photograph is there, not white alone
+    assert len(set(plt.imread(io.BytesIO(pixels)).reshape(-1, 4)[:, 0].tolist())) > 50
+
+    shown = move(tab, explorer, "order")
+    value = explorer.get_by_role("slider", name="order", exact=True).get_attribute("aria-valuetext")
+    assert value == "3" and "of order 3" in shown.locator(".pi-readout").inner_text()
+    for menu, key, wanted in (("groups", "l", "lost"), ("run", "ArrowDown", "run 1")):
+        explorer.get_by_label(menu).focus()
+        tab.keyboard.press(key)
+        explorer.locator(".pi-frame:visible .pi-readout", has_text=wanted).wait_for()
+    explorer.get_by_label("input").select_option("sentence")
+    move(tab, explorer, "order", "ArrowLeft")
+    assert explorer.locator(".pi-frame:visible mark").count() >= 2
+    assert wrong == []
+
+
+def test_the_hero_is_drawn_whole(browser, server):
+    """Nothing of it moves: an image of three columns that the page shows entirely, and a credit."""
+    tab, _ = visit(browser, server, "book/executed/00_why_pretraining_helps.html")
+    figure = tab.locator("figure#fig-hero")
+    image = figure.locator("img")
+    for width in (1280, 390):
+        tab.set_viewport_size({"width": width, "height": 900})
+        ready = image.evaluate("i => i.complete && i.naturalWidth > 0 && i.naturalHeight > 0")
+        box, cut = image.bounding_box(), image.evaluate("i => i.naturalWidth / i.naturalHeight")
+        assert ready and box["width"] / box["height"] == pytest.approx(cut, rel=0.02)
+    # three photographs side by side, each as many colours as a photograph has
+    png = tab.request.get(image.evaluate("i => i.src")).body()
+    pixels = plt.imread(io.BytesIO(png))
+    top = pixels[: len(pixels) // 2]
+    for third in np.array_split(top, 3, axis=1):
+        assert len(np.unique((third * 255).astype(int).reshape(-1, third.shape[-1]), axis=0)) > 500
+    said = tab.locator("article").inner_text()
+    assert re.search(r"Credits: photograph Flickr \d+.*CC BY 2.0", said)
+    alt = image.get_attribute("alt")
+    assert all(word in alt for word in ("linear probe", "fine-tuned", "scratch"))
 
 
 def test_the_front_page_needs_no_scripts(browser, server):
