@@ -21,8 +21,7 @@
 # - Beside each of its shares stand here what shuffled interactions would give, and what a second
 #   fine-tuned run gives. Then the same question is asked of what is reproducible.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction), [Train it twice](02_train_it_twice).
-# *
+# *Needs: [What an interaction is](01_what_is_an_interaction), [Train it twice](02_train_it_twice).*
 
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full

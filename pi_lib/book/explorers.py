@@ -54,9 +54,9 @@ HEAD = """<style>
 .pi-row > small { flex: 0 0 2.6em; }
 .pi-row > :last-child { flex: 1; }
 .pi-card > * { display: block; overflow-wrap: anywhere; }
-.pi-two { flex: none; }
-.pi-two small { display: inline-block; width: 3.2em; }
-.pi-card .pi-bar { width: 2em; }
+.pi-frame > :has(.pi-two):has(.pi-card) { flex-basis: 11em; }
+.pi-two { flex: none; white-space: nowrap; }
+.pi-two small { display: inline-block; width: 3.2em; font-size: 1em; }
 .pi-bar { display: inline-block; width: 4em; height: 1em; vertical-align: -.15em; background:
   linear-gradient(90deg, transparent calc(50% - .5px), currentColor 0 calc(50% + .5px),
     transparent 0),
@@ -559,7 +559,7 @@ def _signed(value: float, reach: float) -> str:
     left, right = sorted((50, round(end)))
     return (
         f'<i class="pi-bar" style="--from:{left}%;--to:{right}%;--colour:{colour}"></i>'
-        f'<span class="pi-number">{value:+.2f}</span>'
+        f'<span class="pi-number">{figures.signed(value)}</span>'
     )
 
 

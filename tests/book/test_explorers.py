@@ -238,7 +238,7 @@ def expected(record, players, sample, groups, order, run):
         "lost": (before != 0) & (after != before).all(0),
         "new": same & (after[0] != 0) & (after != before).all(0),
     }[groups] & (bits.diagonal() == order)
-    return int(chosen.sum()), {f"{x:+.2f}" for x in probe[chosen]}
+    return int(chosen.sum()), {f"{round(x, 2) + 0.0:+.2f}" for x in probe[chosen].tolist()}
 
 
 @pytest.mark.parametrize(("run", "order"), [(None, 1), (None, 2), (1, 2), (3, 2), (3, 3)])

@@ -108,6 +108,7 @@ class Prose(HTMLParser):
 
 RAW = re.compile(
     r"cifar10-jpeg|fashion-mnist|(efficientnet-|resnet|vgg|vit-)\w+ on |\(published\)"  # cells
+    r"|ipykernel"  # where a warning came from
     r"|\b[a-z]+_[a-z_]+=|\b(epochs|n|samples|runs)=\d"  # settings
     r"|\bnan\b|(?<![\w.])[-−]0(\.0+)?(?![\w.])|\d\.\d{6}"  # numbers
 )
@@ -187,6 +188,68 @@ def test_every_page_is_whole(browser, server, built):
     tab.close()
 
 
+# What is wider than its place, and does not show it: what is cut, or scrolls without a mark.
+CUT = """() => [...document.querySelectorAll("article :is(pre, table, figure, img, svg, details," +
+    "div.cell_output, .pi-explore, mjx-container)")]
+  .filter(e => e.checkVisibility() && e.getBoundingClientRect().width)
+  .filter(e => !e.closest("[data-scrolls]") || matchMedia("print").matches)
+  .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible"
+    || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map(e => `${e.tagName} ${e.className} ${e.scrollWidth}: ${e.innerText?.slice(0, 60)}`)"""
+
+
+def test_nothing_is_cut_on_a_screen_a_phone_or_paper(browser, server, built):
+    tab, _ = watched(browser, server)
+    for page in pages(built):
+        tab.emulate_media(media="screen")
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        tab.goto(f"{server}/{page}", wait_until="networkidle")
+        tab.add_style_tag(content=STILL)
+        tab.wait_for_timeout(100)  # marks follow the layout
+        scrolls = "[...document.querySelectorAll('article [data-scrolls]')].map(e => e.innerText)"
+        assert tab.evaluate(CUT) == [], page
+        assert tab.evaluate(scrolls) == [], page  # a window of this width holds everything
+        tab.set_viewport_size({"width": 390, "height": 800})
+        tab.wait_for_timeout(100)
+        assert tab.evaluate(CUT) == [], page
+        assert tab.evaluate(  # by keyboard too
+            "[...document.querySelectorAll('article [data-scrolls]')].every(e => e.tabIndex === 0)"
+        )
+        tab.set_viewport_size({"width": 718, "height": 1000})  # A4 within its margins
+        tab.emulate_media(media="print")
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert tab.locator("article details:not([open])").count() == 0
+        assert tab.evaluate(CUT) == [], page
+        tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.close()
+
+
+def test_what_is_cut_is_seen(browser):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.set_content("<article><pre style='overflow: auto'>" + "x" * 200 + "</pre></article>")
+    assert len(tab.evaluate(CUT)) == 1
+    tab.set_content("<article><svg width=500></svg><p>whole</p></article>")
+    assert len(tab.evaluate(CUT)) == 1
+    tab.close()
+
+
+def test_what_is_folded_is_printed(browser, server):
+    """And an explorer's picture as it stands."""
+    tab, _ = visit(browser, server, "book/executed/03_what_is_preserved.html")
+    tab.locator(".pi-explore").first.wait_for()
+    folded = tab.locator("article details:not([open])").count()
+    tab.evaluate(
+        """() => addEventListener("beforeprint", () => {
+          window.printed = [document.querySelectorAll("article details:not([open])").length,
+            [...document.querySelectorAll(".pi-explore")].every(
+              box => [...box.querySelectorAll(".pi-frame")].some(f => f.checkVisibility()))];
+        })"""
+    )
+    assert tab.pdf(format="A4").startswith(b"%PDF")
+    assert tab.evaluate("window.printed") == [0, True]
+    assert tab.locator("article details:not([open])").count() == folded > 0
+
+
 def test_every_page_says_what_it_is_about(built):
     made = {"genindex.html", "index.html", "search.html", "py-modindex.html", "record.html"}
     for page in pages(built):
@@ -221,7 +284,15 @@ def test_a_raw_word_is_seen(tmp_path):
         "<pre>epochs=36</pre><p>One run, 0.50 [-0.10, 0.60], on -0.5 to 10-0</p>"
     )
     assert raw_words(tmp_path) == []
-    raw = ("resnet20 on flowers", "cifar10-jpeg", "(published)", "epochs=36", "n_train=320", "nan")
+    raw = (
+        "resnet20 on flowers",
+        "cifar10-jpeg",
+        "(published)",
+        "epochs=36",
+        "n_train=320",
+        "nan",
+        "ipykernel_1/2.py",
+    )
     for word in (*raw, "-0.00", "0.123456"):
         for page in (
             f"<p>one {word} two</p>",
