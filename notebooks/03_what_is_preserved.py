@@ -21,12 +21,12 @@
 # - Beside each of its shares stand here what shuffled interactions would give, and what a second
 #   fine-tuned run gives. Then the same question is asked of what is reproducible.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction), [Train it twice](02_train_it_twice).
-# *
+# *Needs: [What an interaction is](01_what_is_an_interaction), [Train it twice](02_train_it_twice).*
 
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
 record = "recorded/paper"  # folder of the recorded cells
+examples = "recorded/hero"  # photograph and sentence of the explorer, credits, records
 tau = 0.05  # threshold of salience, a fraction of a sample's strongest interaction
 
 # %%
@@ -36,8 +36,8 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
-from pi_lib.book import begin, figures, study_figures, tables
-from pi_lib.book.explorers import explore
+from pi_lib.book import begin, figures, hero, study_figures, tables
+from pi_lib.book.explorers import explore, explore_transfer
 from pi_lib.study import findings
 
 begin(profile)
@@ -103,6 +103,23 @@ display(
         f"{len(shares)} cells: alone, it says nothing about pre-training."
     )
 )
+
+# %% [markdown]
+# ## One input, before and after
+#
+# A share is a mean over many inputs. Here are the two inputs of the front page, group by group. The
+# effect of a group is its Walsh coefficient: how it changes the output on average over what else is
+# visible. A group is *kept* if the probe and the fine-tuned run have it with the same sign, *lost* if
+# the probe alone has it, *new* if the run alone has it; to have it is to reach a tenth of the
+# strength of the strongest. Choose one run, then the next: many groups come and go. Then choose all
+# runs: kept and new is then only what every run has, and lost what none has.
+
+# %% tags=["hide-input"]
+example = hero.examples(examples)
+explore_transfer(example)
+
+# %% tags=["remove-input"]
+display(Markdown(hero.credits(example)))
 
 # %% [markdown]
 # ## What is reproducible in both

@@ -39,11 +39,13 @@ from pi_lib.study import comparisons, data, findings
 begin(profile)
 records = recorded(record)
 runs = {name: findings.Runs(r) for name, r in records.items()}
+rates, epochs = (
+    {name: r.header["settings"][setting] for name, r in records.items()}
+    for setting in ("rate", "epochs")
+)
 settings = pd.DataFrame(
-    [(name, r.header["settings"]["rate"], r.header["settings"]["epochs"]) for name, r in records.items()],
-    columns=["cell", "rate", "epochs"],
-)  # fmt: skip
-rates, epochs = (settings.set_index("cell")[name].to_dict() for name in ("rate", "epochs"))
+    {"cell": [*records], "rate": [*rates.values()], "epochs": [*epochs.values()]}
+)
 
 # %% [markdown]
 # ## The settings
@@ -58,9 +60,9 @@ if runs:
     display(
         Markdown(
             f"**{one.transfer}**: {len(runs)} settings, {s['runs']} fine-tuned runs each; "
-            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, of which guessing "
-            f"would get {1 / len(data.classes(header['task'])):.0%} right; interactions of {s['samples']} of "
-            f"them, with {one.runs('probe')[0].n} players that cover the picture."
+            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, of which "
+            f"guessing would get {1 / len(data.classes(header['task'])):.0%} right; interactions of "
+            f"{s['samples']} of them, with {one.runs('probe')[0].n} players that cover the picture."
         )
     )
 

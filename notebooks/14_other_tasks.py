@@ -99,7 +99,9 @@ runs = dict(sorted(runs.items()))
 records = {name: r.record for name, r in runs.items()}
 if runs:
     same, rest = tables.alike(tables.settings(records).set_axis([*runs]))
-    display(Markdown(f"Of all cells: {same}."), rest)
+    if len(runs) > 1:
+        display(Markdown(f"Of all cells: {same}."))
+    display(rest)
 
 # %% [markdown]
 # ## Does pre-training to classify help?

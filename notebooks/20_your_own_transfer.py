@@ -34,6 +34,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torchvision.models import ShuffleNetV2
@@ -123,17 +124,14 @@ study.report()
 # Every number takes `orders=`: do effects of few patches come back more often than those of many?
 
 # %% tags=["hide-input"]
-rows = [
-    f"| {order} | {study.reliability(orders=[order])['finetuned']} | "
-    f"{study.similarity(orders=[order])['probe']} |"
+by_order = {
+    f"order {order}": {
+        "comes back in a second run": str(study.reliability(orders=[order])["finetuned"]),
+        "similarity of probe and fine-tuned": str(study.similarity(orders=[order])["probe"]),
+    }
     for order in (1, 2, 3)
-]
-display(
-    Markdown(
-        "| order | comes back in a second run | similarity of probe and fine-tuned |\n|--|--|--|\n"
-        + "\n".join(rows)
-    )
-)
+}
+pd.DataFrame(by_order).T
 
 # %% [markdown]
 # ## Stopped, and asked again

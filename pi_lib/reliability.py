@@ -612,7 +612,8 @@ class Moments:
         power = self.power(arm)
         if not power[0] > 0:
             return Estimate.unmeasurable(f"{arm}: the output of a run does not move")
-        return Estimate.of_resamples(self.shared(arm) / power, self.arms.note)
+        with np.errstate(invalid="ignore"):  # a resample of samples whose output does not move
+            return Estimate.of_resamples(self.shared(arm) / power, self.arms.note)
 
     def similarity(self, first: str, second: str) -> Estimate:
         """As the function of this name."""

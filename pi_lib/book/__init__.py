@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ K = TypeVar("K")
 
 
 def begin(profile: str) -> None:
-    """Begin a notebook: refuse a parameter or a profile that does not exist, and style figures.
+    """Begin a notebook: refuse parameters and profiles that do not exist, and set how results look.
 
     Papermill itself only warns of a mistyped parameter, and computes with the default.
 
@@ -48,6 +49,9 @@ def begin(profile: str) -> None:
         raise ValueError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
     figures.style()
     pd.set_option("display.float_format", three_digits)
+    pd.set_option("display.max_colwidth", None)  # nothing is cut
+    # Python's own form names a file of this machine.
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
 
 
 def three_digits(number: float) -> str:

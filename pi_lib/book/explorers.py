@@ -10,6 +10,7 @@ letter size, and a hundred frames of it weigh less than a figure.
 import base64
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -19,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pi_lib.coalitions import coalition, label
+from pi_lib.coalitions import coalition, label, members
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
 from pi_lib.statistics import bootstrap, proportion
-from pi_lib.transforms import and_transform, or_transform
+from pi_lib.transforms import and_transform, or_transform, walsh_transform
 
 if TYPE_CHECKING:
+    from pi_lib.book.hero import Examples
     from pi_lib.study import Record
 
 MAX_FRAMES = 150
@@ -52,6 +54,9 @@ HEAD = """<style>
 .pi-row > small { flex: 0 0 2.6em; }
 .pi-row > :last-child { flex: 1; }
 .pi-card > * { display: block; overflow-wrap: anywhere; }
+.pi-frame > :has(.pi-two):has(.pi-card) { flex-basis: 11em; }
+.pi-two { flex: none; white-space: nowrap; }
+.pi-two small { display: inline-block; width: 3.2em; font-size: 1em; }
 .pi-bar { display: inline-block; width: 4em; height: 1em; vertical-align: -.15em; background:
   linear-gradient(90deg, transparent calc(50% - .5px), currentColor 0 calc(50% + .5px),
     transparent 0),
@@ -330,6 +335,48 @@ def explore_training(records: "Record | Mapping[str, Record] | None", tau: float
     )
 
 
+def explore_transfer(shown: "Examples | None"):
+    """A photograph and a sentence before and after fine-tuning: what is kept, lost and new.
+
+    Parameters
+    ----------
+    shown : pi_lib.book.hero.Examples
+        From `pi_lib.book.hero.examples`: the photograph and the sentence, and their records.
+
+    Returns
+    -------
+    ipywidgets.VBox or ipywidgets.HTML
+        To choose are the input, what becomes of the groups, their order, and one fine-tuned run or
+        all of them. Effects are Walsh coefficients, and counted as `pi_lib.book.hero.parts` does;
+        *after* is the chosen run, or the mean over all runs.
+
+    Raises
+    ------
+    ValueError
+        As `explore`.
+
+    Examples
+    --------
+    >>> box = explore_transfer(None)  # a sentence: how to make the records
+    """
+    if shown is None:
+        return _sentence(
+            "No records of the photograph and of the sentence, with the players that are drawn "
+            "here: make them first, PI_LIB_DATA=FOLDER python -m pi_lib study --grid "
+            "notebooks/grids/paper.yml --record notebooks/recorded/hero."
+        )
+    view = _TransferView(shown)
+    _display(view.picture())
+    return explore(
+        view.shown,
+        start={"order": view.orders[min(1, len(view.orders) - 1)]},
+        input=list(view.inputs),
+        groups=["kept", "lost", "new"],
+        order=view.orders,
+        run=list(view.runs),
+    )
+
+
 # ---------------------------------------------------------------- what `explore` is made of
 
 
@@ -512,7 +559,7 @@ def _signed(value: float, reach: float) -> str:
     left, right = sorted((50, round(end)))
     return (
         f'<i class="pi-bar" style="--from:{left}%;--to:{right}%;--colour:{colour}"></i>'
-        f'<span class="pi-number">{value:+.2f}</span>'
+        f'<span class="pi-number">{figures.signed(value)}</span>'
     )
 
 
@@ -741,3 +788,163 @@ class _TrainingView:
             ),
             "similarity to the fine-tuned model": str(bootstrap(similar)),
         }
+
+
+# -------------------------------------------------------------- what `explore_transfer` is made of
+
+
+class _TransferView:
+    """What `explore_transfer` shows: the groups of a photograph or a sentence, two strengths each.
+
+    The photograph stands once on the page; every card draws it by reference.
+    """
+
+    MOST = 6  # groups that are shown at a time
+    PLACES = (
+        "top left, top, top right, left, centre, right, bottom left, bottom, bottom right"
+    ).split(", ")
+
+    def __init__(self, examples: "Examples"):
+        self.examples = examples
+        seen, read = examples.seen, examples.read
+        self.inputs = {
+            "photograph": (seen, "covering", examples.picture.sample),
+            "sentence": (read, "drawn", examples.sample),
+        }
+        count = min(record.count("finetuned", who) for record, who, _ in self.inputs.values())
+        self.runs = {f"all {count} runs": None} | {f"run {k}": k for k in range(1, count + 1)}
+        self.parts = cache(self._parts)
+        self.effects = cache(self._effects)
+        there = [self.counts(which, run) for which in self.inputs for run in self.runs.values()]
+        self.orders = list(range(1, 1 + max(m for found in there for _, m in found)))
+
+    def _row(self, which: str) -> int:
+        record, _, sample = self.inputs[which]
+        return list(record.header["ids"]).index(sample)
+
+    def _parts(self, which: str, run: int | None) -> dict:
+        """Kept, lost and new groups of an input: signs by coalition."""
+        from pi_lib.book import hero
+
+        record, players, _ = self.inputs[which]
+        found = hero.parts(record, players, run=run)
+        return {name: found[name][self._row(which)] for name in ("kept", "lost", "new")}
+
+    def _effects(self, which: str, run: int | None) -> tuple[Tensor, Tensor]:
+        """Effects before, and after in a run or on average: by coalition."""
+        record, players, _ = self.inputs[which]
+        runs = record.runs("finetuned", players)
+        after = runs if run is None else runs[run - 1 : run]
+        return tuple(
+            torch.stack([walsh_transform(one.v[self._row(which)]) for one in arm]).mean(0)
+            for arm in (record.runs("probe", players), after)
+        )
+
+    def counts(self, which: str, run: int | None) -> Counter[tuple[str, int]]:
+        """How many groups are kept, lost and new, by order."""
+        return Counter(
+            (name, group.bit_count())
+            for name, signs in self.parts(which, run).items()
+            for group in signs.nonzero()[0].tolist()
+        )
+
+    def picture(self) -> str:
+        """The photograph, to be drawn by reference; it takes no room itself."""
+        from PIL import Image
+
+        Image.fromarray(self.examples.picture.pixels).save(buffer := io.BytesIO(), "jpeg")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return (
+            '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
+            '<image id="pi-photograph" width="100" height="100" preserveAspectRatio="none" '
+            f'href="data:image/jpeg;base64,{data}"/></defs></svg>'
+        )
+
+    def shown(self, input: str, groups: str, order: int, run: str) -> list:
+        k = self.runs[run]
+        before, after = self.effects(input, k)
+        signs = self.parts(input, k)[groups]
+        strength = {"kept": torch.minimum(before.abs(), after.abs()), "lost": before.abs()}
+        strength = strength.get(groups, after.abs())
+        chosen = [g for g in signs.nonzero()[0].tolist() if g.bit_count() == order]
+        chosen.sort(key=lambda group: -strength[group].item())
+        reach = max(before[1:].abs().max().item(), after[1:].abs().max().item())
+        shape = "pi-card" if input == "photograph" else "pi-row"
+
+        def draw(group: int) -> str:
+            if input == "photograph":
+                return self.on_patches(group, groups)
+            return self.on_words(group, TINTS[_sign(signs[group])])
+
+        cards = [
+            _Html(
+                f'<div class="{shape}"><span class="pi-two"><small>before</small> '
+                f"{_signed(before[group].item(), reach)}<br><small>after</small> "
+                f"{_signed(after[group].item(), reach)}</span>{draw(group)}"
+                "</div>"
+            )
+            for group in chosen[: self.MOST]
+        ]
+        return [self.readout(input, groups, order, run, len(chosen)), *cards]
+
+    def readout(self, which: str, groups: str, order: int, run: str, count: int) -> _Html:
+        """What was chosen, as a sentence, within how many groups there are of each order."""
+        there = self.counts(which, self.runs[run])
+        title = self.examples.picture.title if which == "photograph" else self.examples.title
+        more = f"; the {self.MOST} strongest are shown" if count > self.MOST else ""
+        said = f"{title}, {run}: {count or 'no'} group{'' if count == 1 else 's'} of order {order} "
+        said += f"{'is' if count == 1 else 'are'} {groups}{more}."
+
+        def cell(name: str, m: int) -> str:
+            mark = "strong" if (name, m) == (groups, order) else "span"
+            return f"<td><{mark}>{there[name, m]}</{mark}></td>"
+
+        rows = "".join(
+            f'<tr><th scope="row">{name}</th>{"".join(cell(name, m) for m in self.orders)}</tr>'
+            for name in ("kept", "lost", "new")
+        )
+        head = "".join(f'<th scope="col">{m}</th>' for m in self.orders)
+        return _Html(
+            f'<p class="pi-readout">{escape(said)}</p><table class="pi-game">'
+            f'<tr><th scope="col">order</th>{head}</tr>{rows}</table>'
+        )
+
+    def on_patches(self, group: int, part: str) -> str:
+        """The photograph with the patches of a group in a frame, the others pale."""
+        from pi_lib.book import hero
+
+        n = self.examples.seen.runs("probe", "covering")[0].n
+        grid = round(n**0.5)
+        side, inside = 100 / grid, members(group)
+        names = self.PLACES if n == 9 else [f"patch {k + 1}" for k in range(n)]
+        pale = "".join(
+            f"M{side * (k % grid):.4g} {side * (k // grid):.4g}h{side:.4g}v{side:.4g}h-{side:.4g}z"
+            for k in range(n)
+            if k not in inside
+        )
+        frames = "".join(
+            f'<rect x="{side * (k % grid) + 1.5:.4g}" y="{side * (k // grid) + 1.5:.4g}" '
+            f'width="{side - 3:.4g}" height="{side - 3:.4g}"/>'
+            for k in inside
+        )
+        name = " + ".join(names[k] for k in inside)
+        return (
+            f'<svg viewBox="0 0 100 100" role="img" aria-label="{name}, {part}">'
+            f'<use href="#pi-photograph"/><path d="{pale}" fill="#fff" fill-opacity=".75"/>'
+            f'<g fill="none" stroke="{hero.PARTS[part]}" stroke-width="3">{frames}</g></svg>'
+            f"<span>{name}</span>"
+        )
+
+    def on_words(self, group: int, tint: str) -> str:
+        """The sentence with the words of a group marked."""
+        row, (record, players, _) = self._row("sentence"), self.inputs["sentence"]
+        names = record.header["players"][players][row]
+        inside = {names[k] for k in members(group)}
+        html = {
+            word: f'<mark style="--tint:{tint}">{escape(word)}</mark>'
+            if word in inside
+            else f'<span class="pi-player">{escape(word)}</span>'
+            for word in names
+        }
+        words = (html.get(word, escape(word)) for word in self.examples.words)
+        return f"<span>{' '.join(words)}</span>"

@@ -6,6 +6,7 @@ or a dict of them, a panel each, and return the figure. Bands and whiskers are 9
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,7 +82,8 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     figure, panels = _panels(results, one_scale=one_scale)
     for axis, result in panels:
         _parts_by_order(axis, result.by_order())
-    figure.axes[0].set_ylabel(STRENGTH)
+    for axis in figure.axes[::2]:
+        axis.set_ylabel(STRENGTH)
     _legend(figure)
     return figure
 
@@ -120,7 +122,7 @@ def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> 
         border = region[0] if np.isfinite(region[0]) else region[1]
         _region(axis, region, min(left, border - 0.02), max(right, border + 0.02))
         axis.axvline(rows["value"].iloc[0], color=COLOURS["preserved"], linestyle=":", lw=1.2)
-        axis.set_xlabel(number, fontsize="small")
+        axis.set_xlabel(fill(number, 22), fontsize="small")
         axis.grid(False, axis="y")
     name_rows(axes[0, 0], (variants["choice"] + ": " + variants["variant"]).map(_plain))
     return figure
@@ -138,7 +140,8 @@ def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
             _bars(axis, rows, COLOURS[colour], kind, offset=(k - 0.5) * 0.4, width=0.4)
         _order_axis(axis, n)
         axis.set_xlabel("order")
-    figure.axes[0].set_ylabel(STRENGTH)
+    for axis in figure.axes[::2]:
+        axis.set_ylabel(STRENGTH)
     _legend(figure)
     return figure
 
@@ -158,7 +161,7 @@ def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
     for at, name in ((0, "all AND"), (1, "all OR")):
         value = sums[(share[:, 0] - at).abs().argmin()]
         axis.plot(at, value, "o", color=COLOURS["discarded"])
-        axis.annotate(name, (at, value), (0, 8), textcoords="offset points", ha="center")
+        axis.annotate(name, (at, value), (6, 8), textcoords="offset points")
     axis.axhline(
         split.bound.item(), color=COLOURS["preserved"], linestyle="--",
         label="no split is below this; pi_lib's reaches it",
@@ -259,10 +262,21 @@ def interactions_on_image(
         _outline(first, placement, player, "#FFD700")
     for axis, row in zip(others, frame.itertuples(), strict=False):
         _patches(axis, placement, members(row.coalition), _signs([row.value])[0])
-        axis.set_title(f"{row.value:+.2f}")
+        axis.set_title(signed(row.value))
     for axis in axes.flat:
         axis.set_axis_off()
     return figure
+
+
+def signed(value: float) -> str:
+    """A number with its sign and two decimals; minus zero never.
+
+    Examples
+    --------
+    >>> signed(0.126), signed(-0.004)
+    ('+0.13', '+0.00')
+    """
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def patches(placement: Placement, group: int, colour: str) -> Figure:
@@ -355,17 +369,20 @@ def growth(
 
 
 def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = True):
-    """A figure with a panel per result, and (axis, result) pairs; two fill the page's width."""
+    """A figure with a panel per result, two in a row, and (axis, result) pairs."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
         raise ValueError("nothing to draw: no results were given")
+    columns, rows = min(2, len(named)), -(-len(named) // 2)
     figure, axes = plt.subplots(
-        1, len(named), figsize=(width * len(named), height), layout="constrained", squeeze=False,
-        sharey=one_scale,
+        rows, columns, figsize=(width * columns, height * rows), layout="constrained",
+        squeeze=False, sharey=one_scale,
     )  # fmt: skip
-    for axis, name in zip(axes[0], named, strict=True):
-        axis.set_title(_plain(name))
-    return figure, list(zip(axes[0], named.values(), strict=True))
+    for axis in axes.flat[len(named) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, named, strict=False):
+        axis.set_title(fill(_plain(name), 28))
+    return figure, list(zip(axes.flat, named.values(), strict=False))
 
 
 def _frame(estimates: "Iterable[Estimate]") -> "pd.DataFrame":

@@ -175,9 +175,14 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
     return (
         "One example proves nothing; it was chosen for how it looks. What is usual:\n\n"
         + "\n".join(usual)
-        + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. *Credits: "
-        f"{shown.picture.credit}; {shown.credit}.*"
+        + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. "
+        + credits(shown)
     )
+
+
+def credits(shown: Examples | None) -> str:
+    """Whose photograph and sentence are shown, as Markdown; nothing where none is."""
+    return f"*Credits: {shown.picture.credit}; {shown.credit}.*" if shown else ""
 
 
 def signs(runs: Sequence["Interactions"], tau: float = TAU) -> np.ndarray:
@@ -194,8 +199,12 @@ def signs(runs: Sequence["Interactions"], tau: float = TAU) -> np.ndarray:
     return (effects.sign() * (effects.abs() >= tau * strongest)).to(torch.int8).numpy()
 
 
-def parts(record: "Record", players: str, tau: float = TAU) -> dict[str, np.ndarray]:
+def parts(
+    record: "Record", players: str, tau: float = TAU, run: int | None = None
+) -> dict[str, np.ndarray]:
     """What comes back in every run of the probe, of fine-tuning and of scratch, and what is shared.
+
+    `run`, from 1 on, names one fine-tuned run to take instead of all of them.
 
     Returns
     -------
@@ -205,6 +214,8 @@ def parts(record: "Record", players: str, tau: float = TAU) -> dict[str, np.ndar
         (in all fine-tuned runs, in no probe).
     """
     runs = {arm: signs(record.runs(arm, players), tau) for arm in COLUMNS}
+    if run is not None:
+        runs["finetuned"] = runs["finetuned"][run - 1 : run]
     found = {arm: _in_all(run) for arm, run in runs.items()}
     probe, fine = found["probe"], found["finetuned"]
     return found | {

@@ -474,11 +474,12 @@ def _foot(job: Job, record: Mapping[str, Any]) -> str:
 *Executed {record["date"]} in {progress.clock(record["seconds"])} minutes at the profile
 {record["profile"]}, on {record["device"]} ({record["machine"]}); versions and commit:
 [How this copy was made](record.md). The arrow at the top of the page downloads the notebook.
-To run it again with other parameters, in a checkout:*
+To open it in JupyterLab, or to run it again with other parameters, in a checkout:*
 
 ```bash
 source .venv/bin/activate
 python -m pi_lib twins                          # the notebooks as .ipynb
+jupyter lab notebooks/{job.name}.ipynb          # to change it, cell by cell
 papermill --help-notebook notebooks/{job.name}.ipynb
 papermill notebooks/{job.name}.ipynb out.ipynb --cwd notebooks{chosen}
 ```"""

@@ -11,8 +11,14 @@ import torch
 
 import pi_lib as pi
 from pi_lib import progress, statistics, study
-from pi_lib.book import explorers, figures
-from pi_lib.book.explorers import explore, explore_game, explore_sample, explore_training
+from pi_lib.book import explorers, figures, hero, runner
+from pi_lib.book.explorers import (
+    explore,
+    explore_game,
+    explore_sample,
+    explore_training,
+    explore_transfer,
+)
 from pi_lib.study import backbones
 
 matplotlib.use("Agg")
@@ -204,6 +210,61 @@ def test_other_inputs_than_those_extracted_are_refused(seen):
         explore_sample(interactions, images, pi.PatchPlayers(grid=8, n=4, seed=1))
 
 
+@pytest.fixture(scope="module")
+def examples():
+    return hero.examples(runner.ROOT / "notebooks" / "recorded" / "hero")
+
+
+def expected(record, players, sample, groups, order, run):
+    """How many groups are kept, lost or new, and their effects before, as they are written: by the
+    definition of Walsh coefficients, as a product of signs."""
+    row = list(record.header["ids"]).index(sample)
+    v = [one.v[row].double() for arm in ("probe", "finetuned") for one in record.runs(arm, players)]
+    places = range(len(v[0]))
+    bits = torch.tensor([[int(s & t).bit_count() for t in places] for s in places])
+    parity = 1.0 - 2 * ((bits + bits.diagonal()[:, None]) % 2)
+    probe, *runs = (parity.double() @ torch.stack(v, 1) / len(places)).T
+    runs = torch.stack(runs if run is None else runs[run - 1 : run])
+
+    def signs(effects):
+        effects = effects.clone()
+        effects[..., 0] = 0
+        return effects.sign() * (effects.abs() >= 0.1 * effects.abs().amax(-1, keepdim=True))
+
+    before, after = signs(probe), signs(runs)
+    same = (after == after[0]).all(0)
+    chosen = {
+        "kept": same & (after[0] == before) & (before != 0),
+        "lost": (before != 0) & (after != before).all(0),
+        "new": same & (after[0] != 0) & (after != before).all(0),
+    }[groups] & (bits.diagonal() == order)
+    return int(chosen.sum()), {f"{round(x, 2) + 0.0:+.2f}" for x in probe[chosen].tolist()}
+
+
+@pytest.mark.parametrize(("run", "order"), [(None, 1), (None, 2), (1, 2), (3, 2), (3, 3)])
+@pytest.mark.parametrize("groups", ["kept", "lost", "new"])
+@pytest.mark.parametrize("input", ["photograph", "sentence"])
+def test_a_transfer_shows_what_is_kept_lost_and_new(examples, input, groups, order, run):
+    box = explore_transfer(examples)
+    control = controls(box)
+    control["input"].index = ["photograph", "sentence"].index(input)
+    control["groups"].index = ["kept", "lost", "new"].index(groups)
+    control["order"].index = order - 1
+    control["run"].index = run or 0
+    record, players, sample = {
+        "photograph": (examples.seen, "covering", examples.picture.sample),
+        "sentence": (examples.read, "drawn", examples.sample),
+    }[input]
+    count, before = expected(record, players, sample, groups, order, run)
+    text = shown(box)
+    assert f": {count or 'no'} group" in text and f"<strong>{count}</strong>" in text
+    cards = re.split(r'<div class="pi-(?:card|row)">', text)[1:]
+    assert len(cards) == min(count, 6)
+    for card in cards:
+        assert re.findall(r">([+-][\d.]+)</span>", card)[0] in before
+        assert card.count("<rect" if input == "photograph" else "<mark") == order
+
+
 def record(finetuned, scratch):
     """A record of a run of each arm, with these interactions at its checkpoints."""
     arms = {"finetuned": finetuned, "scratch": scratch}
@@ -263,6 +324,7 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
         (lambda seen: explore_training({}), "study.run"),
         (lambda seen: explore_training({"a": record([], [])}), "No checkpoints"),
         (lambda seen: explore_sample(None, None, None), "pi_lib.extract"),
+        (lambda seen: explore_transfer(None), "python -m pi_lib study"),
         (lambda seen: explore_sample(seen[0][:0], *seen[1:]), "pi_lib.extract"),
         (lambda seen: explore_sample(*seen, samples=[5]), "No sample 5: there are 2"),
     ],

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import io
 import json
 import re
 import threading
@@ -9,6 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -105,6 +108,7 @@ class Prose(HTMLParser):
 
 RAW = re.compile(
     r"cifar10-jpeg|fashion-mnist|(efficientnet-|resnet|vgg|vit-)\w+ on |\(published\)"  # cells
+    r"|ipykernel"  # where a warning came from
     r"|\b[a-z]+_[a-z_]+=|\b(epochs|n|samples|runs)=\d"  # settings
     r"|\bnan\b|(?<![\w.])[-−]0(\.0+)?(?![\w.])|\d\.\d{6}"  # numbers
 )
@@ -184,6 +188,68 @@ def test_every_page_is_whole(browser, server, built):
     tab.close()
 
 
+# What is wider than its place, and does not show it: what is cut, or scrolls without a mark.
+CUT = """() => [...document.querySelectorAll("article :is(pre, table, figure, img, svg, details," +
+    "div.cell_output, .pi-explore, mjx-container)")]
+  .filter(e => e.checkVisibility() && e.getBoundingClientRect().width)
+  .filter(e => !e.closest("[data-scrolls]") || matchMedia("print").matches)
+  .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible"
+    || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map(e => `${e.tagName} ${e.className} ${e.scrollWidth}: ${e.innerText?.slice(0, 60)}`)"""
+
+
+def test_nothing_is_cut_on_a_screen_a_phone_or_paper(browser, server, built):
+    tab, _ = watched(browser, server)
+    for page in pages(built):
+        tab.emulate_media(media="screen")
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        tab.goto(f"{server}/{page}", wait_until="networkidle")
+        tab.add_style_tag(content=STILL)
+        tab.wait_for_timeout(100)  # marks follow the layout
+        scrolls = "[...document.querySelectorAll('article [data-scrolls]')].map(e => e.innerText)"
+        assert tab.evaluate(CUT) == [], page
+        assert tab.evaluate(scrolls) == [], page  # a window of this width holds everything
+        tab.set_viewport_size({"width": 390, "height": 800})
+        tab.wait_for_timeout(100)
+        assert tab.evaluate(CUT) == [], page
+        assert tab.evaluate(  # by keyboard too
+            "[...document.querySelectorAll('article [data-scrolls]')].every(e => e.tabIndex === 0)"
+        )
+        tab.set_viewport_size({"width": 718, "height": 1000})  # A4 within its margins
+        tab.emulate_media(media="print")
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert tab.locator("article details:not([open])").count() == 0
+        assert tab.evaluate(CUT) == [], page
+        tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.close()
+
+
+def test_what_is_cut_is_seen(browser):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.set_content("<article><pre style='overflow: auto'>" + "x" * 200 + "</pre></article>")
+    assert len(tab.evaluate(CUT)) == 1
+    tab.set_content("<article><svg width=500></svg><p>whole</p></article>")
+    assert len(tab.evaluate(CUT)) == 1
+    tab.close()
+
+
+def test_what_is_folded_is_printed(browser, server):
+    """And an explorer's picture as it stands."""
+    tab, _ = visit(browser, server, "book/executed/03_what_is_preserved.html")
+    tab.locator(".pi-explore").first.wait_for()
+    folded = tab.locator("article details:not([open])").count()
+    tab.evaluate(
+        """() => addEventListener("beforeprint", () => {
+          window.printed = [document.querySelectorAll("article details:not([open])").length,
+            [...document.querySelectorAll(".pi-explore")].every(
+              box => [...box.querySelectorAll(".pi-frame")].some(f => f.checkVisibility()))];
+        })"""
+    )
+    assert tab.pdf(format="A4").startswith(b"%PDF")
+    assert tab.evaluate("window.printed") == [0, True]
+    assert tab.locator("article details:not([open])").count() == folded > 0
+
+
 def test_every_page_says_what_it_is_about(built):
     made = {"genindex.html", "index.html", "search.html", "py-modindex.html", "record.html"}
     for page in pages(built):
@@ -218,7 +284,15 @@ def test_a_raw_word_is_seen(tmp_path):
         "<pre>epochs=36</pre><p>One run, 0.50 [-0.10, 0.60], on -0.5 to 10-0</p>"
     )
     assert raw_words(tmp_path) == []
-    raw = ("resnet20 on flowers", "cifar10-jpeg", "(published)", "epochs=36", "n_train=320", "nan")
+    raw = (
+        "resnet20 on flowers",
+        "cifar10-jpeg",
+        "(published)",
+        "epochs=36",
+        "n_train=320",
+        "nan",
+        "ipykernel_1/2.py",
+    )
     for word in (*raw, "-0.00", "0.123456"):
         for page in (
             f"<p>one {word} two</p>",
@@ -288,7 +362,55 @@ def test_explorers_move_by_keyboard(browser, server):
     for page, name in (("03_what_is_preserved", "threshold"), ("05_how_directly", "checkpoint")):
         tab, _ = visit(browser, server, f"book/executed/{page}.html")
         tab.locator(".pi-explore").first.wait_for()
-        assert move(tab, tab.locator(".pi-explore").first, name).locator("img").count() == 1
+        assert move(tab, tab.locator(".pi-explore").last, name).locator("img").count() == 1
+
+
+def test_a_transfer_moves_by_keyboard(browser, server):
+    """Groups of the photograph and the sentence: kept, lost and new, in one run and in all."""
+    tab, wrong = visit(browser, server, "book/executed/03_what_is_preserved.html")
+    explorer = tab.locator(".pi-explore").first
+    explorer.wait_for()
+    shown = explorer.locator(".pi-frame:visible").last
+    said = shown.locator(".pi-readout")
+    assert re.search(r"all 3 runs: \w+ groups of order 2 are kept", said.inner_text())
+    box = shown.locator("svg").first.bounding_box()
+    assert box["width"] > 80 and shown.locator("svg").first.get_attribute("aria-label")
+    pixels = shown.locator("svg").first.screenshot()  # the photograph is there, not white alone
+    assert len(set(plt.imread(io.BytesIO(pixels)).reshape(-1, 4)[:, 0].tolist())) > 50
+
+    shown = move(tab, explorer, "order")
+    value = explorer.get_by_role("slider", name="order", exact=True).get_attribute("aria-valuetext")
+    assert value == "3" and "of order 3" in shown.locator(".pi-readout").inner_text()
+    for menu, key, wanted in (("groups", "l", "lost"), ("run", "ArrowDown", "run 1")):
+        explorer.get_by_label(menu).focus()
+        tab.keyboard.press(key)
+        explorer.locator(".pi-frame:visible .pi-readout", has_text=wanted).wait_for()
+    explorer.get_by_label("input").select_option("sentence")
+    move(tab, explorer, "order", "ArrowLeft")
+    assert explorer.locator(".pi-frame:visible mark").count() >= 2
+    assert wrong == []
+
+
+def test_the_hero_is_drawn_whole(browser, server):
+    """Nothing of it moves: an image of three columns that the page shows entirely, and a credit."""
+    tab, _ = visit(browser, server, "book/executed/00_why_pretraining_helps.html")
+    figure = tab.locator("figure#fig-hero")
+    image = figure.locator("img")
+    for width in (1280, 390):
+        tab.set_viewport_size({"width": width, "height": 900})
+        ready = image.evaluate("i => i.complete && i.naturalWidth > 0 && i.naturalHeight > 0")
+        box, cut = image.bounding_box(), image.evaluate("i => i.naturalWidth / i.naturalHeight")
+        assert ready and box["width"] / box["height"] == pytest.approx(cut, rel=0.02)
+    # three photographs side by side, each as many colours as a photograph has
+    png = tab.request.get(image.evaluate("i => i.src")).body()
+    pixels = plt.imread(io.BytesIO(png))
+    top = pixels[: len(pixels) // 2]
+    for third in np.array_split(top, 3, axis=1):
+        assert len(np.unique((third * 255).astype(int).reshape(-1, third.shape[-1]), axis=0)) > 500
+    said = tab.locator("article").inner_text()
+    assert re.search(r"Credits: photograph Flickr \d+.*CC BY 2.0", said)
+    alt = image.get_attribute("alt")
+    assert all(word in alt for word in ("linear probe", "fine-tuned", "scratch"))
 
 
 def test_the_front_page_needs_no_scripts(browser, server):

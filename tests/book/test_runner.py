@@ -1,6 +1,7 @@
 """The command line and the runner, on small notebooks made for the test."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def test_the_copy_is_clean_and_says_how_it_was_made(checkout):
     assert "-p profile smoke" in foot and record["date"] in foot
     assert "```bash\nsource .venv/bin/activate\n" in foot  # papermill is in there
     assert "papermill --help-notebook notebooks/01_good.ipynb" in foot
+    assert "\njupyter lab notebooks/01_good.ipynb " in foot
     # the times, measured, where a reader begins
     assert "About 1 min to read. Running it took 0:0" in notebook.cells[0].source
 
@@ -155,6 +157,39 @@ def test_list_names_notebooks_parameters_and_how_they_stand(capsys):
 def test_building_without_executed_copies_is_refused(checkout):
     with pytest.raises(runner.Refused, match="no executed copy of 01_good"):
         runner.build(checkout)
+
+
+@pytest.mark.parametrize(
+    ("url", "edit"),
+    [
+        ("", None),
+        ("https://github.com/a/b", "edit/main"),
+        ("https://gitlab.com/a/b/", "-/edit/main"),
+    ],
+)
+def test_a_named_repository_brings_links_to_the_sources(checkout, url, edit):
+    """To the notebook, not to its executed copy, which is in no repository."""
+    shutil.copytree(runner.ROOT / "book" / "_static", checkout / "book" / "_static")
+    shutil.copy(runner.ROOT / "book" / "references.bib", checkout / "book")
+    config = (runner.ROOT / "_config.yml").read_text()
+    assert '  url: ""\n' in config
+    (checkout / "_config.yml").write_text(config.replace('  url: ""\n', f'  url: "{url}"\n'))
+    (checkout / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/executed/01_good\n"
+        "chapters: [{file: book/choices}, {file: book/executed/record}]\n"
+    )
+    (checkout / "book" / "choices.md").write_text("# Choices\n")
+    runner.run(profile="smoke", root=checkout)
+    pages = runner.build(checkout).parent / "book"
+    sources = {
+        "executed/01_good": "notebooks/01_good.py",
+        "executed/record": "pi_lib/book/runner.py",
+        "choices": "book/choices.md",
+    }
+    for page, source in sources.items():
+        text = (pages / f"{page}.html").read_text()
+        links = [link for link in re.findall(r'href="(https?://[^"]*)"', text) if "/a/b" in link]
+        assert links == ([url.rstrip("/"), f"{url.rstrip('/')}/{edit}/{source}"] if url else [])
 
 
 def papermill(checkout, *parameters):

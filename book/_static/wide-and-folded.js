@@ -1,0 +1,28 @@
+// What is wider than its place is marked as such, and reached by keyboard; on paper nothing is folded.
+(function () {
+  const wide = 'table, pre, div.cell_output, div.math, mjx-container[display="true"]';
+  const mark = ({ target }) => {
+    const scrolls = target.scrollWidth > target.clientWidth + 1
+      && getComputedStyle(target).overflowX === "auto";
+    target.toggleAttribute("data-scrolls", scrolls);
+    if (scrolls) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  };
+  const watched = new ResizeObserver((sizes) => sizes.forEach(mark));
+  const watch = () => document.querySelectorAll(`article :is(${wide})`).forEach((element) =>
+    watched.observe(element));
+  addEventListener("load", () => {
+    watch();
+    new MutationObserver(watch).observe(document.querySelector("article"),
+      { childList: true, subtree: true });
+  });
+
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("article details:not([open])")];
+    for (const fold of folded) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of folded) fold.open = false;
+  });
+})();
