@@ -13,25 +13,26 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from pi_lib import progress
+from pi_lib.book import execute
 from pi_lib.study import PROFILES, assets, store
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS_A_MINUTE = 200  # of reading, formulas and figures among them
-LONGEST_SOCKET = 103  # bytes that the path of a unix socket may have everywhere
 _children: set[subprocess.Popen] = set()  # that execute notebooks now
 # Modules that change nothing of what a page shows.
-RUNNER = {"__main__", "book.report", "book.runner", "progress", "study.assets", "study.workers"}
+RUNNER = {
+    "__main__", "book.execute", "book.report", "book.repository", "book.runner", "progress",
+    "study.assets", "study.workers",
+}  # fmt: skip
 
 
 class Refused(ValueError):
@@ -349,9 +350,11 @@ def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
 
 def _in_own_process(job: Job) -> float:
     """Execute one notebook in a new interpreter; returns seconds, raises `Failed`."""
+    import nbformat
+
     log, lines, copy = map(job.beside, ("log", "progress", "ipynb"))
     log.parent.mkdir(parents=True, exist_ok=True)
-    copy.unlink(missing_ok=True)
+    nbformat.write(_read(Path(job.source)), copy)
     lines.write_text("")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",  # as a study's steps: the same numbers whatever runs beside it
@@ -359,7 +362,12 @@ def _in_own_process(job: Job) -> float:
         progress.VARIABLE: str(lines.resolve()),
     }
     start = time.monotonic()
-    command = [sys.executable, "-m", "pi_lib.book.runner", json.dumps(asdict(job))]
+    work = {
+        "notebook": str(copy.resolve()), "parameters": job.parameters,
+        "cwd": str(Path(job.source).parent), "lines": str(lines.resolve()),
+    }  # fmt: skip
+    # -P: as in a notebook, what stands beside this file cannot be imported
+    command = [sys.executable, "-P", execute.__file__, json.dumps(work)]
     with (
         log.open("w", encoding="utf-8") as said,
         subprocess.Popen(
@@ -371,61 +379,30 @@ def _in_own_process(job: Job) -> float:
         _children.discard(child)
     if child.returncode:
         raise Failed(_failure(job))
+    seconds = time.monotonic() - start
+    _publish(job, seconds)
     copy.unlink()
     lines.unlink()
-    return time.monotonic() - start
+    return seconds
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of what started this process, which holds its standard input open."""
-    os.read(0, 1)
-    os._exit(1)
-
-
-def _execute(job: Job) -> None:
-    """What the new interpreter does: run the cells, record how, publish the copy."""
-    import logging
-
+def _publish(job: Job, seconds: float) -> None:
+    """Put the executed copy, with how it was made, where the book takes it from."""
     import nbformat
-    import papermill
-    from traitlets.config import Config
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    notebook = _read(Path(job.source))
-    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    notebook = nbformat.read(job.beside("ipynb"), as_version=4)
     unseen = any(
         {"parameters", "remove-cell"} <= {*cell.metadata.get("tags", [])} for cell in notebook.cells
     )
-    started = iter(range(1, total + 1))
-
-    def on_cell_start(cell, cell_index):
-        if cell.cell_type == "code" and not _injected(cell):
-            with job.beside("progress").open("a", encoding="utf-8") as file:
-                file.write(f"cell {next(started)}/{total}\n")
-
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pi_lib") as folder:
-        notebook = papermill.execute_notebook(
-            notebook,
-            job.beside("ipynb").resolve(),
-            parameters=job.parameters,
-            kernel_name="python3",
-            cwd=Path(job.source).parent,
-            progress_bar=False,
-            log_output=True,
-            # TCP ports can be taken between choice and use; sockets of its own cannot.
-            config=Config(KernelManager={"transport": "ipc", "ip": _sockets(folder)}),
-            on_cell_start=on_cell_start,
-        )
     notebook.metadata.pop("papermill", None)  # holds this machine's paths
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
-        if _injected(cell):  # shown no more than the cell whose values it replaces
+        if execute.injected(cell):  # shown no more than the cell whose values it replaces
             cell.metadata.tags.append("remove-cell" if unseen else "hide-input")
     record = {
         "profile": job.parameters["profile"],
         "parameters": job.parameters,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(seconds, 1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "key": job.key,
         **store.environment(),
@@ -438,19 +415,6 @@ def _execute(job: Job) -> None:
     aside = Path(job.target).with_suffix(".aside")
     nbformat.write(notebook, aside)
     os.replace(aside, Path(job.target))
-
-
-def _sockets(folder: str) -> str:
-    """How the names of a kernel's sockets begin: in `folder`, if its path is short enough."""
-    begin = f"{folder}/k"
-    if len(os.fsencode(begin)) + len("-5") <= LONGEST_SOCKET:
-        return begin
-    if sys.platform != "linux":
-        raise Refused(
-            f"{folder} is too long a path for a kernel's sockets, of at most {LONGEST_SOCKET} "
-            "bytes: name a shorter folder for temporary files in the variable TMPDIR"
-        )
-    return f"@{Path(folder).name}"  # Linux takes names that are no files
 
 
 def _times(prose: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
@@ -485,17 +449,12 @@ papermill notebooks/{job.name}.ipynb out.ipynb --cwd notebooks{chosen}
 ```"""
 
 
-def _injected(cell: Mapping[str, Any]) -> bool:
-    """Whether papermill put this cell in: the one that sets the parameters."""
-    return "injected-parameters" in cell["metadata"].get("tags", [])
-
-
 def _failure(job: Job) -> str:
     """Why a notebook failed: the cell, its first lines, the error, and where to read more."""
     log, lines, copy = map(job.beside, ("log", "progress", "ipynb"))
     more = f"  log: {log}\n  notebook as far as it came: {copy}"
     cells = json.loads(copy.read_text(encoding="utf-8"))["cells"] if copy.exists() else []
-    code = [cell for cell in cells if cell["cell_type"] == "code" and not _injected(cell)]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and not execute.injected(cell)]
     begun = [line for line in lines.read_text().splitlines() if line.startswith("cell ")]
     if not begun or not code:
         said = log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"]
@@ -557,8 +516,3 @@ Versions: {", ".join(versions)}.
 A notebook that reads results stored by an earlier run takes less time than it did when they were
 computed; each stored result carries its own record beside it.
 """
-
-
-if __name__ == "__main__":
-    Thread(target=_end_with_parent, daemon=True).start()
-    _execute(Job(**json.loads(sys.argv[1])))

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from pi_lib.__main__ import main
-from pi_lib.book import runner
+from pi_lib.book import execute, runner
 from pi_lib.study import store
 
 GOOD = """# ---
@@ -222,10 +222,10 @@ def test_a_long_folder_for_temporary_files(checkout, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(folder))
     assert runner.run(profile="smoke", root=checkout) == ["01_good"]
     assert not list(folder.iterdir())
-    assert runner._sockets("/short") == "/short/k"
+    assert execute.sockets("/short") == "/short/k"
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(runner.Refused, match="name a shorter folder .* TMPDIR"):
-        runner._sockets(str(folder))
+    with pytest.raises(OSError, match="name a shorter folder .* TMPDIR"):
+        execute.sockets(str(folder))
 
 
 # ---------------------------------------------------------------- clean
