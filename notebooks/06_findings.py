@@ -91,8 +91,8 @@ tables.overview(runs)
 # %% [markdown]
 # ## Other players
 #
-# The cells that this book trains itself were also asked with players that *cover* the whole input:
-# all patches of a coarse grid, or contiguous chunks of a sentence. Nothing is drawn.
+# All cells but the earliest were also asked with players that *cover* the whole input: all patches of
+# a coarse grid, or contiguous chunks of a sentence. Nothing is drawn.
 
 # %% tags=["hide-input"]
 covering = {
@@ -106,8 +106,8 @@ tables.estimates(findings.origins_table(covering), index="cell", columns="part")
 # ## The same cell, computed again
 #
 # A cell whose training, samples, players and runs were all drawn anew is another experiment on the same
-# question. Does it come to the same verdicts? (Here it has fewer training samples and players than the
-# first time; each time the verdict is on that cell alone.)
+# question. Does it come to the same verdicts? (The second time there were fewer training samples and
+# players than the first; each verdict is on its cell alone.)
 
 # %% tags=["hide-input"]
 twice = {r.title: findings.Runs(r) for r in read(again).values() if r.title in runs}
