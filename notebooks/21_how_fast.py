@@ -262,7 +262,7 @@ figure = figures.growth(
 pd.DataFrame(
     {
         part: {
-            "date": one["date"],
+            "date": one["date"][:10],
             "took": clock(one["seconds"]),
             "processor": one["environment"]["processor"],
             "cores": one["environment"]["cores"],

@@ -1,16 +1,18 @@
 // What is wider than its place is marked as such, and reached by keyboard; on paper nothing is folded.
 (function () {
-  const wide = 'table, pre, div.cell_output, div.math, mjx-container[display="true"]';
+  const wide = 'table, pre, div.cell_output, div.math';
   const mark = ({ target }) => {
-    const scrolls = target.scrollWidth > target.clientWidth + 1
+    const scrolls = target.scrollWidth > target.clientWidth + 8 // a letter, of the padding
       && getComputedStyle(target).overflowX === "auto";
     target.toggleAttribute("data-scrolls", scrolls);
     if (scrolls) target.tabIndex = 0;
     else target.removeAttribute("tabindex");
   };
   const watched = new ResizeObserver((sizes) => sizes.forEach(mark));
-  const watch = () => document.querySelectorAll(`article :is(${wide})`).forEach((element) =>
-    watched.observe(element));
+  const watch = () => document.querySelectorAll(`article :is(${wide})`).forEach((target) => {
+    watched.observe(target);
+    mark({ target });
+  });
   addEventListener("load", () => {
     watch();
     new MutationObserver(watch).observe(document.querySelector("article"),
