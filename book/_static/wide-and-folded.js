@@ -1,6 +1,6 @@
 // What is wider than its place is marked as such, and reached by keyboard; on paper nothing is folded.
 (function () {
-  const wide = 'table, pre, div.cell_output, div.math';
+  const wide = 'table, pre, div.cell_output, div.math, .pi-frame';
   const mark = ({ target }) => {
     const scrolls = target.scrollWidth > target.clientWidth + 8 // a letter, of the padding
       && getComputedStyle(target).overflowX === "auto";
