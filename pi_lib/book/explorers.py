@@ -56,6 +56,7 @@ HEAD = """<style>
 .pi-card > * { display: block; overflow-wrap: anywhere; }
 .pi-frame > :has(.pi-two):has(.pi-card) { flex-basis: 11em; }
 .pi-two { flex: none; white-space: nowrap; }
+.pi-card:has(.pi-two) { padding-right: .8em; }
 .pi-two small { display: inline-block; width: 3.2em; font-size: 1em; }
 .pi-bar { display: inline-block; width: 4em; height: 1em; vertical-align: -.15em; background:
   linear-gradient(90deg, transparent calc(50% - .5px), currentColor 0 calc(50% + .5px),
