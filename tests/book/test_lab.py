@@ -16,7 +16,7 @@ CELL = """
 import torch
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import explorers
+from pi_lib.book import explorers, hero, runner
 
 torch.manual_seed(0)
 images, players = torch.rand(2, 3, 32, 32), pi.PatchPlayers(grid=4, n=4)
@@ -38,6 +38,7 @@ for explorer in (
     explorers.explore_sample(seen, images, players),
     explorers.explore_training(record),
     explorers.explore_training(None),
+    explorers.explore_transfer(hero.examples(runner.ROOT / "notebooks" / "recorded" / "hero")),
 ):
     display(explorer)
 """
@@ -107,8 +108,8 @@ def test_explorers_move_by_keyboard(browser, lab):
         tab.keyboard.press("Shift+Enter")
         tab.wait_for_timeout(2000)
     explorers = tab.locator(".jp-OutputArea .pi-explore")
-    explorers.nth(3).wait_for()
-    game, sample, training, nothing = (explorers.nth(k) for k in range(4))
+    explorers.nth(4).wait_for()
+    game, sample, training, nothing, transfer = (explorers.nth(k) for k in range(5))
 
     assert game.get_by_role("slider").count() == 4  # every value moves, not the page's levels only
     assert "I({$a, $<b>}) = +2.0" in game.inner_text()  # no formula, and no element of HTML
@@ -124,5 +125,7 @@ def test_explorers_move_by_keyboard(browser, lab):
     assert "0 of 1" in training.inner_text()
     assert "1 of 1" in move(tab, training, "checkpoint").inner_text()
     assert "study.run" in nothing.inner_text()
+    assert "of order 1 are kept" in move(tab, transfer, "order", "ArrowLeft").inner_text()
+    assert transfer.locator("svg").first.bounding_box()["width"] > 80
     assert errors == []
     tab.close()
