@@ -14,9 +14,10 @@
     mark({ target });
   });
   addEventListener("load", () => {
+    const article = document.querySelector("article"); // the page of the search has none
+    if (!article) return;
     watch();
-    new MutationObserver(watch).observe(document.querySelector("article"),
-      { childList: true, subtree: true });
+    new MutationObserver(watch).observe(article, { childList: true, subtree: true });
   });
 
   let folded = [];
