@@ -161,7 +161,7 @@ def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
     for at, name in ((0, "all AND"), (1, "all OR")):
         value = sums[(share[:, 0] - at).abs().argmin()]
         axis.plot(at, value, "o", color=COLOURS["discarded"])
-        axis.annotate(name, (at, value), (6, 8), textcoords="offset points")
+        axis.annotate(name, (at, value), (0, -16), textcoords="offset points", ha="center")
     axis.axhline(
         split.bound.item(), color=COLOURS["preserved"], linestyle="--",
         label="no split is below this; pi_lib's reaches it",
