@@ -217,6 +217,8 @@ def over(
             axis.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=30, rotation_mode="anchor")
             plt.setp(axis.get_xticklabels(), ha="right")
             axis.minorticks_off()
+        else:
+            axis.locator_params(axis="x", nbins=5)  # room for numbers, however close they are
         if joined:
             _lines(axis, part)
         else:
