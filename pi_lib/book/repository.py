@@ -14,11 +14,11 @@ SOURCE = (
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx, which calls this by name."""
-    app.connect("config-inited", _link)
+    app.connect("config-inited", link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _link(app: Sphinx, config: Config) -> None:
+def link(app: Sphinx, config: Config) -> None:
     """Buttons to the repository and to a page's source there; none without a repository."""
     options = config.html_theme_options
     if not (url := options.get("repository_url", "").rstrip("/")):

@@ -8,9 +8,10 @@ import sys
 
 import nbformat
 import pytest
+from sphinx.config import Config
 
 from pi_lib.__main__ import main
-from pi_lib.book import execute, runner
+from pi_lib.book import execute, repository, runner
 from pi_lib.study import store
 
 GOOD = """# ---
@@ -159,21 +160,14 @@ def test_building_without_executed_copies_is_refused(checkout):
         runner.build(checkout)
 
 
-@pytest.mark.parametrize(
-    ("url", "edit"),
-    [
-        ("", None),
-        ("https://github.com/a/b", "edit/main"),
-        ("https://gitlab.com/a/b/", "-/edit/main"),
-    ],
-)
-def test_a_named_repository_brings_links_to_the_sources(checkout, url, edit):
+def test_a_named_repository_brings_links_to_the_sources(checkout):
     """To the notebook, not to its executed copy, which is in no repository."""
+    url = "https://github.com/a/b"
     shutil.copytree(runner.ROOT / "book" / "_static", checkout / "book" / "_static")
     shutil.copy(runner.ROOT / "book" / "references.bib", checkout / "book")
     config = (runner.ROOT / "_config.yml").read_text()
     assert '  url: ""\n' in config
-    (checkout / "_config.yml").write_text(config.replace('  url: ""\n', f'  url: "{url}"\n'))
+    (checkout / "_config.yml").write_text(config.replace('  url: ""\n', f'  url: "{url}/"\n'))
     (checkout / "_toc.yml").write_text(
         "format: jb-book\nroot: book/executed/01_good\n"
         "chapters: [{file: book/choices}, {file: book/executed/record}]\n"
@@ -189,7 +183,19 @@ def test_a_named_repository_brings_links_to_the_sources(checkout, url, edit):
     for page, source in sources.items():
         text = (pages / f"{page}.html").read_text()
         links = [link for link in re.findall(r'href="(https?://[^"]*)"', text) if "/a/b" in link]
-        assert links == ([url.rstrip("/"), f"{url.rstrip('/')}/{edit}/{source}"] if url else [])
+        assert links == [url, f"{url}/edit/main/{source}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "edit"), [("", None), ("https://gitlab.com/a/b", "https://gitlab.com/a/b/-/edit/dev/")]
+)
+def test_links_are_those_of_the_repositorys_host(url, edit):
+    config = Config()
+    config.html_theme_options = {"repository_url": url, "repository_branch": "dev"}
+    config.html_context = {}
+    repository.link(None, config)
+    template = config.html_context.get("edit_page_url_template")
+    assert (template and template.removesuffix(repository.SOURCE)) == edit
 
 
 def papermill(checkout, *parameters):
