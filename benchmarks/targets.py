@@ -26,6 +26,8 @@ TARGETS = (
      "engine", {}, "throughput_of_plain", "at least", 0.95),
     ("engine: share of its time that is not the forward",
      "engine", {}, "outside_forward", "at most", 0.05),
+    ("engine: share of the plain network's throughput after LoRA, its matrices merged",
+     "lora", {}, "throughput_of_plain", "at least", 0.95),
     ("study, 1,000 trivial cells in one process: milliseconds a cell",
      "cells", {"pool": "one process"}, "ms_per_cell", "at most", 20),
 )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pi_lib as pi
-from benchmarks import growth, split, transforms
+from benchmarks import growth, lora, split, transforms
 from benchmarks.__main__ import PARTS, RECORD, main
 from benchmarks.targets import TARGETS, judge
 
@@ -19,6 +19,7 @@ ON_THE_PAGE = {  # what the notebook reads of at least one row of each part
                "peak_gb"},
     "engine": {"what", "device", "engine_s", "plain_forward_s", "mask_loop_s",
                "throughput_of_plain", "throughput_of_loop", "outside_forward", "peak_gb"},
+    "lora": {"what", "throughput_of_plain"},
     "cells": {"what", "ms_per_cell"},
     "gpu": {"what", "found", "allowed", "met", "by_default"},
 }  # fmt: skip
@@ -120,6 +121,19 @@ def test_growth_is_measured_in_a_process_of_its_own():
 def test_transforms_agree_with_shapiq():
     (row,) = transforms.rows((6,))
     assert row["largest_difference"] < 1e-9 and row["times_less"] > 0
+
+
+def test_lora_is_timed_against_the_plain_network(monkeypatch):
+    monkeypatch.setattr(lora, "MODELS", {"vit-32": 32})
+    made, sizes, finetune = [], [], pi.finetune
+    monkeypatch.setattr(pi, "finetune", lambda *a, **k: made.append(finetune(*a, **k)) or made[-1])
+    (row,) = lora.rows(n=2, samples=1, repeats=2)
+    plain, adapted = made
+    assert (plain.settings["lora"], adapted.settings["lora"]) == (0, 8)
+    for run in made:  # merged: the very same modules
+        sizes.append([(name, type(x)) for name, x in run.model.named_modules()])
+    assert sizes[0] == sizes[1]
+    assert row["throughput_of_plain"] == row["plain_s"] / row["lora_s"] > 0
 
 
 def test_the_recipe_approaches_the_split_from_above():

@@ -340,6 +340,31 @@ def approaches(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
+def over_steps(frame: "pd.DataFrame") -> Figure:
+    """Numbers over the steps of training, a panel for each ``panel``, a line for each ``name``.
+
+    `frame` has these columns and ``step, value, low, high``; panels have scales of their own. What
+    is not measurable is left out. Steps are on a logarithmic axis, with step 0 left of the first.
+    """
+    panels, steps = [*frame.groupby("panel", sort=False)], sorted(frame["step"].unique())
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(max(6, 4.6 * len(panels)), 3.4), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis, (panel, part) in zip(axes[0], panels, strict=True):
+        shown = part.dropna(subset="value").groupby("name", sort=False)
+        for (name, rows), colour in zip(shown, PALETTE, strict=False):
+            figures._line(axis, rows, "step", colour, name, marker="o", markersize=4)
+        axis.axhline(0, color="0.3", lw=1)
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xticks(steps, [f"{x:,}" for x in steps])
+        axis.minorticks_off()
+        axis.set(xlabel="step of fine-tuning", ylabel=panel)
+        if len(shown):
+            axis.legend(fontsize=10)
+    return figure
+
+
 def accuracies(records: Mapping[str, "Record"]) -> Figure:
     """Accuracy on the test samples along the first run of each arm; dashed: the linear probe."""
     titles = [record.title for record in records.values()]
