@@ -140,8 +140,9 @@ figure = study_figures.verdicts(claims)
 #   [what discarded knowledge is good for](13_discarded_knowledge),
 #   [tasks that are not classification](14_other_tasks), [ways to fine-tune](15_ways_to_fine_tune),
 #   and [what to do with it](16_what_to_do).
-# - [Your own image model](17_your_image_model), [your own text model](18_your_text_model) and
-#   [your own training run](19_your_training_run) are pages that run on a model of yours:
+# - [Your own image model](17_your_image_model), [your own text model](18_your_text_model),
+#   [a language model](23_a_language_model) and [your own training run](19_your_training_run) are
+#   pages that run on a model of yours:
 #
 #       import pi_lib as pi
 #       players = pi.PatchPlayers(grid=8, n=10, region="central")

@@ -122,7 +122,7 @@ PROMPT, ANSWERS = "{} . this is", ["bad", "good"]
 def prompts(split, tokenizer):
     """The sentences of a split as prompts, without those that are too long."""
     asked = [PROMPT.format(sentence) for sentence in split.inputs]
-    short = [i for i, x in enumerate(tokenizer(asked)["input_ids"]) if len(x) < LENGTH]
+    short = [i for i, x in enumerate(tokenizer(asked, verbose=False)["input_ids"]) if len(x) < LENGTH]
     return Split(asked, split.labels, split.ids).take(short)
 
 

@@ -306,7 +306,8 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", metavar="FOLDER",
-        help="train/CLASS/*.jpg and test/CLASS/*.jpg, or train.csv and test.csv (text, label)",
+        help="its path, or folder:PATH; in it train/CLASS/*.jpg and test/CLASS/*.jpg, or train.csv "
+        "and test.csv (text, label)",
     )  # fmt: skip
     parser.add_argument("--backbone", metavar="NAME", help="default: EfficientNet-Lite0 or MiniLM")
     parser.add_argument("--runs", type=int, metavar="N", help="of every arm, at least 2")

@@ -65,7 +65,7 @@ def cell(
     Parameters
     ----------
     path : path
-        A folder of images or sentences, as ``folder:PATH`` of `pi_lib.study.data.load`.
+        A folder of images or sentences, or ``folder:PATH`` as `pi_lib.study.data.load` takes it.
     backbone : str, optional
         Default EfficientNet-Lite0 for images, MiniLM for sentences.
     profile : str
@@ -82,7 +82,8 @@ def cell(
     pi_lib.study.assets.MissingAsset
         If there is no such folder.
     """
-    task, changes = f"{data.FOLDER}{Path(path).expanduser().resolve()}", dict(changes or {})
+    path, changes = folder.path_of(str(path)), dict(changes or {})
+    task = f"{data.FOLDER}{path.resolve()}"
     found = _whole(task)
     asked = Cell(backbone or BACKBONES[found.kind], task, profile, changes=changes)
     s = asked.settings

@@ -42,7 +42,8 @@ def home(tmp_path, monkeypatch):
 
 def test_images_from_one_command_to_one_file(pictures, home, capsys):
     output = home / "report.html"
-    command = ["report", str(pictures), "--profile", "smoke", "--jobs", "1", "-p", "epochs=2"]
+    command = ["report", f"folder:{pictures}", "--profile", "smoke", "--jobs", "1"]
+    command += ["-p", "epochs=2"]
     command += ["--output", str(output)]
     assert main(command) == 0 and str(output) in capsys.readouterr().out
     cell = report.cell(pictures, None, "smoke", {"epochs": 2})
@@ -78,6 +79,7 @@ def sentences(tmp_path):
 def test_a_folder_of_sentences(sentences, home, capsys):
     cell = report.cell(sentences, None, "smoke")
     assert cell.backbone == "minilm"
+    assert report.cell(f"folder:{sentences}", None, "smoke") == cell
     assert dict(cell.changes) == {"n_train": 12, "n_test": 8}
     reduced = report.cell(sentences, None, "reduced", {"samples": 5, "n": 4, "covering": 4})
     assert dict(reduced.changes).items() >= {"n_train": 9, "n_val": 3, "n_test": 8}.items()
