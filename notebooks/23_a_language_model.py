@@ -52,7 +52,7 @@ from pi_lib.training import Split
 
 begin(profile)
 size = {
-    "smoke": {"texts": 100, "rounds": 1, "train": 64, "epochs": 1, "test": 60, "samples": 6, "n": 3},
+    "smoke": {"texts": 40, "rounds": 1, "train": 40, "epochs": 1, "test": 40, "samples": 5, "n": 3},
     "quick": {"texts": 500, "rounds": 1, "train": 200, "epochs": 2, "test": 150, "samples": 8, "n": 4},
     "reduced": {
         "texts": None, "rounds": 2, "train": 1200, "epochs": 8, "test": 400, "samples": 40, "n": 6
@@ -122,7 +122,9 @@ PROMPT, ANSWERS = "{} . this is", ["bad", "good"]
 def prompts(split, tokenizer):
     """The sentences of a split as prompts, without those that are too long."""
     asked = [PROMPT.format(sentence) for sentence in split.inputs]
-    short = [i for i, x in enumerate(tokenizer(asked, verbose=False)["input_ids"]) if len(x) < LENGTH]
+    short = [
+        i for i, x in enumerate(tokenizer(asked, verbose=False)["input_ids"]) if len(x) < LENGTH
+    ]
     return Split(asked, split.labels, split.ids).take(short)
 
 
@@ -154,6 +156,7 @@ def losses(answers):
 # other random weights and in another order, and each is fine-tuned: runs **anew**. The first is fine-tuned
 # three times, in other orders: runs from **the same start**. And three models are trained **from scratch** on
 # the prompts alone. All see the same sentences, and all are asked about the same test sentences.
+
 
 # %% tags=["hide-input"]
 def experiment():
@@ -328,7 +331,7 @@ figure = study_figures.by_order(pd.DataFrame(lines), "reliability")
 # pairs of *different* pre-trainings count: a run's own start is in its noise too.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-similarity", "caption": "Similarity of each checkpoint with the pre-trained models before fine-tuning, and with fine-tuned ones, over pairs of models that were pre-trained apart; 0 by chance, 1 for the same knowledge. Bands: 95 % intervals over sentences. What is not measurable is left out."}, "image": {"alt": "Two lines over the steps of fine-tuning: similarity with the start, which falls, and similarity with the end, which rises."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-similarity", "caption": "Similarity of each checkpoint with the pre-trained models before fine-tuning, and with fine-tuned ones, over pairs of models that were pre-trained apart; 0 by chance, 1 for the same knowledge. Bands: 95 % intervals over sentences. What is not measurable is left out."}, "image": {"alt": "Two lines over the steps of fine-tuning: similarity with the start, and similarity with the end."}}
 def between(first, second):
     """What two checkpoints share, over pairs of runs that were pre-trained apart."""
     members = [arms.members[f"anew@{step}"] for step in (first, second)]

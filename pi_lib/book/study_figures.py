@@ -346,7 +346,7 @@ def over_steps(frame: "pd.DataFrame") -> Figure:
     `frame` has these columns and ``step, value, low, high``; panels have scales of their own. What
     is not measurable is left out. Steps are on a logarithmic axis, with step 0 left of the first.
     """
-    panels, steps = [*frame.groupby("panel", sort=False)], sorted(frame["step"].unique())
+    panels = [*frame.groupby("panel", sort=False)]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(max(6, 4.6 * len(panels)), 3.4), layout="constrained",
         squeeze=False,
@@ -356,10 +356,9 @@ def over_steps(frame: "pd.DataFrame") -> Figure:
         for (name, rows), colour in zip(shown, PALETTE, strict=False):
             figures._line(axis, rows, "step", colour, name, marker="o", markersize=4)
         axis.axhline(0, color="0.3", lw=1)
-        axis.set_xscale("symlog", linthresh=1)
-        axis.set_xticks(steps, [f"{x:,}" for x in steps])
-        axis.minorticks_off()
-        axis.set(xlabel="step of fine-tuning", ylabel=panel)
+        _over_steps(axis)
+        axis.set_xlim(-1, 1.1 * part["step"].max())
+        axis.set_ylabel(fill(panel, 28))
         if len(shown):
             axis.legend(fontsize=10)
     return figure
@@ -530,11 +529,8 @@ def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     )  # fmt: skip
     panels = dict(zip(cells, axes.flat, strict=False))
     for cell, axis in panels.items():
-        axis.set_xscale("symlog", linthresh=5)
-        axis.set_xticks([0, 10, 100, 1000], ["0", "10", "100", "1,000"])
-        axis.minorticks_off()
+        _over_steps(axis)
         axis.set_title(fill(cell, 28), fontsize=10)
-        axis.set_xlabel("steps of training")
     for axis in axes.flat[len(cells) :]:
         axis.set_axis_off()
     for axis in axes[:, 0]:
@@ -544,6 +540,14 @@ def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     names = [ARMS[arm] for arm in arms]
     figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure, panels
+
+
+def _over_steps(axis: Axes) -> None:
+    """Steps of training on a logarithmic axis, with step 0 left of the first."""
+    axis.set_xscale("symlog", linthresh=5)
+    axis.set_xticks([0, 10, 100, 1000], ["0", "10", "100", "1,000"])
+    axis.minorticks_off()
+    axis.set_xlabel("steps of training")
 
 
 def _lines(axis: Axes, part: "pd.DataFrame") -> None:

@@ -163,6 +163,9 @@ def figures_of_the_study(records):
         "by_order": study_figures.by_order(orders.rename(columns={"arm": "panel"}), "similarity"),
         "verdicts": study_figures.verdicts(findings.findings(runs)),
         "approaches": study_figures.approaches(approaches),
+        "over_steps": study_figures.over_steps(
+            approaches.rename(columns={"cell": "panel", "arm": "name"})
+        ),
         "accuracies": study_figures.accuracies(records),
         "over_settings": study_figures.over_settings(settings),
         "panels": study_figures.panels(ways.assign(quantity="accuracy"), "minus all layers"),
