@@ -280,8 +280,10 @@ for way in ways:
     numbers = {
         step: moments.shared(f"{way}@{step}") / moments.power(f"{way}@{step}") for step in steps
     }
-    lines += rows(numbers, "reliability", f"runs from {way}".replace("from anew", "anew"))
+    words = {"anew": "all anew", "same start": "from the same start"}[way]
+    lines += rows(numbers, "reliability", words)
 figure = study_figures.over_steps(pd.DataFrame(lines))
+figure.axes[0].set_yscale("log")
 
 # %% tags=["hide-input"]
 shuffle = torch.Generator().manual_seed(seed)
@@ -300,12 +302,14 @@ def reliability(arm):
     return moments.reliability(arm)
 
 
+least = min(steps, key=lambda step: reliability(f"anew@{step}").value)
 chance = pi.reliability([shuffled(game) for game in games[f"anew@{end}"]])
 display(
     Markdown(
         f"Of the pre-trained model's interactions, a share of {reliability(f'anew@{start}')} comes back "
         f"when pre-training is done anew; after fine-tuning it is {reliability(f'anew@{end}')}, and "
-        f"{reliability(f'same start@{end}')} from the same start. Shuffled within each order, the "
+        f"{reliability(f'same start@{end}')} from the same start. It is least at step {least}, "
+        f"{reliability(f'anew@{least}')} anew. Shuffled within each order, the "
         f"interactions of the fine-tuned models have {chance}, and models trained from scratch "
         f"{reliability('scratch')}."
     )
@@ -352,6 +356,14 @@ lines = []
 for name, other in (("with the start", start), ("with the end", end)):
     lines += rows({step: similar(step, other) for step in steps}, "similarity", name)
 figure = study_figures.over_steps(pd.DataFrame(lines))
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        "Of what comes back, the models before and after fine-tuning have a similarity of "
+        f"{Estimate.of_resamples(similar(start, end))}; 0 is chance."
+    )
+)
 
 # %% [markdown]
 # ## Is it more accurate?
@@ -437,8 +449,8 @@ display(
 # %% [markdown]
 # A verdict falls if the 95 % interval over sentences lies on one side of 0 and p, corrected for the number of
 # claims (Holm), is below 0.05. Three runs say little of other runs: the intervals are of sentences alone. A
-# model of this size, pre-trained on so few texts, hardly answers the prompt before it is fine-tuned, which a
-# large one does; a claim that fails here has failed *here*.
+# large model answers such a prompt before it is fine-tuned; whether this one does, the table of accuracies
+# says. A claim that fails here has failed *here*.
 #
 # ## Where these numbers come from
 
@@ -446,7 +458,7 @@ display(
 tables.provenance({found.title: found})
 
 # %% [markdown]
-# The page draws recorded games. To compute them again, in some 20 minutes of one core:
+# The page draws recorded games. To compute them again:
 #
 #     python -m pi_lib run --only 23 --profile reduced -p record=""
 #
