@@ -70,7 +70,7 @@ RUNS = 3
 # rated for VADER (see [](../data)), film and product reviews, tweets and editorials. It is pre-trained to
 # predict the next token of the training sentences of all four; test sentences are never trained on.
 
-# %%
+# %% tags=["hide-input"]
 LENGTH = 48  # tokens
 
 
