@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 import pi_lib as pi
-from pi_lib import checks, training
+from pi_lib import training
 from pi_lib.coalitions import membership
-from pi_lib.engine import choose_device
+from pi_lib.engine import checks, choose_device
 from pi_lib.study import backbones
+from pi_lib.training import loop
 
 NETWORKS = {  # by name: side of its pictures
     "efficientnet-lite0": 64,
@@ -166,13 +167,13 @@ def _interrupted(weights: Callable[..., Tensor], folder: Path) -> Tensor:
             if state.global_step == 6:
                 raise _Stop
 
-    before, training.SAVE_EVERY = training.SAVE_EVERY, 0
+    before, loop.SAVE_EVERY = loop.SAVE_EVERY, 0
     try:
         weights(graph=True, resume=folder, callbacks=[Stop()])
     except _Stop:
         pass
     finally:
-        training.SAVE_EVERY = before
+        loop.SAVE_EVERY = before
     return weights(graph=True, resume=folder)
 
 

@@ -33,9 +33,9 @@ from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
-from pi_lib.objectives import OBJECTIVES
 from pi_lib.study import comparisons, findings
 from pi_lib.study.cell import title_of
+from pi_lib.training.objectives import OBJECTIVES
 
 begin(profile)
 kinds = [*OBJECTIVES]
@@ -57,7 +57,7 @@ for (task, kind), r in records.items():
 # *Supervised* is cross-entropy. *Contrastive* is SimCLR {cite}`chen2020` on the encoder's own features,
 # without a projection head. *Adversarial* is cross-entropy on the worst picture that one gradient step
 # finds within 4/255 of each pixel {cite}`wong2020`. Pictures, network, epochs and optimiser are the same;
-# only the loss differs (`pi_lib.objectives`).
+# only the loss differs (`pi_lib.training.objectives`).
 
 # %% tags=["hide-input"]
 if records:

@@ -13,10 +13,10 @@ and one callback for a run that goes on::
     Trainer(..., callbacks=[pi.KnowledgeTracker(samples, players)])
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
-`coalitions`, `transforms`, `and_or`, `players` (with `words`), `values`, `engine` (with
-`sharing`), `interactions`, `extraction` (with `search`), `statistics`, `knowledge`, `reliability`,
-`training` (with `objectives`, `lora` and `cuda_graph`), `probe`, `finetuning`, `tracker`, and
-`transfer`, which is all of it in one call.
+`coalitions`, `transforms`, `and_or`, `players`, `values`, `engine`, `interactions`, `extraction`
+(with `search`), `statistics`, `knowledge`, `reliability`, `training`, `tracker`, and `transfer`,
+which is all of it in one call. Three are folders: `players` masks, `engine` runs a model on masked
+inputs, `training` trains it.
 `pi_lib.study` runs the method many times on real data, `pi_lib.book` shows the results.
 """
 
@@ -26,7 +26,6 @@ import warnings
 from pi_lib.and_or import AndOrSplit, and_or_split, shared_split
 from pi_lib.engine import coalition_values
 from pi_lib.extraction import extract
-from pi_lib.finetuning import finetune
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import (
     HardToLearn,
@@ -41,8 +40,7 @@ from pi_lib.knowledge import (
     learned_by_scratch,
     trajectory,
 )
-from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement
-from pi_lib.probe import linear_probe
+from pi_lib.players import LabelMapPlayers, PatchPlayers, Placement, WordPlayers
 from pi_lib.reliability import (
     Approach,
     Origins,
@@ -53,7 +51,7 @@ from pi_lib.reliability import (
     yardstick,
 )
 from pi_lib.statistics import Estimate, bootstrap
-from pi_lib.training import Run, pretrain, train_from_scratch
+from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
 from pi_lib.transfer import TransferStudy, transfer_study
 from pi_lib.transforms import (
     and_inverse,
@@ -70,7 +68,6 @@ from pi_lib.values import (
     next_token_log_odds,
     region_log_odds,
 )
-from pi_lib.words import WordPlayers
 
 __all__ = [
     "AndOrSplit",
@@ -126,25 +123,37 @@ __all__ = [
 
 
 _MOVED = {
-    "aims": "pi_lib.objectives",
+    "aims": "pi_lib.training.objectives",
     "assets": "pi_lib.study.assets",
+    "batches": "pi_lib.engine.batches",
+    "callables": "pi_lib.engine.callables",
+    "checks": "pi_lib.engine.checks",
+    "cuda_graph": "pi_lib.training.cuda_graph",
     "findings": "pi_lib.study.findings",
+    "finetuning": "pi_lib.training.phases",
     "grid": "pi_lib.study.grid",
+    "lora": "pi_lib.training.lora",
     "models": "pi_lib.study.backbones",
+    "objectives": "pi_lib.training.objectives",
+    "outputs": "pi_lib.engine.outputs",
     "plots": "pi_lib.book.figures",
-    "pretraining": "pi_lib.objectives",
-    "shared": "pi_lib.sharing",
+    "pretraining": "pi_lib.training.objectives",
+    "probe": "pi_lib.training.probe",
+    "seeds": "pi_lib.training.seeds",
+    "shared": "pi_lib.engine.sharing",
+    "sharing": "pi_lib.engine.sharing",
     "sparse": "pi_lib.and_or",
     "spex": "pi_lib.search",
     "store": "pi_lib.study.store",
     "tasks": "pi_lib.study.data",
     "widgets": "pi_lib.book.explorers",
+    "words": "pi_lib.players.words",
     "workers": "pi_lib.study.workers",
 }
 
 
 class _MovedModules:
-    """Says where a module of version 0.1 is now."""
+    """Says where a module of an earlier version is now."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -153,7 +162,7 @@ class _MovedModules:
             raise ImportError(f"{name} is now {_MOVED[module]}: import that", name=name)
 
 
-sys.meta_path.append(_MovedModules)
+sys.meta_path.insert(0, _MovedModules)  # before a finder that knows an old checkout
 
 
 def __getattr__(name: str):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pi_lib import values
-from pi_lib.callables import Unidentified, digest
 from pi_lib.engine import coalition_values, fingerprint, games
+from pi_lib.engine.callables import Unidentified, digest
 from pi_lib.interactions import Interactions, label_numbers
-from pi_lib.players import sample_ids
+from pi_lib.players.placement import sample_ids
 from pi_lib.transforms import and_transform
 
 METHODS = ("exact", "search", "sampled")

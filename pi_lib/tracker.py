@@ -24,9 +24,9 @@ from pi_lib.interactions import Interactions
 from pi_lib.knowledge import Knowledge, Trajectory, compare, jaccard
 from pi_lib.knowledge import trajectory as knowledge_trajectory
 from pi_lib.reliability import Arms
-from pi_lib.seeds import random_state_restored
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Split, images
+from pi_lib.training.seeds import random_state_restored
 
 if TYPE_CHECKING:
     import pandas as pd

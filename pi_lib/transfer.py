@@ -2,7 +2,7 @@
 
 `transfer_study` trains the arms of a study on a reader's networks and data, plays their games, and
 gives a `TransferStudy`, which holds them against chance and a second run. Training, games and
-statistics are those of `pi_lib.training`, `pi_lib.probe`, `pi_lib.extraction`,
+statistics are those of `pi_lib.training`, `pi_lib.training.probe`, `pi_lib.extraction`,
 `pi_lib.reliability` and `pi_lib.knowledge`; nothing is computed in another way here.
 """
 
@@ -23,19 +23,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pi_lib.callables import Unidentified, digest
 from pi_lib.engine import MOST_PLAYERS, choose_device, fingerprint
+from pi_lib.engine.callables import Unidentified, digest
+from pi_lib.engine.outputs import model_output
 from pi_lib.extraction import extract, value_name
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import Share, compare, learned_by_scratch
-from pi_lib.objectives import supervised
-from pi_lib.outputs import model_output
-from pi_lib.players import describe
-from pi_lib.probe import Probe, linear_probe
+from pi_lib.players.placement import describe
 from pi_lib.reliability import FEWEST_SAMPLES, Arms, Moments, Origins
-from pi_lib.seeds import random_state_restored, seed_of, set_seed
 from pi_lib.statistics import Difference, Estimate, mean_accuracy, paired_gain
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, fit, images
+from pi_lib.training.objectives import supervised
+from pi_lib.training.probe import Probe, linear_probe
+from pi_lib.training.seeds import random_state_restored, seed_of, set_seed
 from pi_lib.values import log_odds
 
 if TYPE_CHECKING:

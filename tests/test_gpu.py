@@ -8,8 +8,8 @@ from torch import nn
 
 import pi_lib as pi
 from benchmarks import gpu
-from pi_lib.cuda_graph import WARM, Graphed
 from pi_lib.study import workers
+from pi_lib.training.cuda_graph import WARM, Graphed
 
 CPU = torch.device("cpu")
 CARD = torch.device("cuda")

@@ -12,7 +12,7 @@ from torch import nn
 import pi_lib as pi
 from pi_lib import training, transfer
 from pi_lib.statistics import paired_gain
-from pi_lib.training import Split
+from pi_lib.training import Split, loop
 
 PIXELS, LABELS = load_digits(return_X_y=True)
 IMAGES = torch.from_numpy(PIXELS.reshape(-1, 1, 8, 8) * 15).to(torch.uint8)
@@ -160,7 +160,7 @@ class Interrupted(KeyboardInterrupt):
 
 def count_steps(monkeypatch, stop=None):
     """The training steps from now on, as a list that grows; interrupted before step `stop`."""
-    step, steps = training._Loop.__dict__["_take_step"], []
+    step, steps = loop.Loop.__dict__["_take_step"], []
 
     def counted(self, *args):
         if len(steps) == stop:
@@ -168,12 +168,12 @@ def count_steps(monkeypatch, stop=None):
         steps.append(self.settings["phase"])
         return step(self, *args)
 
-    monkeypatch.setattr(training._Loop, "_take_step", counted)
+    monkeypatch.setattr(loop.Loop, "_take_step", counted)
     return steps
 
 
 def test_interrupted_it_goes_on_and_recomputes_nothing(study, pretrained, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     asked = (pretrained, Net, TRAIN, TEST, PLAYERS)
     options = QUICK | {"long_runs": 2, "folder": tmp_path}
     with monkeypatch.context() as patch:

@@ -22,8 +22,8 @@ from matplotlib.patheffects import Normal, Stroke
 
 from pi_lib.book.figures import COLOURS
 from pi_lib.coalitions import members, order
+from pi_lib.players.words import distinct
 from pi_lib.transforms import walsh_transform
-from pi_lib.words import distinct
 
 if TYPE_CHECKING:
     from pi_lib.interactions import Interactions

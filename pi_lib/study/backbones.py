@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pi_lib.objectives import AIMS, MapHead
-from pi_lib.seeds import random_state_restored, seed_of, set_seed
 from pi_lib.study import assets, encoders
 from pi_lib.study.registration import check_name, code_of
+from pi_lib.training.objectives import AIMS, MapHead
+from pi_lib.training.seeds import random_state_restored, seed_of, set_seed
 
 
 @dataclass(frozen=True)
@@ -276,14 +276,15 @@ def identity(name: str) -> str:
 class Classifier(nn.Module):
     """An encoder and a linear head.
 
-    With a head for segmentation or detection (`pi_lib.objectives`), features are the encoder's map
-    ``(B, D, h, w)`` before it is pooled, and the head is linear at every position of it.
+    With a head for segmentation or detection (`pi_lib.training.objectives`), features are the
+    encoder's map ``(B, D, h, w)`` before it is pooled, and the head is linear at every
+    position of it.
 
     Parameters
     ----------
     encoder : nn.Module
         Inputs to feature vectors ``(B, D)``; for a feature map it has a method `maps`.
-    head : nn.Linear, or a head of `pi_lib.objectives`
+    head : nn.Linear, or a head of `pi_lib.training.objectives`
         Feature vectors to logits ``(B, C)``.
 
     Notes
@@ -350,7 +351,7 @@ def build(
         starts are unrelated, whatever the seed, and so are their heads and the head on pre-trained
         weights, which is that of `transfer`. With ``pretrained=True`` it decides nothing.
     aim : str, optional
-        What the head is for: one of `pi_lib.objectives.AIMS`.
+        What the head is for: one of `pi_lib.training.objectives.AIMS`.
 
     Returns
     -------
@@ -406,7 +407,7 @@ def transfer(
         Number of the run, from which the new head is drawn; it is the head that `build` puts on
         pre-trained weights.
     aim : str, optional
-        What the new head is for: one of `pi_lib.objectives.AIMS`.
+        What the new head is for: one of `pi_lib.training.objectives.AIMS`.
 
     Examples
     --------

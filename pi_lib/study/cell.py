@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pi_lib.objectives import OBJECTIVES
 from pi_lib.study import backbones, data
+from pi_lib.training.objectives import OBJECTIVES
 
 # A linear probe on the frozen pre-trained encoder; fine-tuned from it; trained from random weights
 # with as many steps; and with `Settings.long` times as many.
@@ -204,7 +204,7 @@ class Cell:
         Fields of `Settings` that are other in this cell than in its profile, such as
         ``{"n_train": 100}``. Kept as sorted pairs.
     pretraining : "supervised", "contrastive" or "adversarial"
-        What the backbone is pre-trained to do on `source`; see `pi_lib.objectives`.
+        What the backbone is pre-trained to do on `source`; see `pi_lib.training.objectives`.
     pretraining_run : int
         Which of several pre-trainings, which differ in weights and batches.
 
@@ -379,7 +379,7 @@ class Cell:
 
     @property
     def aim(self) -> str:
-        """What the networks are to say of an input: one of `pi_lib.objectives.AIMS`."""
+        """What the networks are to say of an input: one of `pi_lib.training.objectives.AIMS`."""
         return data.aim(self.task)
 
     @property

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi_lib import probe, training
+from pi_lib import training
 from pi_lib.engine import choose_device
-from pi_lib.seeds import seed_of
 from pi_lib.study import backbones
+from pi_lib.training.seeds import seed_of
 
 # The most samples of the task of pre-training: as many say what a probe of it can know.
 SOURCE_TRAIN, SOURCE_TEST = 2000, 1000
@@ -93,4 +93,4 @@ def source_kept(model: backbones.Classifier, source, tokenizer=None) -> Tensor:
         for split, most in ((source.train, SOURCE_TRAIN), (source.test, SOURCE_TEST))
     )
     fresh = backbones.transfer(model, len(source.classes))
-    return probe.linear_probe(fresh, train, test, tokenizer=tokenizer).correct[-1]
+    return training.linear_probe(fresh, train, test, tokenizer=tokenizer).correct[-1]

@@ -16,49 +16,37 @@ from typing import Any, Literal
 
 import torch
 
-from pi_lib import finetuning, probe, training
+from pi_lib import training
 from pi_lib.engine import choose_device
 from pi_lib.extraction import extract
-from pi_lib.objectives import AIMS, OBJECTIVES
-from pi_lib.players import PatchPlayers
+from pi_lib.players import PatchPlayers, WordPlayers
 from pi_lib.study import backbones, data, elsewhere
 from pi_lib.study.cell import SOURCE_RATE, Cell
 from pi_lib.study.store import MODULES, Store
+from pi_lib.training.objectives import AIMS, OBJECTIVES
 from pi_lib.values import has_player
-from pi_lib.words import WordPlayers
+
+
+def _of(folder: str, but: str = "") -> set[str]:
+    """The modules of a folder of the package, but one."""
+    return {name for name in MODULES if name.startswith(f"{folder}.")} - {but}
+
 
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
-    "cuda_graph",
-    "finetuning",
-    "lora",
-    "objectives",
-    "outputs",
-    "probe",
-    "seeds",
+    *_of("training"),
+    "engine.outputs",
     "study.assets",
     "study.backbones",
     "study.encoders",
-    *(module for module in MODULES if module.startswith("study.data.") and "prepare" not in module),
+    *_of("study.data", but="study.data.prepare"),
     "study.steps",
-    "training",
 )
 STEPS = {
     "pretrain": _TRAINING,
     "train": _TRAINING,
     "test": (*_TRAINING, "study.elsewhere"),
-    "extract": (
-        *_TRAINING,
-        "batches",
-        "callables",
-        "checks",
-        "coalitions",
-        "engine",
-        "players",
-        "sharing",
-        "values",
-        "words",
-    ),
+    "extract": (*_TRAINING, *_of("engine"), *_of("players"), "coalitions", "values"),
 }
 
 # Settings that decide an arm alone.
@@ -372,7 +360,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
     aim = AIMS[task.aim]
     options: dict[str, Any] = {"tokenizer": tokenizer(cell)}
     train_split, options["validation"] = training_splits(cell, task)
-    train = probe.linear_probe
+    train = training.linear_probe
     if step.arm != "probe" or task.aim != "classification":
         options |= {"loss": aim.loss, "correct": aim.correct}
     if step.arm == "probe":
@@ -380,7 +368,7 @@ def _train(step: Step, store: Store, folder: Path) -> None:
     else:
         train = training.train_from_scratch
         if step.arm == "finetuned":
-            train = finetuning.finetune
+            train = training.finetune
             ways = {"frozen": s.frozen or 0, "lora": s.lora, "pull": s.pull}
             options |= ways | {"probe_first": bool(s.probe_first)}
         options |= {
@@ -417,7 +405,7 @@ def _fit(
     state = folder / "state"
     if not (folder / "run.json").exists():  # else interrupted while it tidied up
         try:
-            if train is not probe.linear_probe:
+            if train is not training.linear_probe:
                 options["resume"] = state
             run = train(build(), *splits, **options)
             run.checkpoints = {

@@ -20,12 +20,13 @@ from pi_lib.study.store import Store
 SCRIPT = """
 import functools, pathlib, signal, sys
 import small_study
-from pi_lib import __main__, training
+from pi_lib import __main__
 from pi_lib.book import runner
+from pi_lib.training import loop
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
 small_study.dask_setup(None)
-training.SAVE_EVERY = 0
+loop.SAVE_EVERY = 0
 runner.run = functools.partial(runner.run, root=pathlib.Path(__file__).parent)
 if __name__ == "__main__":
     sys.exit(__main__.main())
@@ -39,9 +40,10 @@ pathlib.Path("../kernel").write_text(str(os.getpid()))
 """
 STUDY = """
 import small_study
-from pi_lib import study, training
+from pi_lib import study
+from pi_lib.training import loop
 small_study.dask_setup(None)
-training.SAVE_EVERY = 0
+loop.SAVE_EVERY = 0
 study.run(study.Cell(**small_study.CELL))
 """
 

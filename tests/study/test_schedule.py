@@ -9,7 +9,7 @@ import small_study
 import torch
 
 import pi_lib as pi
-from pi_lib import probe, study, training
+from pi_lib import study, training
 from pi_lib.study import backbones, data, schedule, steps
 from pi_lib.study.store import Store
 
@@ -93,8 +93,8 @@ def test_a_second_time_nothing_is_computed(record, store, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(training, "fit", refuse)
-    monkeypatch.setattr(probe, "linear_probe", refuse)
+    monkeypatch.setattr(training.phases, "fit", refuse)
+    monkeypatch.setattr(training, "linear_probe", refuse)
     monkeypatch.setattr(steps, "extract", refuse)
     again = study.run_all([CELL], store)[0]
     assert again.games.keys() == record.games.keys()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from pi_lib.objectives import AIMS
 from pi_lib.study.data.samples import DataSet, Samples
+from pi_lib.training.objectives import AIMS
 
 
 def shifted(data_set: DataSet, shift: str) -> DataSet:

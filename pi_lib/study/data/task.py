@@ -35,7 +35,7 @@ class Task:
     mean : (C,) float32, or None for text
         Mean of each channel over the images of `train`, in [0, 1].
     aim : str
-        One of `pi_lib.objectives.AIMS`: what a network is to say of a sample.
+        One of `pi_lib.training.objectives.AIMS`: what a network is to say of a sample.
     """
 
     name: str

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, sharing
-from pi_lib.batches import Batches
+from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values
+from pi_lib.engine import sharing
+from pi_lib.engine.batches import Batches
 
 N = 8
 PLAYERS = PatchPlayers(grid=8, n=N, region="all")

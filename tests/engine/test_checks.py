@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, log_odds, sharing
-from pi_lib.callables import networks_in
+from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, log_odds
+from pi_lib.engine import sharing
+from pi_lib.engine.callables import networks_in
 
 PLAYERS = PatchPlayers(grid=4, n=4, baseline="zero")
 BACKENDS = torch.backends

@@ -13,13 +13,13 @@ from pi_lib import (
     PatchPlayers,
     Placement,
     WordPlayers,
-    batches,
     coalition_values,
     extract,
     log_odds,
 )
-from pi_lib.batches import Batches, Masked, rows_of
 from pi_lib.coalitions import coalition, membership
+from pi_lib.engine import batches
+from pi_lib.engine.batches import Batches, Masked, rows_of
 from pi_lib.study import backbones
 
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pi_lib import checks
-from pi_lib.batches import Batches, Masked, rows_of
-from pi_lib.callables import Unidentified, digest, is_eager, networks_in
 from pi_lib.coalitions import coalition, membership
+from pi_lib.engine import checks
+from pi_lib.engine.batches import Batches, Masked, rows_of
+from pi_lib.engine.callables import Unidentified, digest, is_eager, networks_in
+from pi_lib.engine.sharing import Sharing
 from pi_lib.players import Placement
 from pi_lib.progress import track
-from pi_lib.sharing import Sharing
 from pi_lib.values import has_player, log_odds, next_token_log_odds
 
 MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
@@ -61,7 +61,7 @@ def coalition_values(
         as `attention_mask`, is given the model's further argument of that name.
     output : str, int or callable, optional
         Which part of the model's output counts: a key, a place, a function, or "all"; default its
-        logits (`pi_lib.outputs.model_output`).
+        logits (`pi_lib.engine.outputs.model_output`).
     device : "auto" or a torch device
         "auto" is the GPU where there is one.
     batch_size : "auto" or int
@@ -73,9 +73,9 @@ def coalition_values(
         float64. Default the model's own precision.
     share : bool or "always", optional
         Whether a module's first layers may run once for what masked inputs have in common
-        (`pi_lib.sharing`), where that changes no value by more than rounding and saves time on the
-        first sample. Switch it off for a model that records what passes through it, or that
-        another thread uses meanwhile. With "always" no time is measured, so that a second run
+        (`pi_lib.engine.sharing`), where that changes no value by more than rounding and saves
+        time on the first sample. Switch it off for a model that records what passes through it, or
+        that another thread uses meanwhile. With "always" no time is measured, so that a second run
         gives the same values to the last bit.
     keep : path, optional
         Folder where each sample's values are stored, and read from when the same is asked again,

@@ -24,8 +24,8 @@ from transformers import (
 
 from pi_lib import WordPlayers, coalition_values, log_odds
 from pi_lib.coalitions import membership
+from pi_lib.players.words import STOP_WORDS, has_two_letters, words_of
 from pi_lib.study import backbones
-from pi_lib.words import STOP_WORDS, has_two_letters, words_of
 
 SENTENCES = [
     "a great film , a moving story and a wonderful cast",

@@ -14,13 +14,13 @@ from pi_lib import (
     extract,
     finetune,
     negative_error,
-    objectives,
     region_log_odds,
     study,
 )
 from pi_lib.coalitions import members
 from pi_lib.study import backbones, data
 from pi_lib.study.store import Store
+from pi_lib.training import objectives
 
 
 def draw(*shape, seed=0):

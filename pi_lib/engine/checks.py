@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
-from pi_lib.batches import Batches, Masked
-from pi_lib.callables import is_eager
+from pi_lib.engine.batches import Batches, Masked
+from pi_lib.engine.callables import is_eager
 from pi_lib.players import Placement
 
 # Of the spread of v, by the coarsest precision in the model: more than rounding explains.

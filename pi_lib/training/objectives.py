@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi_lib.outputs import model_output
+from pi_lib.engine.outputs import model_output
 from pi_lib.values import box_log_odds, log_odds, region_log_odds
 
 STRIDE = 4  # pixels from one position of a feature map to the next: ResNet-20's
@@ -31,7 +31,7 @@ class Aim:
     head : callable
         From the length of a feature vector and the number of classes to a head.
     loss : callable
-        As `pi_lib.objectives.supervised`.
+        As `pi_lib.training.objectives.supervised`.
     correct : callable
         From outputs and targets of a batch to which samples are right, bool ``(B,)``.
     value : callable
@@ -147,12 +147,13 @@ def supervised(
     Parameters
     ----------
     model : callable
-        From `x` and `others` to logits, or to what `pi_lib.outputs.model_output` takes them from.
+        From `x` and `others` to what `output` takes the logits from.
     x : Tensor (B, ...)
         Inputs, or token ids.
     labels : (B,) int64
     output : str, int or callable, optional
-        Which part of what the model returns are the logits; see `pi_lib.outputs.model_output`.
+        Which part of what the model returns are the logits; see
+        `pi_lib.engine.outputs.model_output`.
     **others
         Further inputs of the model, as the attention mask.
 

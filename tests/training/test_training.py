@@ -13,10 +13,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import TrainerCallback
 
-from pi_lib import finetune, linear_probe, lora, pretrain, train_from_scratch, training
-from pi_lib.seeds import seed_of
+from pi_lib import finetune, linear_probe, pretrain, train_from_scratch, training
 from pi_lib.study import backbones
-from pi_lib.training import Batches, Run, Split, TrainingDiverged, checkpoint_steps
+from pi_lib.training import Batches, Run, Split, TrainingDiverged, checkpoint_steps, loop, lora
+from pi_lib.training.seeds import seed_of
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_interrupted_and_resumed_gives_the_same_bits(stops, frozen, digits, tmp_
     options = SHORT | {"checkpoints": [0, 14, 30], "validation": digits[1].take(range(50))}
     options["frozen"] = frozen
     expected = finetune(with_dropout(), *digits, **options)
-    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
             finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[StopAt(stop)], **options)
@@ -258,7 +258,7 @@ def test_layers_are_counted_in_the_order_of_computation(name):
 def test_a_way_to_fine_tune_resumes_to_the_same_bits(way, digits, tmp_path, monkeypatch):
     options = SHORT | {"checkpoints": [0, 14, 30]} | way
     expected = finetune(with_dropout(), *digits, **options)
-    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     with pytest.raises(KeyboardInterrupt):
         finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[StopAt(19)], **options)
     found = finetune(with_dropout(), *digits, resume=tmp_path, **options)

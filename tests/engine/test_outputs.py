@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from pi_lib.outputs import in_float64, model_output
+from pi_lib.engine.outputs import in_float64, model_output
 
 LOGITS, OTHER = torch.zeros(2, 3), torch.ones(2, 5)
 Heads = namedtuple("Heads", "logits aux")

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pi_lib import objectives, study
+from pi_lib import study
 from pi_lib.study import backbones, data
 from pi_lib.study.store import Store
+from pi_lib.training import objectives
 
 
 @pytest.fixture

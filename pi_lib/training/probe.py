@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pi_lib.engine import choose_device
-from pi_lib.objectives import MapHead, classified
-from pi_lib.outputs import model_output
+from pi_lib.engine.outputs import model_output
 from pi_lib.progress import track
-from pi_lib.seeds import seed_of
-from pi_lib.training import Batches, Run, Split, fit
+from pi_lib.training.objectives import MapHead, classified
+from pi_lib.training.recipe import fit
+from pi_lib.training.run import Run
+from pi_lib.training.seeds import seed_of
+from pi_lib.training.split import Batches, Split
 
 STRENGTHS = [10 ** (2 - k / 2) for k in range(19)]  # 100 to 1e-7
 ROUGH, EXACT = 1e-1, 1e-7  # relative errors of the weights, while choosing and at the end
@@ -67,7 +69,7 @@ def linear_probe(
         `head`, as of `pi_lib.study.backbones.Classifier`, which together must be the model.
     output : str, int or callable, optional
         Which part of that module's output they are, where it has several: as
-        `pi_lib.outputs.model_output` takes it; default `last_hidden_state`, if there is one.
+        `pi_lib.engine.outputs.model_output` takes it; default `last_hidden_state`, if there is one.
     n_classes : int, optional
         Outputs of the head; default those of the model's own `head`, or with `features` the highest
         label plus 1.
@@ -78,8 +80,8 @@ def linear_probe(
     device, tokenizer, verbose
         As `pi_lib.training.fit`.
     **options
-        Where the model's `head` reads a feature map (`pi_lib.objectives.MapHead`), the problem is
-        not convex and the head is trained: options of `pi_lib.training.fit`, with `epochs` and
+        Where the model's `head` reads a feature map (`objectives.MapHead`), the problem is not
+        convex and the head is trained: options of `pi_lib.training.fit`, with `epochs` and
         `learning_rate`. Otherwise there are none.
 
     Returns

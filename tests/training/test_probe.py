@@ -12,10 +12,9 @@ from torchvision import models
 from transformers import BertConfig, BertForSequenceClassification
 
 import pi_lib as pi
-from pi_lib import objectives, probe
-from pi_lib.probe import Probe, logistic_regression
 from pi_lib.study import backbones
-from pi_lib.training import Run, Split
+from pi_lib.training import Run, Split, objectives, probe
+from pi_lib.training.probe import Probe, logistic_regression
 
 
 def draw(*shape, seed=0):

@@ -1,13 +1,18 @@
-"""Fine-tuning, and the ways to do it: `finetune` is the one call, each way an option of it."""
+"""The phases: fine-tune, train from scratch, pre-train.
+
+They differ in what they start from and what they may change, nothing else.
+"""
 
 import copy
 from pathlib import Path
 
 from torch import nn
 
-from pi_lib.objectives import MapHead
-from pi_lib.probe import linear_probe
-from pi_lib.training import Run, Split, fit
+from pi_lib.training.objectives import MapHead
+from pi_lib.training.probe import linear_probe
+from pi_lib.training.recipe import fit
+from pi_lib.training.run import Run
+from pi_lib.training.split import Split
 
 
 def finetune(
@@ -61,6 +66,20 @@ def finetune(
     run = fit(model, train, test, label="fine-tune", **options)
     run.settings["probe_first"] = bool(probe_first)
     return run
+
+
+def train_from_scratch(model: nn.Module, train: Split, test: Split, **options) -> Run:
+    """Train all parameters of a randomly initialised `model`. Options as `fit`."""
+    return fit(model, train, test, label="train from scratch", **options)
+
+
+def pretrain(model: nn.Module, train: Split, test: Split, **options) -> Run:
+    """Train a randomly initialised `model` on a source task, to be transferred. Options as `fit`.
+
+    Its ``run.model.encoder`` is the pre-trained encoder; `pi_lib.study.backbones.transfer`
+    puts a new head on it.
+    """
+    return fit(model, train, test, label="pre-train", **options)
 
 
 def _probed(model: nn.Module, train: Split, test: Split, options: dict) -> nn.Module:

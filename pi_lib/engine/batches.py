@@ -7,8 +7,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from pi_lib.outputs import in_float64, model_output
-from pi_lib.players import Placement, without_dropped
+from pi_lib.engine.outputs import in_float64, model_output
+from pi_lib.players.placement import Placement, without_dropped
 from pi_lib.values import log_odds
 
 Pieces = list[tuple["Masked", Tensor]]  # samples, and coalitions (m, n) of each

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pi_lib import checks
-from pi_lib.batches import Batches, Masked
 from pi_lib.coalitions import membership
+from pi_lib.engine import checks
+from pi_lib.engine.batches import Batches, Masked
 
 WORTH_A_TRIAL = 0.05  # seconds that a sample takes: below, there is nothing to win that counts
 

@@ -1,0 +1,12 @@
+"""A model run on masked inputs.
+
+- `run`: `coalition_values`, every coalition of players, and `games`, those that are asked for.
+- `batches`: a masked input is made, and batches that fit; `outputs`: which part of a model's output
+  counts.
+- `checks`: what makes values trustworthy; `sharing`: layers that masked inputs have in common.
+- `callables`: the networks within a model, and a digest of its code and data.
+"""
+
+from pi_lib.engine.run import MOST_PLAYERS, choose_device, coalition_values, fingerprint, games
+
+__all__ = ["MOST_PLAYERS", "choose_device", "coalition_values", "fingerprint", "games"]

@@ -1,0 +1,128 @@
+"""What training gives: the network, its checkpoints, and how good it was at each."""
+
+import copy
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss became NaN or infinite; the message names the step."""
+
+
+@dataclass(eq=False)
+class Run:
+    """A finished training run.
+
+    Attributes
+    ----------
+    model : Module
+        The trained model, in eval mode, on the CPU.
+    checkpoints : dict of int to state dict
+        What training changed, by step; step 0 is the start, the last step the trained model.
+    log : list of dict
+        At each checkpoint: ``step``, ``epoch``, ``loss`` (nats per sample) and ``accuracy``, both
+        on the test split.
+    settings : dict
+        What decided the run, as JSON values.
+    seconds : float
+        Wall time; of a run that was resumed, since then.
+    correct : bool Tensor (checkpoints, test samples), optional
+        Which test samples were right, a row for each of `log`: accuracies of two runs are compared
+        sample by sample.
+    """
+
+    model: nn.Module
+    checkpoints: dict[int, dict[str, Tensor]] = field(repr=False)
+    log: list[dict[str, float]]
+    settings: dict[str, Any]
+    seconds: float
+    correct: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending."""
+        return sorted(self.checkpoints)
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy of the trained model on the test split, 0 to 1."""
+        return self.log[-1]["accuracy"]
+
+    def at(self, step: int) -> nn.Module:
+        """A copy of the model as it was at one of `steps`, in eval mode."""
+        if step not in self.checkpoints:
+            raise KeyError(f"no checkpoint at step {step}; there are {self.steps}")
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.checkpoints[step], strict=False)
+        return model.eval()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The log as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.log)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write checkpoints (safetensors) and ``run.json`` into a folder. Returns the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for step, state in self.checkpoints.items():
+            save_weights(state, folder / f"{step}.safetensors")
+        if self.correct is not None:
+            save_weights({"correct": self.correct}, folder / "correct.safetensors")
+        about = {
+            "steps": self.steps, "log": self.log,
+            "settings": self.settings, "seconds": self.seconds,
+        }  # fmt: skip
+        write_json(folder / "run.json", about)  # last: where it is, the others are whole
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, model: nn.Module) -> "Run":
+        """Read what `save` wrote; `model` is of the trained architecture and gets the weights."""
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        about = json.loads((folder / "run.json").read_text())
+        steps = about.pop("steps")
+        checkpoints = {step: load_file(folder / f"{step}.safetensors") for step in steps}
+        right = folder / "correct.safetensors"
+        correct = load_file(right)["correct"] if right.exists() else None
+        run = cls(model=model, checkpoints=checkpoints, correct=correct, **about)
+        run.model = run.at(steps[-1])
+        return run
+
+    @staticmethod
+    def load_at(folder: str | Path, model: nn.Module, step: int | None = None) -> nn.Module:
+        """`model` with the weights that `save` wrote for a step, by default the last; eval mode."""
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        if step is None:
+            step = json.loads((folder / "run.json").read_text())["steps"][-1]
+        model.load_state_dict(load_file(folder / f"{step}.safetensors"), strict=False)
+        return model.eval()
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write weights whole or not at all."""
+    from safetensors.torch import save_file
+
+    aside = path.with_suffix(".aside")
+    save_file({name: x.contiguous() for name, x in weights.items()}, aside)
+    os.replace(aside, path)
+
+
+def write_json(path: Path, about: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    aside = path.with_suffix(".aside")
+    aside.write_text(json.dumps(about, indent=1) + "\n")
+    os.replace(aside, path)
