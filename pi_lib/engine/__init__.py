@@ -4,9 +4,10 @@
 - `batches`: a masked input is made, and batches that fit; `outputs`: which part of a model's output
   counts.
 - `checks`: what makes values trustworthy; `sharing`: layers that masked inputs have in common.
-- `callables`: the networks within a model, and a digest of its code and data.
+- `callables`: the networks within a model, and digests of code, weights and data.
 """
 
-from pi_lib.engine.run import MOST_PLAYERS, choose_device, coalition_values, fingerprint, games
+from pi_lib.engine.callables import fingerprint
+from pi_lib.engine.run import MOST_PLAYERS, choose_device, coalition_values, games
 
 __all__ = ["MOST_PLAYERS", "choose_device", "coalition_values", "fingerprint", "games"]

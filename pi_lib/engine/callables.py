@@ -1,6 +1,6 @@
-"""What a callable is made of: the networks inside it, and a digest of its code and data.
+"""What a callable is made of: the networks inside it, and digests of code, weights and data.
 
-Both walk through closures, partials, bound methods, defaults, the globals that code reads, and
+They walk through closures, partials, bound methods, defaults, the globals that code reads, and
 the attributes of objects. Code of installed packages stands for itself by name and version.
 """
 
@@ -71,10 +71,7 @@ def is_eager(model: Any) -> bool:
 def digest(*callables: Any) -> str:
     """64 hex digits that change with the code and data of callables: functions, modules, objects.
 
-    Raises
-    ------
-    Unidentified
-        If something in them shows neither code nor data.
+    An Unidentified if something in them shows neither code nor data.
 
     Examples
     --------
@@ -87,10 +84,7 @@ def digest(*callables: Any) -> str:
 
     def add(x):
         if isinstance(x, Tensor):
-            x = x.detach().cpu().contiguous()
-            sha.update(f"{x.dtype} {tuple(x.shape)} ".encode())
-            sha.update(x.flatten().view(torch.uint8).numpy())
-            return
+            return _update(sha, x)
         if not isinstance(x, _PLAIN):
             if id(x) in seen:
                 sha.update(f"again {seen[id(x)][0]};".encode())
@@ -103,6 +97,44 @@ def digest(*callables: Any) -> str:
 
     add(callables)
     return sha.hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits naming weights and data: modules, tensors, and JSON-like values of them.
+
+    Examples
+    --------
+    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.ones(2), [1])
+    True
+    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.zeros(2), [1])
+    False
+    """
+    sha = hashlib.sha256()
+
+    def add(part):
+        if isinstance(part, nn.Module):
+            sha.update(repr(part).encode())
+            add(part.state_dict())
+        elif isinstance(part, Tensor):
+            _update(sha, part)
+        elif isinstance(part, dict):
+            add([*part.items()])
+        elif isinstance(part, list | tuple):
+            sha.update(f"{len(part)} ".encode())
+            for x in part:
+                add(x)
+        else:
+            sha.update(f"{part!r} ".encode())
+
+    add(parts)
+    return sha.hexdigest()[:16]
+
+
+def _update(sha, x: Tensor) -> None:
+    """Take a tensor into a hash: its type, shape and bytes."""
+    x = x.detach().cpu().contiguous()
+    sha.update(f"{x.dtype} {tuple(x.shape)} ".encode())
+    sha.update(x.flatten().view(torch.uint8).numpy())
 
 
 class Unidentified(ValueError):

@@ -1,6 +1,5 @@
 """The engine: a model on every coalition of players, or some, of a batch of samples."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, membership
 from pi_lib.engine import checks
 from pi_lib.engine.batches import Batches, Masked, rows_of
-from pi_lib.engine.callables import Unidentified, digest, is_eager, networks_in
+from pi_lib.engine.callables import Unidentified, digest, fingerprint, is_eager, networks_in
 from pi_lib.engine.sharing import Sharing
+from pi_lib.files import whole
 from pi_lib.players import Placement
 from pi_lib.progress import track
 from pi_lib.values import has_player, log_odds, next_token_log_odds
@@ -200,10 +201,7 @@ def _opened(
 def choose_device(device: str | torch.device) -> torch.device:
     """The torch device meant by `device`; "auto" is the GPU where there is one.
 
-    Raises
-    ------
-    ValueError
-        If torch has no such device here.
+    A ValueError if torch has no such device here.
     """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -217,39 +215,6 @@ def choose_device(device: str | torch.device) -> torch.device:
             f"{torch.cuda.device_count()} CUDA device(s): choose another, 'cpu', or 'auto'"
         ) from None
     return device
-
-
-def fingerprint(*parts: Any) -> str:
-    """16 hex digits naming weights and data: modules, tensors, and JSON-like values of them.
-
-    Examples
-    --------
-    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.ones(2), [1])
-    True
-    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.zeros(2), [1])
-    False
-    """
-    sha = hashlib.sha256()
-
-    def add(part):
-        if isinstance(part, torch.nn.Module):
-            sha.update(repr(part).encode())
-            add(part.state_dict())
-        elif isinstance(part, Tensor):
-            part = part.detach().cpu().contiguous()
-            sha.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-            sha.update(part.flatten().view(torch.uint8).numpy())
-        elif isinstance(part, dict):
-            add([*part.items()])
-        elif isinstance(part, list | tuple):
-            sha.update(f"{len(part)} ".encode())
-            for x in part:
-                add(x)
-        else:
-            sha.update(f"{part!r} ".encode())
-
-    add(parts)
-    return sha.hexdigest()[:16]
 
 
 class _Stored:
@@ -272,22 +237,17 @@ class _Stored:
 
     @staticmethod
     def load(file: Path) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
         return load_file(file) if file.exists() else {}
 
     @staticmethod
     def save(file: Path, values: Tensor, report: dict) -> None:
-        from safetensors.torch import save_file
-
-        unfinished = file.with_suffix(f".{os.getpid()}.aside")
         numbers = {
             name: torch.tensor(report[name], dtype=torch.float64)
             for name in ("error", "spread")
             if name in report
         }
-        save_file({"values": values.contiguous(), **numbers}, unfinished)
-        os.replace(unfinished, file)  # whole or not at all
+        with whole(file, tag=f".{os.getpid()}") as aside:
+            save_file({"values": values.contiguous(), **numbers}, aside)
 
 
 @dataclass

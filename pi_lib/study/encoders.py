@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,8 +79,6 @@ class MiniLM(nn.Module):
 
 
 def _bert_weights(file: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     unused = ("pooler.", "embeddings.position_ids")
     return {k: v for k, v in load_file(file).items() if not k.startswith(unused)}
 

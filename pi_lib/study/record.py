@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 import torch
+from safetensors.numpy import load_file
 
 from pi_lib import statistics
+from pi_lib.files import whole
 from pi_lib.interactions import Interactions
 from pi_lib.reliability import steps_to_share
 from pi_lib.statistics import Difference, Estimate
@@ -27,9 +30,6 @@ from pi_lib.study import schedule, workers
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AGAIN = "python -m pi_lib study --grid FILE --record FOLDER"
 # Of the file's form: the first held tables of statistics; the second holds float32 values, as a
@@ -95,10 +95,7 @@ class Record:
     def runs(self, arm: str, players: str | None = None) -> list[Interactions]:
         """The ends of an arm's runs, all on the same samples and players.
 
-        Raises
-        ------
-        ValueError
-            If the record has no such arm with these players.
+        A ValueError if the record has no such arm with these players.
         """
         players = players or self.players
         wanted = sorted(key for key in self._keys if key[:2] == (players, arm) and key[3] is None)
@@ -155,10 +152,7 @@ class Record:
         Over samples and runs where the record says which samples were right; else Wilson's. `on`
         names one of `elsewhere` to take instead of the test samples.
 
-        Raises
-        ------
-        ValueError
-            If the arm was not tested on it.
+        A ValueError if the arm was not tested on it.
         """
         correct = self._correct(arm, on)
         if correct is not None:
@@ -181,17 +175,12 @@ class Record:
         right = [round(self.accuracy(arm).value * tested) for arm in ("finetuned", over)]
         return statistics.difference(right[0], tested, right[1], tested)
 
-    def gain_over(
-        self, other: "Record", arm: str = "finetuned", on: str | None = None
-    ) -> Difference:
-        """Accuracy of an arm minus that of the same arm in another cell, as `gain`.
+    def gain_over(self, other: "Record", on: str | None = None) -> Difference:
+        """Accuracy of fine-tuning minus that of fine-tuning in another cell, as `gain`.
 
-        Raises
-        ------
-        ValueError
-            If one of the records does not say which test samples were right.
+        A ValueError if one of the records does not say which test samples were right.
         """
-        first, second = self._correct(arm, on), other._correct(arm, on)
+        first, second = self._correct("finetuned", on), other._correct("finetuned", on)
         if first is None or second is None:
             raise ValueError(
                 f"{self.name}, {other.name}: one does not say which test samples were right; make "
@@ -199,10 +188,8 @@ class Record:
             )
         return statistics.paired_gain(first, second)
 
-    def accuracies(self) -> "pd.DataFrame":
+    def accuracies(self) -> pd.DataFrame:
         """Loss and accuracy at every checkpoint: arm, run, step, progress, loss, value."""
-        import pandas as pd
-
         return pd.DataFrame(
             [
                 {"arm": arm, "run": int(run), "step": at["step"],
@@ -250,9 +237,8 @@ class Record:
         arrays = {f"correct/{key}": np.packbits(right) for key, right in self.correct.items()}
         for key, v in self.games.items():
             arrays[key], arrays[f"range/{key}"] = _levels(v)
-        aside = path.with_suffix(".aside.npz")
-        np.savez_compressed(aside, about=np.frombuffer(text, np.uint8), **arrays)
-        aside.replace(path)
+        with whole(path) as aside:
+            np.savez_compressed(aside, about=np.frombuffer(text, np.uint8), **arrays)
         return path
 
     @classmethod
@@ -357,7 +343,7 @@ def collect(cell: Cell, store: Store) -> Record:
         key, entry = f"{training.arm}{training.run + 1}", training.path(store)
         trained = run_record(entry)
         logs[key], last[training.arm] = trained["log"], trained["steps"][-1]
-        correct[key] = _correct_at_end(entry)
+        correct[key] = load_file(entry / "correct.safetensors")["correct"][-1].astype(bool)
         provenance[f"train {key}"] = _provenance(training, store)
         for which in cell.players:
             extraction = replace(training, name="extract", players=which)
@@ -408,17 +394,8 @@ def _provenance(step: Step, store: Store) -> dict[str, Any]:
     return {key: record[key] for key in shown}
 
 
-def _correct_at_end(entry: Path) -> np.ndarray:
-    """Which test samples a run's network got right at its end: bool (tested,)."""
-    from safetensors.numpy import load_file
-
-    return load_file(entry / "correct.safetensors")["correct"][-1].astype(bool)
-
-
 def _elsewhere(entry: Path) -> tuple[dict[str, np.ndarray], float | None]:
     """Which samples a run got right elsewhere, and how much surer it is of its own pictures."""
-    from safetensors.numpy import load_file
-
     right, sure = (load_file(entry / f"{name}.safetensors") for name in ("right", "sure"))
     surer = statistics.auroc(sure["task"], sure["foreign"]) if sure else None
     return right, surer
@@ -433,10 +410,7 @@ def _is_end(key: str, arm: str) -> bool:
 def read_all(folder: str | Path) -> dict[str, Record]:
     """The records of a folder by the cells' names, in the order of their files.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder has none; the message says how to make them.
+    A FileNotFoundError if the folder has none; the message says how to make them.
     """
     files = sorted(Path(folder).glob("*.npz"))
     if not files:

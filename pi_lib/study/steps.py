@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 
 from pi_lib import training
 from pi_lib.engine import choose_device
@@ -27,9 +28,9 @@ from pi_lib.training.objectives import AIMS, OBJECTIVES
 from pi_lib.values import has_player
 
 
-def _of(folder: str, but: str = "") -> set[str]:
-    """The modules of a folder of the package, but one."""
-    return {name for name in MODULES if name.startswith(f"{folder}.")} - {but}
+def _of(folder: str) -> set[str]:
+    """The modules of a folder of the package that compute: not its `__init__`, which only names."""
+    return {name for name in MODULES if name.startswith(f"{folder}.") and "__init__" not in name}
 
 
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
@@ -39,7 +40,7 @@ _TRAINING = (
     "study.assets",
     "study.backbones",
     "study.encoders",
-    *_of("study.data", but="study.data.prepare"),
+    *(_of("study.data") - {"study.data.prepare"}),
     "study.steps",
 )
 STEPS = {
@@ -156,10 +157,7 @@ class Step:
     def compute(self, store: Store) -> Path:
         """The step's entry, computed first where it is missing, and so is what it needs.
 
-        Raises
-        ------
-        TrainingDiverged
-            If the run diverged. That is stored too: it is not tried twice.
+        A TrainingDiverged if the run diverged. That is stored too: it is not tried twice.
         """
         entry = store.get(*self.key, partial(self._compute, store))
         if self.name in ("pretrain", "train"):
@@ -263,10 +261,7 @@ def players(cell: Cell, task: data.Task, which: str = "drawn") -> PatchPlayers |
 def samples(cell: Cell, task: data.Task) -> training.Split:
     """The first test samples that have enough players of every set: where games are extracted.
 
-    Raises
-    ------
-    ValueError
-        If the test split has too few of them.
+    A ValueError if the test split has too few of them.
     """
     asked = [players(cell, task, which) for which in cell.players]
     wanted = cell.settings.samples
@@ -322,15 +317,15 @@ def _untrained(cell: Cell, n_classes: int) -> backbones.Classifier:
 
 
 def trained_model(
-    cell: Cell, arm: str, run: int, rate: float, store: Store, at: int | None = None
+    cell: Cell, arm: str, run: int, rate: float, store: Store
 ) -> backbones.Classifier:
-    """The network of a run at a step of its training, by default its end; trained if need be."""
+    """The network that a run ends with, trained if need be."""
     step = Step(cell, "train", arm, run, rate)
     entry = step.compute(store)
     # A probe's run holds its head; the others hold all weights, whatever they are put into.
     start = "probe" if arm == "probe" else "scratch"
     model = build(cell, len(data.classes(cell.task)), start, run, store)
-    return training.Run.load_at(entry, model, at)
+    return training.Run.load_at(entry, model)
 
 
 # ---------------------------------------------------------------- what a step computes
@@ -443,8 +438,6 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
 
 def _test(step: Step, store: Store, folder: Path) -> None:
     """What the end of one run can do elsewhere: which samples it gets right, and how sure it is."""
-    from safetensors.torch import save_file
-
     cell, task, right, sure = step.cell, load(step.cell), {}, {}
     model = trained_model(cell, step.arm, step.run, step.rate, store)
     if task.kind == "image":

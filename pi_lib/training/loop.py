@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pi_lib.files import whole, write_json
 from pi_lib.progress import bar
 from pi_lib.training.cuda_graph import Graphed
 from pi_lib.training.lora import add_adapters, merged
-from pi_lib.training.run import TrainingDiverged, save_weights, write_json
+from pi_lib.training.run import TrainingDiverged, save_weights
 from pi_lib.training.seeds import seed_of, set_seed
 from pi_lib.training.split import Batches
 
@@ -192,8 +193,6 @@ class Loop:
 
     def resume(self, folder: Path, start: str, data: str) -> None:
         """Save into a folder from now on, and take up what an earlier attempt saved there."""
-        from safetensors.torch import load_file
-
         _check_asked(folder, self.settings | {"steps": self.steps, "start": start, "data": data})
         self.folder = folder
         try:
@@ -216,9 +215,8 @@ class Loop:
             "step": self.step, "log": self.log, "right": self.right,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
-        aside = self.folder / "state.aside"
-        torch.save(state, aside)
-        os.replace(aside, self.folder / "state.pt")
+        with whole(self.folder / "state.pt") as aside:
+            torch.save(state, aside)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"{step}.safetensors"
@@ -240,10 +238,7 @@ def schedule(step: int, total: int, warmup: int) -> float:
 def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
     """The first layers of a model's encoder, from the input: a share of those with parameters.
 
-    Raises
-    ------
-    ValueError
-        If the share is not at least 0 and below 1, or the model has no encoder.
+    A ValueError if the share is not at least 0 and below 1, or the model has no encoder.
 
     Examples
     --------
@@ -357,13 +352,13 @@ class Callbacks:
 def _check_asked(folder: Path, asked: dict[str, Any]) -> None:
     """Make the folder this run's; a ValueError if it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = folder / "asked.json"
-    if not about.exists():
-        return write_json(about, asked)
-    found = json.loads(about.read_text())
-    if differ := [name for name in asked if found.get(name) != asked[name]]:
+    path = folder / "asked.json"
+    if not path.exists():
+        return write_json(path, asked)
+    there = json.loads(path.read_text())
+    if differ := [name for name in asked if there.get(name) != asked[name]]:
         raise ValueError(
             f"{folder} holds the state of another run: "
-            + ", ".join(f"{name} {found.get(name)!r}, not {asked[name]!r}" for name in differ)
+            + ", ".join(f"{name} {there.get(name)!r}, not {asked[name]!r}" for name in differ)
             + "; name another folder, or remove it"
         )

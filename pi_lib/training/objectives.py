@@ -1,11 +1,8 @@
 """What a network is to say of a picture: its class, the class of every pixel, or the boxes in it.
 
 An `Aim` holds what differs: the head on the encoder, the loss, what counts as right, and the value
-of a masked picture. Training, players and interactions are the same for all.
-
-Masks and boxes come from scenes, as no data set at hand has any: a garment of Fashion-MNIST and
-another of a different class, each in a quarter of its own of a black canvas. A garment's mask is
-its pixels brighter than 16 of 255; its box is the smallest that holds them.
+of a masked picture. Training, players and interactions are the same for all. Masks and boxes are
+those of `pi_lib.study.data.scenes`.
 """
 
 from collections.abc import Callable
@@ -99,8 +96,8 @@ def detected(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _classes(outputs: Tensor, maps: Tensor) -> Tensor:
     """The class of every pixel; the last is the background."""
-    found = maps.amax(1)
-    return found.where(found >= 0, outputs.shape[1] - 1)
+    classes = maps.amax(1)
+    return classes.where(classes >= 0, outputs.shape[1] - 1)
 
 
 class MapHead(nn.Module):
@@ -126,11 +123,11 @@ class _BoxHead(MapHead):
         self.conv = nn.Conv2d(features, 4 + classes + 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        found = self.conv(maps).flatten(2).mT
-        x, y = _positions(found).unbind(-1)
-        left, top, right, bottom = (STRIDE * F.softplus(found[..., :4])).unbind(-1)
+        output = self.conv(maps).flatten(2).mT
+        x, y = _positions(output).unbind(-1)
+        left, top, right, bottom = (STRIDE * F.softplus(output[..., :4])).unbind(-1)
         edges = torch.stack([x - left, y - top, x + right, y + bottom], -1)
-        return torch.cat([edges, found[..., 4:]], -1)
+        return torch.cat([edges, output[..., 4:]], -1)
 
 
 def _positions(outputs: Tensor) -> Tensor:

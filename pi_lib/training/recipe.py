@@ -108,11 +108,10 @@ def fit(
         on nothing that Python draws or decides from step to step. Elsewhere it changes nothing.
     lora : int, default 0
         Rank of LoRA (arXiv 2106.09685), which needs `peft`: of ``model.encoder`` nothing is trained
-        but a matrix of this rank that is added to the weights of each layer of attention, linear
-        layer and convolution (`pi_lib.training.lora.layers`); 0 for none. BatchNorm stays in eval
-        mode, as under `frozen`: else statistics and scales would change without a limit on their
-        rank. What is not of the encoder is trained as ever. Checkpoints and the run's model have
-        plain weights, into which those matrices are merged: they are as fast as without.
+        but a matrix of this rank, added to the weights of each of `pi_lib.training.lora.layers`; 0
+        for none. BatchNorm stays in eval mode, as under `frozen`: else statistics and scales would
+        change without a limit on their rank. Checkpoints and the run's model have plain weights,
+        into which those matrices are merged.
     pull : float, default 0
         Strength of a pull towards the start (L2-SP, arXiv 1802.01483): to the loss that is trained
         on, ``pull / 2`` times the squared distance of the encoder's trained parameters to where

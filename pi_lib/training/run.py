@@ -2,12 +2,14 @@
 
 import copy
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from pi_lib.files import whole, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,33 +80,29 @@ class Run:
             save_weights(state, folder / f"{step}.safetensors")
         if self.correct is not None:
             save_weights({"correct": self.correct}, folder / "correct.safetensors")
-        about = {
+        record = {
             "steps": self.steps, "log": self.log,
             "settings": self.settings, "seconds": self.seconds,
         }  # fmt: skip
-        write_json(folder / "run.json", about)  # last: where it is, the others are whole
+        write_json(folder / "run.json", record)  # last: where it is, the others are whole
         return folder
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module) -> "Run":
         """Read what `save` wrote; `model` is of the trained architecture and gets the weights."""
-        from safetensors.torch import load_file
-
         folder = Path(folder)
-        about = json.loads((folder / "run.json").read_text())
-        steps = about.pop("steps")
+        record = json.loads((folder / "run.json").read_text())
+        steps = record.pop("steps")
         checkpoints = {step: load_file(folder / f"{step}.safetensors") for step in steps}
         right = folder / "correct.safetensors"
         correct = load_file(right)["correct"] if right.exists() else None
-        run = cls(model=model, checkpoints=checkpoints, correct=correct, **about)
+        run = cls(model=model, checkpoints=checkpoints, correct=correct, **record)
         run.model = run.at(steps[-1])
         return run
 
     @staticmethod
     def load_at(folder: str | Path, model: nn.Module, step: int | None = None) -> nn.Module:
         """`model` with the weights that `save` wrote for a step, by default the last; eval mode."""
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         if step is None:
             step = json.loads((folder / "run.json").read_text())["steps"][-1]
@@ -113,16 +111,6 @@ class Run:
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write weights whole or not at all."""
-    from safetensors.torch import save_file
-
-    aside = path.with_suffix(".aside")
-    save_file({name: x.contiguous() for name, x in weights.items()}, aside)
-    os.replace(aside, path)
-
-
-def write_json(path: Path, about: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    aside = path.with_suffix(".aside")
-    aside.write_text(json.dumps(about, indent=1) + "\n")
-    os.replace(aside, path)
+    """Write weights, whole or not at all."""
+    with whole(path) as aside:
+        save_file({name: x.contiguous() for name, x in weights.items()}, aside)

@@ -13,8 +13,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import pi_lib as pi
 from pi_lib.study import backbones
-from pi_lib.training import Run, Split, objectives, probe
-from pi_lib.training.probe import Probe, logistic_regression
+from pi_lib.training import Run, Split, objectives, probe, regression
+from pi_lib.training.probe import Probe
+from pi_lib.training.regression import logistic_regression
 
 
 def draw(*shape, seed=0):
@@ -55,8 +56,8 @@ def test_the_optimum_is_scikit_learns(n, d, strength):
     coefficients = torch.from_numpy(model.coef_)
     expected = standard @ coefficients[:, :-1].T + coefficients[:, -1]
     torch.testing.assert_close(x @ weight.T + bias, expected, rtol=0, atol=1e-4)
-    problem = probe._Regression(x, y, 3)  # to 1e-6: the minimum has no slope
-    w = problem.solve(strength, probe.EXACT).requires_grad_()
+    problem = regression.Regression(x, y, 3)  # to 1e-6: the minimum has no slope
+    w = problem.solve(strength, regression.EXACT).requires_grad_()
     loss = F.cross_entropy(problem.x @ w, y) + strength / 2 * (w * w).sum()
     (slope,) = torch.autograd.grad(loss, w)
     assert slope.norm() <= 1.1e-7 * strength * w.norm()
@@ -64,10 +65,10 @@ def test_the_optimum_is_scikit_learns(n, d, strength):
 
 def test_the_answer_is_the_same_whatever_the_start_and_the_order():
     x, y = draw(60, 90), torch.arange(60) % 4
-    problem = probe._Regression(x, y, 4)
-    zero = problem.solve(1e-2, probe.EXACT)
+    problem = regression.Regression(x, y, 4)
+    zero = problem.solve(1e-2, regression.EXACT)
     for seed in (1, 2):
-        other = problem.solve(1e-2, probe.EXACT, draw(*zero.shape, seed=seed))
+        other = problem.solve(1e-2, regression.EXACT, draw(*zero.shape, seed=seed))
         assert (other - zero).norm() <= 1e-6 * zero.norm()
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     for first, second in zip(
@@ -252,7 +253,7 @@ def test_a_thousand_samples_take_about_a_second():
     torch.set_num_threads(1)
     try:
         start = time.process_time()
-        _, about = probe._choose(split.take(range(800)), split, split.take(range(800, 1000)), 10)
+        _, about = probe._choose(split.take(range(800)), split.take(range(800, 1000)), 10)
         assert time.process_time() - start < 4
     finally:
         torch.set_num_threads(threads)

@@ -195,7 +195,7 @@ def test_interrupted_and_resumed_gives_the_same_bits(stops, frozen, digits, tmp_
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
             finetune(with_dropout(), *digits, resume=tmp_path, callbacks=[StopAt(stop)], **options)
-    (tmp_path / "state.aside").write_bytes((tmp_path / "state.pt").read_bytes()[:-20])  # half
+    (tmp_path / "state.aside.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:-20])  # half
 
     seen = []
     first = StopAt(None)
