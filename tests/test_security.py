@@ -7,14 +7,14 @@ import pytest
 from pi_lib.study.store import PACKAGE
 
 SOURCES = [
-    *PACKAGE.glob("*.py"),
+    *PACKAGE.rglob("*.py"),
     *(PACKAGE.parent / "notebooks").glob("*.py"),
     *(PACKAGE.parent / "benchmarks").glob("*.py"),
 ]
 RUNS_CODE = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_nothing_that_is_read_is_run(source):
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
