@@ -14,10 +14,7 @@ from torch import Tensor
 def players_in_game(game: Tensor) -> int:
     """Number of players `n` of a game whose last axis has ``2**n`` entries.
 
-    Raises
-    ------
-    ValueError
-        If `game` has no axis, or its last axis is not a power of two.
+    A ValueError if `game` has no axis, or its last axis is not a power of two.
 
     Examples
     --------

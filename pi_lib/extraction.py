@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from pi_lib import values
+from pi_lib.and_or import and_or_split
 from pi_lib.engine import coalition_values, fingerprint, games
 from pi_lib.engine.callables import Unidentified, digest
 from pi_lib.interactions import Interactions, label_numbers
 from pi_lib.players.placement import sample_ids
+from pi_lib.search import search
 from pi_lib.transforms import and_transform
 
 METHODS = ("exact", "search", "sampled")
+SALIENT = 0.05  # of the strongest: the usual threshold of `Interactions.salient`
 # Which `method` or `kind` an option acts with; with any other it would do nothing, and is refused.
 _ACTS_WITH = {
     "noise": ("kind", ("and-or",)),
@@ -122,8 +125,6 @@ def extract(
             if method == "sampled":
                 fields = _sampled(pairs, players.n, options["budget"])
             else:
-                from pi_lib.search import search
-
                 fields = search(pairs, players.n, options["budget"], options["max_order"])
     details = fields.pop("details", {})
     meta = {"method": method, "n": players.n} | _settings(players, labels, engine)
@@ -182,8 +183,6 @@ def _exact(v: Tensor, kind: str, options: dict[str, Any]) -> dict[str, Any]:
     """Fields of a result of all coalitions."""
     if kind == "and":
         return {"v": v, "i_and": and_transform(v)}
-    from pi_lib.and_or import and_or_split
-
     split = and_or_split(v, **options)
     return {
         "v": v, "i_and": split.i_and, "i_or": split.i_or, "details": {"gap": split.gap.tolist()}
@@ -243,30 +242,25 @@ def value_name(value: Callable) -> str:
         return name
 
 
-def warn_of_error(result: Interactions, tau: float = 0.05) -> None:
+def warn_of_error(result: Interactions) -> None:
     """Warn if the error of v, as interactions amplify it, reaches the threshold of salience.
 
     A dividend of order m sums ``2**m`` values with alternating signs: an error of each of them
     becomes ``2**(m/2)`` times as much.
 
-    Parameters
-    ----------
-    result : Interactions
-        With the error of v, in its unit, as ``meta["error"]``; without it there is no warning.
-    tau : float, default 0.05
-        Threshold of `Interactions.salient`.
+    The error of v, in its unit, is ``meta["error"]``; without it there is no warning.
     """
     error = result.meta.get("error", 0.0)
     strongest = result.terms.abs().masked_fill(result.orders == 0, 0).amax(-1)
     amplified = error * 2 ** (torch.arange(1, result.n + 1) / 2)
-    reached = amplified >= tau * strongest[strongest > 0, None]
+    reached = amplified >= SALIENT * strongest[strongest > 0, None]
     if error > 0 and reached.any():
         lowest = reached.any(0).nonzero()[0].item() + 1
         warnings.warn(
             f"values are off by up to {error:.2g}, and a dividend of order m by 2**(m/2) times "
-            f"that: from order {lowest} on this reaches the threshold of salience, {tau} of the "
-            f"strongest interaction, in {reached.any(1).sum()} of {len(result)} samples. What is "
-            "salient there may be rounding: extract in float64 (model.double() and float64 "
+            f"that: from order {lowest} on this reaches the threshold of salience, {SALIENT} of "
+            f"the strongest interaction, in {reached.any(1).sum()} of {len(result)} samples. What "
+            "is salient there may be rounding: extract in float64 (model.double() and float64 "
             "inputs), or trust lower orders only",
             stacklevel=3,
         )

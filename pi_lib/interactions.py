@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pi_lib.coalitions import coalition, label, members, order, players_in_game
@@ -101,11 +103,11 @@ class Interactions:
         }[self.method]  # fmt: skip
         for name in self._ARRAYS:
             x, expected = getattr(self, name), shapes.get(name)
-            found = None if x is None else tuple(x.shape)
-            if found != expected and not (name == "i_or" and x is None):
+            shape = None if x is None else tuple(x.shape)
+            if shape != expected and not (name == "i_or" and x is None):
                 raise ValueError(
                     f"a result of method {self.method!r}: expected {name} of shape {expected}; "
-                    f"got {found}"
+                    f"got {shape}"
                 )
         if self.coalitions is not None and (
             self.coalitions[:1] != [0] or len(set(self.coalitions)) != terms
@@ -199,10 +201,8 @@ class Interactions:
     def terms(self) -> Tensor:
         """All interactions side by side, ``(B, M)``: AND first, then OR if any.
 
-        Raises
-        ------
-        ValueError
-            If the result is sampled: values of some coalitions determine no single interaction.
+        A ValueError if the result is sampled: values of some coalitions determine no single
+        interaction.
         """
         if self.method == "sampled":
             raise ValueError(
@@ -290,10 +290,7 @@ class Interactions:
     def to_shapiq(self, sample: int = 0):
         """AND interactions of one sample as `shapiq.InteractionValues` of index "Moebius".
 
-        Raises
-        ------
-        ImportError
-            If shapiq is not installed.
+        An ImportError if shapiq is not installed.
         """
         try:
             from shapiq import InteractionValues
@@ -345,8 +342,6 @@ class Interactions:
 
     def save(self, path: str | Path) -> Path:
         """Write to one safetensors file: float32 arrays beside a JSON header. Returns the path."""
-        from safetensors.torch import save_file
-
         arrays = {name: getattr(self, name) for name in self._ARRAYS if name != "sampled"}
         arrays = {k: x.float().contiguous().cpu() for k, x in arrays.items() if x is not None}
         header = {name: getattr(self, name) for name in ("n", *self._LISTS, "meta")}
@@ -368,8 +363,6 @@ class Interactions:
         FileNotFoundError
             If there is no such file.
         """
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["pi_lib"])
@@ -450,9 +443,9 @@ def check_comparable(*results: Interactions) -> None:
         if first.method == other.method == "sampled" and first.sampled.shape == other.sampled.shape:
             same = torch.equal(first.sampled, other.sampled)
             pairs.append(("coalitions", "those drawn", "those drawn" if same else "others"))
-        for what, one, two in pairs:
-            if one != two:
-                differing.setdefault(what, f"{what} ({_short(one)} against {_short(two)})")
+        for what, here, there in pairs:
+            if here != there:
+                differing.setdefault(what, f"{what} ({_short(here)} against {_short(there)})")
     if differing:
         raise ValueError(
             f"the results differ in {', '.join(differing.values())}: extract both models on the "

@@ -307,7 +307,7 @@ class Learned:
 
     Attributes
     ----------
-    found, preserved : (B, n + 1) float64
+    learned, preserved : (B, n + 1) float64
         Strength that the other model has, strength preserved.
     chance : (B, n + 1) float64
         Strength that the other model would have by chance, its interactions being shuffled.
@@ -315,7 +315,7 @@ class Learned:
         Strength that each second fine-tuned run has.
     """
 
-    found: Tensor
+    learned: Tensor
     preserved: Tensor
     chance: Tensor
     second_runs: list[Tensor]
@@ -334,12 +334,12 @@ class Learned:
         """Ratio within each order: order, value, low, high, chance, second_run, verdict."""
         return _frame(
             {"order": m, **_beside(self._share(slice(m, m + 1)))}
-            for m in range(1, self.found.shape[-1])
+            for m in range(1, self.learned.shape[-1])
         )
 
     @property
     def _parts(self) -> list[Tensor]:
-        return [self.found, self.preserved, self.chance, *self.second_runs]
+        return [self.learned, self.preserved, self.chance, *self.second_runs]
 
     def _share(self, orders: slice) -> Share:
         return self._of_sums([x[:, orders].sum(-1).numpy() for x in self._parts])

@@ -36,6 +36,7 @@ from pi_lib.transforms import and_transform, walsh_transform
 if TYPE_CHECKING:
     import pandas as pd
 
+
 Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval

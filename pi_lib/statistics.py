@@ -79,17 +79,11 @@ class Estimate:
         return "below" if self.high < threshold else "undecided"
 
     def __format__(self, spec: str) -> str:
-        spec = spec or ".2f"
         if not self.measurable:
             return "not measurable"
-        value, low, high = (
-            _no_minus_zero(f"{x:{spec}}") for x in (self.value, self.low, self.high)
-        )
+        spec = "z" + (spec or ".2f")  # z: no minus zero
+        value, low, high = (f"{x:{spec}}" for x in (self.value, self.low, self.high))
         return f"{value} (no interval)" if np.isnan(self.low) else f"{value} [{low}, {high}]"
-
-
-def _no_minus_zero(number: str) -> str:
-    return number if number.strip("-0.%") else number.lstrip("-")
 
 
 @dataclass(frozen=True)
@@ -117,8 +111,8 @@ class Difference(Estimate):
         return cls(**vars(estimate), p=float(p))
 
 
-def resample_counts(count: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """How often each of `count` units is in each resample: float64 (resamples, count).
+def resample_counts(count: int, seed: int = 0) -> np.ndarray:
+    """How often each of `count` units is in each of 2,000 resamples: float64 (2000, count).
 
     The same `count` and `seed` give the same resamples, so that numbers made from them are paired.
 
@@ -128,7 +122,7 @@ def resample_counts(count: int, seed: int = 0, resamples: int = RESAMPLES) -> np
     [5.0, 5.0, 5.0]
     """
     chances = np.full(count, 1 / count)
-    return np.random.default_rng(seed).multinomial(count, chances, resamples).astype(np.float64)
+    return np.random.default_rng(seed).multinomial(count, chances, RESAMPLES).astype(np.float64)
 
 
 def resample_run_counts(
@@ -448,8 +442,8 @@ def rank_correlation(
 
     Examples
     --------
-    >>> found = rank_correlation([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
-    >>> round(found.value, 6), found.p < 0.05
+    >>> rho = rank_correlation([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
+    >>> round(rho.value, 6), rho.p < 0.05
     (1.0, True)
     """
     numbers = [np.asarray(z, dtype=np.float64) for z in (x, y, given) if z is not None]
@@ -567,7 +561,7 @@ def energy_distance(x: Tensor, y: Tensor, resamples: int = 200) -> Estimate:
             f"{tuple(x.shape)} and {tuple(y.shape)}"
         )
     across = torch.cdist(x, y).numpy()
-    within = [torch.cdist(one, one).numpy() for one in (x, y)]
+    within = [torch.cdist(points, points).numpy() for points in (x, y)]
 
     def distance(i: np.ndarray, j: np.ndarray) -> float:
         apart = across[np.ix_(i, j)].mean()

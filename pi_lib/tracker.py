@@ -9,9 +9,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -28,17 +28,7 @@ from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Split, images
 from pi_lib.training.seeds import random_state_restored
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-OPTIONS = (
-    "kind",
-    "noise",
-    "tol",
-    "value",
-    "output",
-    "batch_size",
-)  # of `extract`, that a tracker takes
+OPTIONS = ("kind", "noise", "tol", "value", "output", "batch_size")  # of `extract`
 
 
 class KnowledgeTracker(TrainerCallback):
@@ -161,7 +151,7 @@ class KnowledgeTracker(TrainerCallback):
         end = self.interactions[steps[-1]] if target is None else target
         return knowledge_trajectory([self.interactions[s] for s in steps], end, steps, self.tau)
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row per tracked step and measure: step, measure, value, low, high.
 
         The measures, each with its 95 % interval over samples: ``preserved`` and ``discarded``,
@@ -171,8 +161,6 @@ class KnowledgeTracker(TrainerCallback):
         reproducible part of `ends` if given, ``C(X_t, X_end) / sqrt(V(X_t) C_XX(end))`` in the
         Walsh basis over all orders: what `pi_lib.reliability.approach` does for a whole run.
         """
-        import pandas as pd
-
         rows = [
             {"step": step, "measure": measure, "value": e.value, "low": e.low, "high": e.high}
             for step in sorted(self.interactions)
@@ -269,10 +257,9 @@ class KnowledgeTracker(TrainerCallback):
 
     def _track(self, state, model: nn.Module) -> None:
         step = state.global_step
-        found = self._extract(model)
+        self.interactions[step] = self._extract(model)
         if self.before is None:
-            self.before = found
-        self.interactions[step] = found
+            self.before = self.interactions[step]
         measures = self._measures(step)
         row = {f"knowledge_{name}": e.value for name, e in measures.items()}
         state.log_history.append({"step": step, "epoch": state.epoch} | row)

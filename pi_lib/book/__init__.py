@@ -129,15 +129,15 @@ def by(records: "Mapping[str, Record]", key: "Callable[[Record], K]") -> "dict[K
     >>> by({"b": 20, "a": 10}, lambda record: record // 10)
     {1: 10, 2: 20}
     """
-    found = {}
+    by_key = {}
     for name, record in records.items():
-        if (at := key(record)) in found:
+        if (at := key(record)) in by_key:
             raise ValueError(
-                f"{name} and {found[at].name} are both {at}: expected records that differ in it; "
+                f"{name} and {by_key[at].name} are both {at}: expected records that differ in it; "
                 "name a folder of fewer"
             )
-        found[at] = record
-    return dict(sorted(found.items()))
+        by_key[at] = record
+    return dict(sorted(by_key.items()))
 
 
 def check_parameters(cells: Sequence[str]) -> None:

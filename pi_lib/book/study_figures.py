@@ -445,10 +445,10 @@ def scatter(frame: "pd.DataFrame", xlabel: str, ylabel: str) -> Figure:
     cells, ways = (list(frame[name].unique()) for name in ("cell", "way"))
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
     for row in frame.itertuples():
-        one = frame.loc[[row.Index]]
-        across = one[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1)
+        mark = frame.loc[[row.Index]]
+        across = mark[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1)
         axis.errorbar(
-            row.x, row.value, yerr=_reach(one), xerr=_reach(across), lw=0.8, ms=7, capsize=0,
+            row.x, row.value, yerr=_reach(mark), xerr=_reach(across), lw=0.8, ms=7, capsize=0,
             color=PALETTE[cells.index(row.cell)], marker=MARKERS[ways.index(row.way)],
         )  # fmt: skip
     axis.set(xlabel=xlabel, ylabel=ylabel)

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pi_lib.statistics import Estimate
+from pi_lib.transfer import ARMS
 
 if TYPE_CHECKING:
     from pi_lib.study.advice import Advice
     from pi_lib.study.findings import Runs
     from pi_lib.study.record import Record
 
-ARMS = {
-    "probe": "linear probe",
-    "finetuned": "fine-tuned",
-    "scratch": "scratch",
-    "long": "long scratch",
-}
 PARTS = {
     "pretraining": "pre-training alone",
     "both": "both",

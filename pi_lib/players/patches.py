@@ -82,10 +82,7 @@ class PatchPlayers:
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
         """Placements of images ``(B, C, H, W)``, of any floating-point type, half too.
 
-        Raises
-        ------
-        ValueError
-            If the images are not a float tensor of that shape, or smaller than the grid.
+        A ValueError if the images are not a float tensor of that shape, or smaller than the grid.
         """
         if not isinstance(inputs, Tensor) or inputs.ndim != 4 or not inputs.is_floating_point():
             raise ValueError(

@@ -18,14 +18,7 @@ import regex
 import torch
 from torch import Tensor
 
-from pi_lib.players.placement import (
-    Placement,
-    by_sample,
-    checked_others,
-    draw,
-    one_of,
-    sample_ids,
-)
+from pi_lib.players.placement import Placement, by_sample, checked_others, draw, one_of, sample_ids
 
 # English function words. Negations ("no", "not", "never") are left out: they carry sentiment.
 STOP_WORDS = frozenset(

@@ -91,7 +91,7 @@ class Asset:
 def _table() -> dict[str, Asset]:
     rows = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
     for row in rows.values():
-        row["files"] = {name: File(**about) for name, about in row["files"].items()}
+        row["files"] = {name: File(**file) for name, file in row["files"].items()}
     return {name: Asset(name, **row) for name, row in rows.items()}
 
 
@@ -135,7 +135,7 @@ def digest(name: str) -> str:
     >>> digest("minilm") == digest("minilm") != digest("fashion-mnist")
     True
     """
-    content = {file: about.sha256[0] for file, about in ASSETS[name].files.items()}
+    content = {path: file.sha256[0] for path, file in ASSETS[name].files.items()}
     return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
 
 
@@ -165,10 +165,7 @@ def fetch_all(report: Callable[[str], object] = print, data: str | Path | None =
 def supplied(name: str, files: list[str], data: str | Path | None = None) -> list[Path]:
     """Paths of `files` in the reader's own folder, for data that only the reader can supply.
 
-    Raises
-    ------
-    MissingAsset
-        If no folder is named, or a file is not in it.
+    A MissingAsset if no folder is named, or a file is not in it.
     """
     return first(
         name,
@@ -181,10 +178,7 @@ def supplied(name: str, files: list[str], data: str | Path | None = None) -> lis
 def own_paths(paths: Sequence[str], data: str | Path | None = None) -> list[Path]:
     """Files or folders of the reader's own folder.
 
-    Raises
-    ------
-    Unavailable
-        If no folder is named, or one of them is not in it.
+    An Unavailable if no folder is named, or one of them is not in it.
     """
     own = own_folder(data)
     if own is None:
@@ -256,10 +250,7 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
 def own_folder(data: str | Path | None = None) -> Path | None:
     """The reader's own folder, `data` or ``PI_LIB_DATA``; None if neither names one.
 
-    Raises
-    ------
-    MissingAsset
-        If it does not exist.
+    A MissingAsset if it does not exist.
     """
     named = data if data is not None else os.environ.get(OWN_FOLDER) or None
     if named is None:

@@ -22,30 +22,11 @@ from pi_lib.training.seeds import random_state_restored, seed_of, set_seed
 
 @dataclass(frozen=True)
 class Backbone:
-    """What is known of a backbone.
+    """What is known of a backbone: attributes as of `register_backbone`, and `code`.
 
-    Attributes
-    ----------
-    build : callable
-        ``build(pretrained)`` gives its encoder, with its pre-trained weights or random ones.
-    kind : "image" or "text"
-    features : int
-        Length of a feature vector.
-    origin, licence : str
-        Where architecture and weights come from, and under which terms.
-    size : int or None
-        Side of its input in pixels; None for text.
-    any_size : bool
-        Whether it takes images of other sizes too.
-    weights : str
-        Where its pre-trained weights are: an asset of `pi_lib.study.assets`, a name of torchvision
-        or of the Hugging Face hub; empty if there are none to fetch.
-    maps : bool
-        Whether it gives a feature map, by a method `maps`: see `Classifier`.
-    tokenizer : callable, optional
-        Gives its fast tokenizer; default, for text, MiniLM's.
-    code : str
-        Of a reader's backbone: a digest of the code that builds it. Empty for the built-in ones.
+    `weights` is an asset of `pi_lib.study.assets`, a name of torchvision or of the Hugging Face
+    hub, or words of a reader's; empty if there are none to fetch. `code`, of a reader's backbone,
+    is a digest of the code that builds it; empty for the built-in ones.
     """
 
     build: Callable[[bool], nn.Module]
@@ -425,14 +406,12 @@ def tokenizer(name: str = "minilm"):
 
     MiniLM, BERT and DistilBERT, all uncased, share one vocabulary, which comes with MiniLM.
 
-    Raises
-    ------
-    ValueError
-        If the backbone is unknown or takes no text.
+    A ValueError if the backbone is unknown or takes no text.
     """
     backbone = _backbone(name)
     if backbone.kind != "text":
-        raise ValueError(f"{name} takes images; text backbones: {', '.join(_texts())}")
+        texts = ", ".join(name for name, other in BACKBONES.items() if other.kind == "text")
+        raise ValueError(f"{name} takes images; text backbones: {texts}")
     if backbone.tokenizer is not None:
         return backbone.tokenizer()
     from transformers import BertTokenizerFast
@@ -470,10 +449,6 @@ def _backbone(name: str) -> Backbone:
             "pi_lib.study.register_backbone to add one)"
         )
     return BACKBONES[name]
-
-
-def _texts() -> list[str]:
-    return [name for name, backbone in BACKBONES.items() if backbone.kind == "text"]
 
 
 def _encoder(name: str, pretrained: bool) -> nn.Module:

@@ -99,10 +99,7 @@ class Settings:
 # Fine-tuning and training from scratch share data and schedule, and choose among the same learning
 # rates, by the validation samples, with the first run. Where the smallest or largest of these wins,
 # the next one beyond is tried too (`pi_lib.study.schedule`).
-RATES = {
-    "image": (1e-3, 3e-4, 3e-3),
-    "text": (1e-4, 3e-5, 3e-4),
-}
+RATES = {"image": (1e-3, 3e-4, 3e-3), "text": (1e-4, 3e-5, 3e-4)}
 SOURCE_RATE = {"image": 1e-3, "text": 1e-4}  # of pre-training
 
 PROFILES = {

@@ -34,13 +34,13 @@ def quantities(runs: Mapping[str, Runs]) -> pd.DataFrame:
     """
     rows = []
     for name, cell in runs.items():
-        found = {("accuracy", arm): cell.record.accuracy(arm) for arm in cell.arms}
-        found["gain", "scratch"] = cell.record.gain()
-        found |= {
+        numbers = {("accuracy", arm): cell.record.accuracy(arm) for arm in cell.arms}
+        numbers["gain", "scratch"] = cell.record.gain()
+        numbers |= {
             (quantity, of): Estimate.unmeasurable(note) if note else Estimate.of_resamples(values)
             for (quantity, of), (values, note) in _resampled(cell).items()
         }
-        rows += [_row(name, *key, x) for key, x in found.items()]
+        rows += [_row(name, *key, x) for key, x in numbers.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -58,14 +58,14 @@ def elsewhere(runs: Mapping[str, Runs]) -> pd.DataFrame:
     rows = []
     for name, cell in runs.items():
         record, arms = cell.record, [arm for arm in cell.arms if arm != "long"]
-        found = {("reliability", "finetuned"): cell.moments().reliability("finetuned")}
+        numbers = {("reliability", "finetuned"): cell.moments().reliability("finetuned")}
         for on in record.elsewhere:
-            found |= {(on, arm): record.accuracy(arm, on=on) for arm in arms}
+            numbers |= {(on, arm): record.accuracy(arm, on=on) for arm in arms}
         surer = record.header.get("surer_of_its_own", {})
         for arm in arms:
             by_run = [value for run, value in surer.items() if run.rstrip("0123456789") == arm]
-            found |= {("foreign", arm): mean_of_runs(by_run)} if by_run else {}
-        rows += [_row(name, *key, x) for key, x in found.items()]
+            numbers |= {("foreign", arm): mean_of_runs(by_run)} if by_run else {}
+        rows += [_row(name, *key, x) for key, x in numbers.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -129,20 +129,20 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
     for name, (first, second) in pairs.items():
         if first.record.header["ids"] != second.record.header["ids"]:
             raise ValueError(f"{name}: the two cells were asked about other samples; compare cells")
-        found = {("accuracy", "finetuned"): first.record.gain_over(second.record)}
+        numbers = {("accuracy", "finetuned"): first.record.gain_over(second.record)}
         for on in first.record.elsewhere:
             if on in second.record.elsewhere:
-                found[on, "finetuned"] = first.record.gain_over(second.record, on=on)
-        resampled = [_resampled(one) for one in (first, second)]
+                numbers[on, "finetuned"] = first.record.gain_over(second.record, on=on)
+        resampled = [_resampled(runs) for runs in (first, second)]
         for key, (values, note) in resampled[0].items():
             others, other_note = resampled[1][key]
             why = note or other_note
             with np.errstate(invalid="ignore"):  # resamples in which nothing is shared
                 difference = Difference.of_resamples(values - others)
-            found[key] = Difference.unmeasurable(why) if why else difference
+            numbers[key] = Difference.unmeasurable(why) if why else difference
         rows += [
             {"cell": name, "quantity": quantity, "of": of, "tested": x}
-            for (quantity, of), x in found.items()
+            for (quantity, of), x in numbers.items()
         ]
     frame = pd.DataFrame(rows, columns=["cell", "quantity", "of", "tested"])
     return _judged(frame, "more", "less", by=["quantity", "of"])
@@ -167,8 +167,8 @@ def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
 def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
     """Records of a cell by their way; none of two learning rates that are both lower is lost."""
 
-    def place(one: tuple[dict, Record]) -> list:
-        return [(WAYS.index(name), value) for name, value in one[0].items()]
+    def place(pair: tuple[dict, Record]) -> list:
+        return [(WAYS.index(name), value) for name, value in pair[0].items()]
 
     named: dict[str, Record] = {}
     for way, record in sorted(ways, key=place):

@@ -45,12 +45,7 @@ def inverted(pictures: Tensor, _: int) -> Tensor:
     return 1 - pictures
 
 
-CORRUPTIONS = {
-    "noise": noise,
-    "blur": blur,
-    "low contrast": low_contrast,
-    "inverted": inverted,
-}
+CORRUPTIONS = {"noise": noise, "blur": blur, "low contrast": low_contrast, "inverted": inverted}
 
 
 def corrupted(pictures: Tensor, kind: str) -> Tensor:

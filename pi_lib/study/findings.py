@@ -7,12 +7,12 @@ too little to be compared. Beside it stand the paper's own share, the same share
 interactions (chance), and between two fine-tuned runs (second run).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from pi_lib.knowledge import (
     HardToLearn,
@@ -26,9 +26,6 @@ from pi_lib.knowledge import (
 from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
 from pi_lib.statistics import Difference, Estimate, bootstrap, holm
 from pi_lib.study.record import Record
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
 LEVEL = 0.05  # of a p corrected for the number of cells
@@ -115,13 +112,11 @@ class Runs:
             if arm in self.arms
         }
 
-    def similarities(self) -> "pd.DataFrame":
+    def similarities(self) -> pd.DataFrame:
         """Similarity of every other arm with the fine-tuned runs, by orders.
 
         Columns ``arm, orders, value, low, high, note``.
         """
-        import pandas as pd
-
         return pd.DataFrame(
             [
                 {"arm": arm, "orders": name}
@@ -139,10 +134,7 @@ class Runs:
     def approach(self, arm: str) -> Approach:
         """How an arm's first run comes to the ends of the arm's other runs.
 
-        Raises
-        ------
-        ValueError
-            If the record holds no checkpoints of it.
+        A ValueError if the record holds no checkpoints of it.
         """
         first = self.record.over_time(arm, 1, self.players)
         others = [
@@ -212,21 +204,9 @@ def _new_is_complex(runs: Runs) -> Difference:
     return _difference(means[0] - means[1])
 
 
-def _hard_from_scratch(runs: Runs) -> Difference:
+def _least(differences: Iterable[Difference]) -> Difference:
     """The smaller of the differences to scratch and to long scratch."""
-    return min((hard.preserved.excess for hard in runs.hard.values()), key=lambda x: x.low)
-
-
-def _harder_than_new(runs: Runs) -> Difference:
-    return min((hard.special for hard in runs.hard.values()), key=lambda x: x.low)
-
-
-def _sooner(runs: Runs) -> Difference:
-    return runs.approach("finetuned").sooner_than(runs.approach("scratch"), 0.5)
-
-
-def _more_directly(runs: Runs) -> Difference:
-    return runs.approach("finetuned").more_direct_than(runs.approach("scratch"))
+    return min(differences, key=lambda x: x.low)
 
 
 def _area(runs: Runs) -> Estimate:
@@ -283,32 +263,32 @@ CLAIMS = (
     Claim(
         "what is preserved is hard to learn from scratch",
         "share of the preserved part in a second fine-tuned run, minus that in scratch",
-        _hard_from_scratch,
+        lambda runs: _least(hard.preserved.excess for hard in runs.hard.values()),
         Runs.learned,
         lambda runs: _minus(PAPER_LEARNED, runs.learned()),
     ),
     Claim(
         "harder than what is new",
         "the same difference, minus that of the new part",
-        _harder_than_new,
+        lambda runs: _least(hard.special for hard in runs.hard.values()),
     ),
     Claim(
         "fine-tuning is faster",
         "steps to half of the final similarity with other runs' ends, scratch minus fine-tuned",
-        _sooner,
+        lambda runs: runs.approach("finetuned").sooner_than(runs.approach("scratch"), 0.5),
         paper=_area,
         over_time=True,
     ),
     Claim(
         "and more direct",
         "straight way over way taken, fine-tuned minus scratch",
-        _more_directly,
+        lambda runs: runs.approach("finetuned").more_direct_than(runs.approach("scratch")),
         over_time=True,
     ),
 )
 
 
-def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> "pd.DataFrame":
+def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     """Claims in every cell.
 
     Parameters
@@ -326,13 +306,11 @@ def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> "pd.
         holds; ``p``, corrected for the number of cells; ``verdict``; ``paper``, the verdict of the
         paper's own number alone, empty where it has none; ``note``.
     """
-    import pandas as pd
-
     frames = []
     for claim in claims:
-        shares = [claim.share(one) if claim.share else None for one in runs.values()]
-        alone = [_tried(claim.paper, one) if claim.paper else None for one in runs.values()]
-        frame = judged({name: _tried(claim.test, one) for name, one in runs.items()})
+        shares = [claim.share(cell) if claim.share else None for cell in runs.values()]
+        alone = [_tried(claim.paper, cell) if claim.paper else None for cell in runs.values()]
+        frame = judged({name: _tried(claim.test, cell) for name, cell in runs.items()})
         columns = {
             "claim": claim.name,
             "number": claim.number,
@@ -345,7 +323,7 @@ def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> "pd.
     return pd.concat(frames, ignore_index=True)
 
 
-def judged(numbers: Mapping[str, Estimate]) -> "pd.DataFrame":
+def judged(numbers: Mapping[str, Estimate]) -> pd.DataFrame:
     """The verdict on one claim in several cells, from numbers that are above 0 if it holds.
 
     Parameters
@@ -359,8 +337,6 @@ def judged(numbers: Mapping[str, Estimate]) -> "pd.DataFrame":
         ``cell``; ``tested``, the number; ``p``, corrected for how many there are (Holm), NaN where
         none is known; ``verdict``; ``note``.
     """
-    import pandas as pd
-
     tested = [*numbers.values()]
     corrected = holm([getattr(number, "p", np.nan) for number in tested])
     rows = zip(numbers, tested, corrected, strict=True)
@@ -370,7 +346,7 @@ def judged(numbers: Mapping[str, Estimate]) -> "pd.DataFrame":
     )
 
 
-def in_words(frame: "pd.DataFrame") -> str:
+def in_words(frame: pd.DataFrame) -> str:
     """How often each verdict fell, with the numbers, from a frame that `judged` gave.
 
     Examples
@@ -411,10 +387,8 @@ def verdict(number: Estimate, p: float = 0.0) -> str:
     return "confirmed" if side == "above" else "contradicted"
 
 
-def origins_table(runs: Mapping[str, Runs], *, centred: bool = False) -> "pd.DataFrame":
+def origins_table(runs: Mapping[str, Runs], *, centred: bool = False) -> pd.DataFrame:
     """Where fine-tuned knowledge comes from, in every cell: cell, part, value, low, high, note."""
-    import pandas as pd
-
     parts = {name: cell.origins(centred=centred).to_frame() for name, cell in runs.items()}
     frames = [frame.assign(cell=name) for name, frame in parts.items()]
     return pd.concat(frames, ignore_index=True)

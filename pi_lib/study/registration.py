@@ -36,10 +36,7 @@ def code_of(name: str, function: Callable, version: str) -> str:
 
     The code is that of the whole file in which it is defined; in a notebook, its own.
 
-    Raises
-    ------
-    ValueError
-        If its code cannot be had, and there is no version.
+    A ValueError if its code cannot be had, and there is no version.
     """
     code = ""
     try:
@@ -60,10 +57,7 @@ def code_of(name: str, function: Callable, version: str) -> str:
 def import_plugins() -> None:
     """Import the modules that ``PI_LIB_PLUGINS`` names, with commas between.
 
-    Raises
-    ------
-    ImportError
-        If there is no such module, saying where its name came from.
+    An ImportError if there is no such module, saying where its name came from.
     """
     for module in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(","))):
         try:

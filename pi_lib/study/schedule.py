@@ -126,10 +126,7 @@ def chosen_rate(cell: Cell, arm: str, store: Store) -> tuple[float, dict[float, 
 
     The arm "long" has that of "scratch"; a probe has none, 0.
 
-    Raises
-    ------
-    TrainingDiverged
-        If every rate diverged.
+    A TrainingDiverged if every rate diverged.
     """
     trials = _trials(cell, arm, store)
     if len(trials) <= 1:

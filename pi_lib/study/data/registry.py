@@ -19,21 +19,10 @@ Loader = Callable[[str | Path | None], DataSet]
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table.
+    """A row of the table: attributes as of `register_data`, `load` being the loader.
 
-    Attributes
-    ----------
-    load : callable
-        The reader's own folder, or None, to a `DataSet`.
-    kind : "image" or "text"
-    overlaps : tuple of str
-        Other names under which the same pictures or sentences are found.
-    scenes : bool
-        Whether its pictures are of one object on black, so that a mask can be made.
-    asset : str
-        Its name in `pi_lib.study.assets`, for data that are fetched.
-    code : str
-        Of a reader's data set: a digest of the code that loads it. Empty for the built-in ones.
+    `asset` is its name in `pi_lib.study.assets`, for data that are fetched; `code`, of a reader's
+    data set, a digest of the code that loads it; empty for the built-in ones.
     """
 
     load: Loader
@@ -168,10 +157,7 @@ def raw(name: str, own: str | Path | None = None) -> DataSet:
 def parse(name: str) -> tuple[str, list[str]]:
     """A name without its shifts, and these.
 
-    Raises
-    ------
-    ValueError
-        If there is no such data set or shift, or sentences are to be shifted as pictures.
+    A ValueError if there is no such data set or shift, or sentences are to be shifted as pictures.
     """
     if name.startswith(FOLDER):
         return name, []

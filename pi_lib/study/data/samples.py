@@ -97,10 +97,7 @@ class DataSet:
     def check(self, name: str) -> "DataSet":
         """Itself, unless labels lie beyond its classes or a class has nothing to learn from.
 
-        Raises
-        ------
-        ValueError
-            Naming the data set, the split and what is wrong.
+        A ValueError naming the data set, the split and what is wrong.
         """
         classes = len(self.classes)
         for which, samples in (("training", self.train), ("test", self.test)):
