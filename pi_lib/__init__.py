@@ -122,33 +122,24 @@ __all__ = [
 ]
 
 
+_FOLDERS = {
+    "engine": "batches callables checks outputs sharing",
+    "players": "words",
+    "study": "assets findings grid store workers",
+    "training": "cuda_graph lora objectives probe seeds",
+}
 _MOVED = {
+    **{name: f"pi_lib.{to}.{name}" for to, names in _FOLDERS.items() for name in names.split()},
     "aims": "pi_lib.training.objectives",
-    "assets": "pi_lib.study.assets",
-    "batches": "pi_lib.engine.batches",
-    "callables": "pi_lib.engine.callables",
-    "checks": "pi_lib.engine.checks",
-    "cuda_graph": "pi_lib.training.cuda_graph",
-    "findings": "pi_lib.study.findings",
     "finetuning": "pi_lib.training.phases",
-    "grid": "pi_lib.study.grid",
-    "lora": "pi_lib.training.lora",
     "models": "pi_lib.study.backbones",
-    "objectives": "pi_lib.training.objectives",
-    "outputs": "pi_lib.engine.outputs",
     "plots": "pi_lib.book.figures",
     "pretraining": "pi_lib.training.objectives",
-    "probe": "pi_lib.training.probe",
-    "seeds": "pi_lib.training.seeds",
     "shared": "pi_lib.engine.sharing",
-    "sharing": "pi_lib.engine.sharing",
     "sparse": "pi_lib.and_or",
     "spex": "pi_lib.search",
-    "store": "pi_lib.study.store",
     "tasks": "pi_lib.study.data",
     "widgets": "pi_lib.book.explorers",
-    "words": "pi_lib.players.words",
-    "workers": "pi_lib.study.workers",
 }
 
 
