@@ -266,7 +266,7 @@ def test_weights_that_no_source_has_are_named(name, monkeypatch):
 def test_import_needs_no_optional_package():
     code = (
         "import sys, pi_lib.study.backbones; "
-        "print([m for m in ('transformers', 'torchvision', 'safetensors') if m in sys.modules])"
+        "print([m for m in ('transformers', 'torchvision', 'peft') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
