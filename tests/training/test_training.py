@@ -348,13 +348,13 @@ def test_probing_first_starts_from_the_probe(digits):
     ],
 )
 def test_ways_that_are_none_are_refused(way, message, digits, monkeypatch):
-    monkeypatch.setattr(training._Loop, "run", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training.loop.Loop, "run", lambda *_: pytest.fail("it trained"))
     with pytest.raises(ValueError, match=message):
         finetune(network(), *digits, **way, **SHORT)
 
 
 def test_ways_that_the_network_cannot_go_are_refused(digits, monkeypatch):
-    monkeypatch.setattr(training._Loop, "run", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training.loop.Loop, "run", lambda *_: pytest.fail("it trained"))
     for way in ({"lora": 1}, {"pull": 1.0}):
         with pytest.raises(ValueError, match=r"layers of model\.encoder, and there is none"):
             finetune(nn.Linear(2, 3), *digits, **way, **SHORT)
