@@ -141,7 +141,7 @@ figure = study_figures.verdicts(claims)
 #   [tasks that are not classification](14_other_tasks), [ways to fine-tune](15_ways_to_fine_tune),
 #   and [what to do with it](16_what_to_do).
 # - [Your own image model](17_your_image_model), [your own text model](18_your_text_model),
-#   [a language model](23_a_language_model) and [your own training run](19_your_training_run) are
+#   [a language model](19_a_language_model) and [your own training run](20_your_training_run) are
 #   pages that run on a model of yours:
 #
 #       import pi_lib as pi
@@ -158,6 +158,6 @@ figure = study_figures.verdicts(claims)
 #     .venv/bin/python -m pi_lib run --only 03 -p tau=0.1
 #     .venv/bin/python -m pi_lib twins                # .ipynb, for JupyterLab
 #
-# What *quick* and *full* mean stands on the page [Profiles](22_profiles).
+# What *quick* and *full* mean stands on the page [Profiles](23_profiles).
 # [How this copy was made](record.md) says when and on what each page was computed; pages that draw
 # recorded cells say so.

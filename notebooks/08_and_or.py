@@ -128,7 +128,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# How long each takes is measured on the page [How fast](21_how_fast).
+# How long each takes is measured on the page [How fast](22_how_fast).
 #
 # ## What it does to real models
 #

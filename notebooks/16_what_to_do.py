@@ -111,5 +111,5 @@ display(Markdown("\n".join(said)))
 # more than that. How each record was made stands at the end of the chapter that it belongs to.
 #
 # Next: the same questions asked of [your own image model](17_your_image_model),
-# [your own text model](18_your_text_model), or of [your own transfer](20_your_own_transfer), with the
+# [your own text model](18_your_text_model), or of [your own transfer](21_your_own_transfer), with the
 # same verdicts.

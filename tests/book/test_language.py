@@ -7,7 +7,7 @@ from pi_lib.book import runner
 from pi_lib.study import findings
 from pi_lib.study.record import read_all
 
-NAME = "23_a_language_model"
+NAME = "19_a_language_model"
 RUNS = (("finetuned", 1), ("finetuned", 2), ("finetuned", 3), ("anew", 2), ("anew", 3))
 
 

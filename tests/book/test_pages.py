@@ -439,7 +439,7 @@ def test_published_notebooks_tell_nothing_of_this_machine(built):
 
 
 def test_how_fast_says_of_every_target_whether_it_is_met(browser, server):
-    tab, _ = visit(browser, server, "book/executed/21_how_fast.html")
+    tab, _ = visit(browser, server, "book/executed/22_how_fast.html")
     rows = tab.locator("article table").first.locator("tbody tr").all_inner_texts()
     recorded = json.loads((runner.ROOT / "benchmarks" / "recorded.json").read_text())["targets"]
     verdict = {True: "met", False: "missed", None: "not measured"}

@@ -460,6 +460,6 @@ tables.provenance({found.title: found})
 # %% [markdown]
 # The page draws recorded games. To compute them again:
 #
-#     python -m pi_lib run --only 23 --profile reduced -p record=""
+#     python -m pi_lib run --only 19 --profile reduced -p record=""
 #
-# Next: [your own training run](19_your_training_run).
+# Next: [your own training run](20_your_training_run).

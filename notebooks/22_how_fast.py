@@ -282,4 +282,4 @@ pd.DataFrame(
 #     make gpu                                     # the part for a machine with a GPU
 #     python -m benchmarks transforms growth       # these parts anew, the others as they were
 #     python -m benchmarks --record results/mine.json
-#     python -m pi_lib run --only 21 -p record=../results/mine.json
+#     python -m pi_lib run --only 22 -p record=../results/mine.json
