@@ -57,11 +57,12 @@ glue("alone", f"{(alone['paper'] == 'confirmed').sum()} of {len(alone)}", displa
 # # What a network keeps of its pre-training
 #
 # **In {glue:text}`own` of {glue:text}`measurable` pairs of a pre-trained network and a new task, most
-# of what the network knows after fine-tuning it did not know before.** Counted is only what comes back each time that the network is fine-tuned again. Of that, pre-training
-# alone explains {glue:text}`pretraining`; training from scratch, without pre-training, also comes to
-# {glue:text}`scratch`; and {glue:text}`neither` is in neither: fine-tuning itself brings it, every
-# time. The fine-tuned network is reliably more accurate than one trained from scratch in
-# {glue:text}`better` of {glue:text}`cells` pairs.
+# of what the network knows after fine-tuning it did not know before.** Counted is only what comes back
+# each time that the network is fine-tuned again; it is enough to answer in {glue:text}`measurable` of
+# {glue:text}`cells` pairs. Of that, pre-training alone explains {glue:text}`pretraining`; training from
+# scratch, without pre-training, also comes to {glue:text}`scratch`; and {glue:text}`neither` is in
+# neither: fine-tuning itself brings it, every time. The fine-tuned network is reliably more accurate than
+# one trained from scratch in {glue:text}`better` of {glue:text}`cells` pairs.
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence, which is read downwards. A band joins patches, and an arc joins words, that act together; a dot alone is a patch or word alone. Drawn is what has the same sign in every run of a column, and in each at least a tenth of the strength of the strongest. It is the effect on the output, averaged over what else may be visible. Words in grey are always visible."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
 example = hero.examples(examples)
