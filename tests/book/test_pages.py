@@ -169,25 +169,6 @@ def move(tab, explorer, name, key="ArrowRight"):
     return explorer.locator(".pi-frame:visible").last
 
 
-def test_every_page_is_whole(browser, server, built):
-    """Nothing from outside, no error, no sideways scrolling; text and names for every reader."""
-    found = pages(built)
-    assert len(found) >= 10
-    tab, wrong = watched(browser, server)
-    for page in found:
-        assert (built / page).stat().st_size < 3_000_000, page
-        tab.set_viewport_size({"width": 1200, "height": 900})
-        tab.goto(f"{server}/{page}", wait_until="networkidle")
-        tab.add_style_tag(content=STILL)
-        for mode in ("light", "dark"):
-            tab.evaluate("mode => { document.documentElement.dataset.theme = mode; }", mode)
-            wrong += [f"{mode}: {what}" for what in tab.evaluate(WHAT_IS_WRONG)]
-        tab.set_viewport_size({"width": 390, "height": 800})
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
-        assert wrong == [], page
-    tab.close()
-
-
 # What is wider than its place, and does not show it: what is cut, or scrolls without a mark.
 CUT = """() => [...document.querySelectorAll("article :is(pre, table, figure, img, svg, details," +
     "div.cell_output, .pi-explore, mjx-container)")]
@@ -207,27 +188,35 @@ def cut(tab):
     return found
 
 
-def test_nothing_is_cut_on_a_screen_a_phone_or_paper(browser, server, built):
-    tab, _ = watched(browser, server)
-    for page in pages(built):
+def test_every_page_is_whole(browser, server, built):
+    """Nothing from outside, no error; text and names for every reader; nothing is cut on a screen,
+    a phone or paper."""
+    found = pages(built)
+    assert len(found) >= 10
+    tab, wrong = watched(browser, server)
+    scrolls = "[...document.querySelectorAll('article [data-scrolls]')]"
+    for page in found:
+        assert (built / page).stat().st_size < 3_000_000, page
         tab.emulate_media(media="screen")
         tab.set_viewport_size({"width": 1280, "height": 900})
         tab.goto(f"{server}/{page}", wait_until="networkidle")
         tab.add_style_tag(content=STILL)
-        scrolls = "[...document.querySelectorAll('article [data-scrolls]')].map(e => e.innerText)"
+        for mode in ("light", "dark"):
+            tab.evaluate("mode => { document.documentElement.dataset.theme = mode; }", mode)
+            wrong += [f"{mode}: {what}" for what in tab.evaluate(WHAT_IS_WRONG)]
         assert cut(tab) == [], page
-        assert tab.evaluate(scrolls) == [], page  # a window of this width holds everything
+        assert tab.evaluate(f"{scrolls}.map(e => e.innerText)") == [], page  # all fits
         tab.set_viewport_size({"width": 390, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
         assert cut(tab) == [], page
-        assert tab.evaluate(  # by keyboard too
-            "[...document.querySelectorAll('article [data-scrolls]')].every(e => e.tabIndex === 0)"
-        )
+        assert tab.evaluate(f"{scrolls}.every(e => e.tabIndex === 0)"), page  # by keyboard too
         tab.set_viewport_size({"width": 718, "height": 1000})  # A4 within its margins
         tab.emulate_media(media="print")
         tab.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert tab.locator("article details:not([open])").count() == 0
         assert cut(tab) == [], page
         tab.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert wrong == [], page
     tab.close()
 
 
