@@ -20,8 +20,8 @@
 # - The {term}`reliability` says how much of a run's interactions would come back in another run: 1 is
 #   all, 0 is nothing.
 # - {term}`Harsanyi dividends <Harsanyi dividend>` of many players amplify noise.
-#   {term}`Walsh coefficients <Walsh coefficient>` describe the same output without doing so, and far more of them comes
-#   back. Conclusions in this book rest on them.
+#   {term}`Walsh coefficients <Walsh coefficient>` describe the same output without doing so, and far more
+#   of them come back. Conclusions in this book rest on them.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction).*
 

@@ -31,6 +31,7 @@ record = "recorded/data_size"  # records that differ in the number of labels
 margin = 0.02  # gain in accuracy below which pre-training is unnecessary
 
 # %%
+import pandas as pd
 from IPython.display import Markdown, display
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -127,7 +128,9 @@ if runs:
 # fine-tuned runs know, their similarity would rise, and the share from pre-training alone would fall.
 
 # %% tags=["hide-input"]
-trends = comparisons.trends(found[found["quantity"] != "accuracy"], {n: n for n in runs})
+alone = found["quantity"] == "gain"  # a question of its own, which knowledge does not bear on
+parts = found[alone], found[~alone & (found["quantity"] != "accuracy")]
+trends = pd.concat([comparisons.trends(part, {n: n for n in runs}) for part in parts])
 if runs:
     display(Markdown(f"With more labels: {tables.in_words(trends)}."))
     columns = {"first": "fewest labels", "last": "most labels", "tested": "rank correlation"}
@@ -137,7 +140,8 @@ if runs:
 
 # %% [markdown]
 # *Fewest* and *most labels* are those with which the quantity is measurable. The intervals of the
-# rank correlations come from resampling the numbers of labels.
+# rank correlations come from resampling the numbers of labels. The gain is judged for itself, the other
+# rows together.
 
 # %% tags=["hide-input"]
 CATCHES_UP = {

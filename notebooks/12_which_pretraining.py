@@ -71,7 +71,8 @@ if records:
     display(table)
 
 # %% [markdown]
-# Training from scratch is the same for all three kinds.
+# Training from scratch does not depend on the kind. Where its accuracies differ, the cells were computed
+# on different machines (see the end of the page), whose rounding grows during training.
 #
 # ## Does it help?
 

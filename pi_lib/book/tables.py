@@ -269,7 +269,8 @@ def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
             "commit": ", ".join(sorted({(step["commit"] or "")[:7] for step in steps})),
             "note": record.header.get("made", ""),
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return frame.loc[:, frame.ne("").any()]
 
 
 def pretraining(records: Mapping[str, "Record"]) -> pd.DataFrame:

@@ -187,6 +187,11 @@ def probe(records: list[Record]) -> Advice:
     return Advice.of("A linear probe, or all layers?", [claim], "accuracy", limits)
 
 
+def _any_of(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def way(records: list[Record]) -> Advice:
     """Which way to fine-tune?"""
     numbers: dict[str | None, dict[tuple[str, str], Estimate]] = {"source": {}, None: {}}
@@ -206,7 +211,7 @@ def way(records: list[Record]) -> Advice:
     )
     if free := [name for name in keepers if name not in costly]:
         said = (
-            f"If the old task still matters: {' or '.join(free)} kept more of it than training all "
+            f"If the old task still matters: {_any_of(free)} kept more of it than training all "
             "layers, without a reliable loss on the new one."
         )
     elif keepers:
