@@ -1,8 +1,8 @@
-"""The recorded games of the paper's cells, and reference values of them computed elsewhere."""
+"""Recorded games of the paper's cells that have reference values computed elsewhere."""
 
 import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-GAMES = sorted((HERE.parent / "notebooks/recorded/paper").glob("*.npz"))
 REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
+GAMES = [HERE.parent / f"notebooks/recorded/paper/{name}.npz" for name in REFERENCE]
