@@ -8,7 +8,7 @@ of its runs, and in each at least the share `tau` of the strongest one of the sa
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import pi
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,9 +168,10 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
         usual.append(
             f"- Groups of {of} ({record.title}, means over {samples} samples): "
             f"{found['finetuned']:.1f} come back in all fine-tuned runs, where "
-            f"{found['chance']:.1f} would by chance; {found['kept']:.1f} of them are kept and "
-            f"{found['new']:.1f} new. Of the probe's {found['probe']:.1f}, {found['lost']:.1f} are "
-            f"lost. In scratch runs {found['scratch']:.1f} come back."
+            f"{found['chance']:.1f} would by chance. {found['kept']:.1f} of them are kept, where "
+            f"{found['kept by chance']:.1f} would be by chance, and {found['new']:.1f} are new. Of "
+            f"the probe's {found['probe']:.1f}, {found['lost']:.1f} are lost. In scratch runs "
+            f"{found['scratch']:.1f} come back."
         )
     return (
         "One example proves nothing; it was chosen for how it looks. What is usual:\n\n"
@@ -226,23 +227,29 @@ def parts(
 
 
 def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, float]:
-    """How many effects a sample has of each of `parts`, on average.
+    """How many effects a sample has of each of `parts`, on average, and what chance would give.
 
-    ``chance`` is how many would come back in all fine-tuned runs if each were shuffled within
-    sample and order: the mean over all ways to shuffle.
+    ``chance`` is how many would come back in all fine-tuned runs, and ``kept by chance`` how many
+    of those that do come back would be kept, if the effects of each run, or those that come back,
+    were shuffled within sample and order: the mean over all ways to shuffle.
     """
-    means = {
-        name: float(np.count_nonzero(found, axis=-1).mean())
-        for name, found in parts(record, players, tau).items()
-    }
+    found = parts(record, players, tau)
+    means = {name: float(np.count_nonzero(x, axis=-1).mean()) for name, x in found.items()}
     runs = signs(record.runs("finetuned", players), tau)
     orders = order(record.runs("probe", players)[0].n).numpy()
-    chance = 0.0
-    for m in range(1, orders.max() + 1):
-        part = runs[..., orders == m]
-        for sign in (1, -1):
-            chance += part.shape[-1] * (part == sign).mean(-1).prod(0).mean()
-    return means | {"chance": float(chance)}
+
+    def met_by_chance(*games: np.ndarray) -> float:
+        """Places of a sample at which all of these, (B, 2**n) each, have the same sign."""
+        total = 0.0
+        for m, sign in product(range(1, orders.max() + 1), (1, -1)):
+            shares = np.stack([(game[:, orders == m] == sign).mean(-1) for game in games])
+            total += (orders == m).sum() * shares.prod(0).mean()
+        return float(total)
+
+    return means | {
+        "chance": met_by_chance(*runs),
+        "kept by chance": met_by_chance(found["probe"], found["finetuned"]),
+    }
 
 
 def draw(shown: Examples, tau: float = TAU) -> Figure:

@@ -66,13 +66,18 @@ def test_chance_is_the_mean_over_shuffles():
     record, rng = planted(kept=0, learned=0, noise=3), np.random.default_rng(0)
     runs = hero.signs(record.runs("finetuned"))
     orders, times = np.array([bin(s).count("1") for s in range(16)]), 100
-    agreed = 0.0
+    found = hero.parts(record, "covering")
+    agreed, kept = 0.0, 0.0
     for _ in range(times):
-        shuffled = runs.copy()
+        shuffled, moved = runs.copy(), found["finetuned"].copy()
         for m in range(1, 5):
             shuffled[..., orders == m] = rng.permuted(runs[..., orders == m], axis=-1)
+            moved[:, orders == m] = rng.permuted(moved[:, orders == m], axis=-1)
         agreed += ((shuffled == shuffled[0]).all(0) & (shuffled[0] != 0)).sum(-1).mean() / times
-    assert hero.counts(record, "covering")["chance"] == pytest.approx(agreed, abs=0.1)
+        kept += ((moved == found["probe"]) & (moved != 0)).sum(-1).mean() / times
+    counted = hero.counts(record, "covering")
+    assert counted["chance"] == pytest.approx(agreed, abs=0.1)
+    assert counted["kept by chance"] == pytest.approx(kept, abs=0.1) and kept > 0.2
 
 
 def test_without_records_the_page_says_how_to_make_them(folder):
