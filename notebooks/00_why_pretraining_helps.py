@@ -41,6 +41,7 @@ glue("cells", len(runs), display=False)
 glue("measurable", len(shares), display=False)
 glue("own", int((brought < 0.5).sum()), display=False)
 glue("neither", tables.spans(shares["neither"]), display=False)
+glue("probe", tables.spans(brought.clip(0)), display=False)
 glue("scratch", tables.spans(shares["scratch"] + shares["both"]), display=False)
 glue("pretraining", tables.spans(shares["pretraining"].clip(0)), display=False)
 glue("better", sum(gain.low > 0 for gain in gains.values()), display=False)
@@ -52,26 +53,29 @@ glue(
 )
 alone = claims[claims["paper"] != ""]
 glue("alone", f"{(alone['paper'] == 'confirmed').sum()} of {len(alone)}", display=False)
+glue("own_numbers", f"{alone['claim'].nunique()} of the {claims['claim'].nunique()}", display=False)
+glue("squares", len(claims), display=False)
 
 # %% [markdown]
 # # What a network keeps of its pre-training
 #
-# **In {glue:text}`own` of {glue:text}`measurable` pairs of a pre-trained network and a new task, most
-# of what the network knows after fine-tuning it did not know before.** Counted is only what comes back
-# each time that the network is fine-tuned again; it is enough to answer in {glue:text}`measurable` of
-# {glue:text}`cells` pairs. Of that, pre-training alone explains {glue:text}`pretraining`; training from
-# scratch, without pre-training, also comes to {glue:text}`scratch`; and {glue:text}`neither` is in
-# neither: fine-tuning itself brings it, every time. The fine-tuned network is reliably more accurate than
-# one trained from scratch in {glue:text}`better` of {glue:text}`cells` pairs.
+# **In {glue:text}`own` of the {glue:text}`measurable` pairs of a pre-trained network and a new task that
+# can be compared, most of what the network reliably knows after fine-tuning is not in the pre-trained
+# network.** *Reliably* means: it comes back each time that the network is fine-tuned again. *In the
+# pre-trained network* is what a linear probe reads from it. The probe explains {glue:text}`probe` of that
+# knowledge, {glue:text}`pretraining` the probe alone. Training from scratch, without pre-training,
+# explains {glue:text}`scratch`. And {glue:text}`neither` is in neither: it may need the pre-trained
+# weights to start from, but it is not in them yet. Of all {glue:text}`cells` pairs, the fine-tuned
+# network is reliably more accurate than one trained from scratch in {glue:text}`better`.
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence, which is read downwards. A band joins patches, and an arc joins words, that act together; a dot alone is a patch or word alone. Drawn is what has the same sign in every run of a column, and in each at least a tenth of the strength of the strongest. It is the effect on the output, averaged over what else may be visible. Words in grey are always visible."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence, which is read downwards. A band joins patches, and an arc joins words, that act together; a dot alone is a patch or word alone. Drawn is what has the same sign in every run of a column, and in each at least a tenth of the strength of the strongest; of what is lost, the strongest few. It is the effect on the output, averaged over what else may be visible. Words in grey are always visible."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
 example = hero.examples(examples)
 figure = example and hero.draw(example)
 
 # %% tags=["remove-input"]
 display(Markdown(hero.in_words(example)))
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither, grouped by where the weights come from; beside it a dot with the gain in accuracy."}}
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task; *both* is in the probe and in scratch runs. Not measurable: in one of the three, nothing comes back that could be compared. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals; those of the shares stand in the chapter Findings."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither, grouped by where the weights come from; beside it a dot with the gain in accuracy."}}
 figure = study_figures.origins(origins, gains, weights)
 
 # %% [markdown]
@@ -79,8 +83,8 @@ figure = study_figures.origins(origins, gains, weights)
 #
 # ## The question
 #
-# A network that was trained on one large data set learns a second, smaller task faster and better
-# than a network that starts from nothing. Does it keep what it knew, or does it merely start from a
+# A network that was trained on one large data set often learns a second, smaller task better than a
+# network that starts from nothing. Does it keep what it knew, or does it merely start from a
 # good place and learn anew? The paper *Why pre-training is beneficial for downstream classification
 # tasks?* ([arXiv](https://arxiv.org/abs/2410.08455), {cite}`jiang2024`) looks inside: it takes the output of a network apart into the effects of
 # small groups of input parts, and counts which effects stay, which go, and which are new. No code was
@@ -108,15 +112,17 @@ figure = study_figures.origins(origins, gains, weights)
 #
 # | | encoder starts from | trained on the new task | runs |
 # |---|---|---|---|
-# | **linear probe** | pre-trained weights, kept frozen | the last layer only | an optimum, always the same |
+# | **linear probe** | pre-trained weights, kept frozen | the last layer only | its optimum is always the same |
 # | **fine-tuned** | pre-trained weights | everything | several: other head, other batches |
 # | **scratch** | random weights | everything, same data and schedule | several: other weights too |
 # | **long scratch** | random weights | the same, several times as long | several |
 #
 # ## What the paper claims, and what came out here
 #
-# In the paper's own numbers, {glue:text}`alone` claims would be confirmed. Held against chance and a
-# second run: {glue:text}`verdicts`.
+# A square is one claim in one pair. For {glue:text}`own_numbers` claims the paper has a number of its
+# own; by it alone, {glue:text}`alone` squares would be confirmed. Held against chance and a second run, of
+# all {glue:text}`squares`: {glue:text}`verdicts`. *Undecided* means that the number behind a
+# square cannot be told from 0.
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-claims", "caption": "The verdict on each claim in each cell, against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)

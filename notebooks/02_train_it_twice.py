@@ -14,8 +14,8 @@
 #
 # **Key points**
 #
-# - Two fine-tuning runs that start from the same weights, and differ only in their new head and in
-#   the order of their batches, do not come to the same {term}`interactions <interaction>`. What a
+# - Two fine-tuning runs that start from the same weights, and differ only in their new head, the order
+#   of their batches and dropout, do not come to the same {term}`interactions <interaction>`. What a
 #   single run shows is partly the run's own noise.
 # - The {term}`reliability` says how much of a run's interactions would come back in another run: 1 is
 #   all, 0 is nothing.
@@ -69,7 +69,7 @@ pd.DataFrame(
 # %% [markdown]
 # The accuracies are nearly the same. Are the interactions?
 
-# %% mystnb={"figure": {"name": "fig-twice", "caption": "Each dot is one interaction of one sample: its strength in a first and in a second fine-tuned run of one cell. If runs agreed, all dots would lie on the line. Left: Harsanyi dividends; right: Walsh coefficients of the same two networks; each in units of its own standard deviation."}, "image": {"alt": "Two clouds of dots. The left cloud of Harsanyi dividends is nearly round; the right cloud of Walsh coefficients is drawn out along the diagonal."}}
+# %% mystnb={"figure": {"name": "fig-twice", "caption": "Each dot is one interaction of one sample: its strength in a first and in a second fine-tuned run of the cell in which most comes back. If runs agreed, all dots would lie on the line. Left: Harsanyi dividends; right: Walsh coefficients of the same two networks; each in units of its own standard deviation. Dots beyond four of them lie on the border."}, "image": {"alt": "Two clouds of dots. The left cloud of Harsanyi dividends is nearly round; the right cloud of Walsh coefficients is drawn out along the diagonal."}}
 shown = max(records.values(), key=lambda r: pi.reliability(r.runs("finetuned")).value)
 figure = study_figures.first_against_second(*shown.runs("finetuned")[:2])
 
@@ -96,11 +96,10 @@ reliability = table[table["quantity"] == "reliability"]
 singles = reliability[reliability["orders"].isin(["1", "2", "3", "4+"])]
 finetuned = singles[singles["first"] == "finetuned"]
 
-# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Reliability of fine-tuned runs by order, in both bases. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Two panels, Harsanyi and Walsh. In both, reliability falls with the order; the points of Walsh coefficients lie higher."}}
+# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Reliability of fine-tuned runs by order, the number of players of an interaction, in both bases. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Two panels, Harsanyi and Walsh. In both, reliability falls with the order; the points of Walsh coefficients lie higher."}}
 names = {"harsanyi": "Harsanyi dividends", "walsh": "Walsh coefficients"}
-figure = study_figures.by_order(
-    finetuned.assign(panel=finetuned["basis"].map(names)), "reliability of fine-tuned runs"
-)
+panels = [finetuned[finetuned["basis"] == basis].assign(panel=x) for basis, x in names.items()]
+figure = study_figures.by_order(pd.concat(panels), "reliability of fine-tuned runs")
 
 # %% tags=["hide-input"]
 whole = reliability[(reliability["first"] == "finetuned") & (reliability["orders"] == "all")]
@@ -110,8 +109,9 @@ display(
     Markdown(
         f"Over all orders, fine-tuned runs have a reliability of {ends['harsanyi'][0]:.2f} to "
         f"{ends['harsanyi'][1]:.2f} in Harsanyi dividends, and of {ends['walsh'][0]:.2f} to "
-        f"{ends['walsh'][1]:.2f} in Walsh coefficients. In the paper's own measure, a fine-tuned run "
-        f"has {min(shares):.0%} to {max(shares):.0%} of the strength of another one."
+        f"{ends['walsh'][1]:.2f} in Walsh coefficients. In the paper's own measure, the share "
+        f"of a run's strength that is preserved, a second run has {min(shares):.0%} to "
+        f"{max(shares):.0%} of the first."
     )
 )
 
@@ -142,8 +142,8 @@ display(
 # - Two networks are compared by the {term}`similarity` of what is reproducible in them,
 #   $\rho_{XY} = C_{XY} / \sqrt{C_{XX} C_{YY}}$, which is 0 by chance and 1 for the same knowledge,
 #   however noisy single runs are (the correction for attenuation {cite}`spearman1904`).
-# - Where runs of an arm share nothing that can be told from 0, there is nothing to compare. The
-#   book then says *not measurable*.
+# - Where what the runs of a kind have in common may be nothing, there is nothing to compare. The book
+#   then says *not measurable*.
 # - "Complex knowledge" of single runs, of order 4 and beyond, is mostly what would not come back.
 
 # %% tags=["hide-input"]

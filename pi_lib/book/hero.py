@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pi_lib.study.record import Record
 
 TAU = 0.1  # of the strongest effect of a sample
+MOST_LOST = 8  # effects that are drawn; there are too many
 PARTS = {  # colour of what is drawn
     "kept": COLOURS["preserved"],
     "lost": "#5F5F5F",
@@ -40,7 +41,7 @@ NAMES = {
     "kept": "kept: in the probe and in all fine-tuned runs",
     "lost": "lost: in the probe, in no fine-tuned run",
     "new": "new: in all fine-tuned runs, not in the probe",
-    "scratch": "in all scratch runs, and none of these",
+    "scratch": "in all scratch runs, and not kept, lost or new",
 }
 COLUMNS = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
 CREDIT = {  # fields of the file that a photograph is shown with
@@ -168,13 +169,15 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
         usual.append(
             f"- Groups of {of} ({record.title}, means over {samples} samples): "
             f"{found['finetuned']:.1f} come back in all fine-tuned runs, where "
-            f"{found['chance']:.1f} would by chance. {found['kept']:.1f} of them are kept, where "
-            f"{found['kept by chance']:.1f} would be by chance, and {found['new']:.1f} are new. Of "
-            f"the probe's {found['probe']:.1f}, {found['lost']:.1f} are lost. In scratch runs "
+            f"{found['chance']:.1f} would if each run's were shuffled. {found['kept']:.1f} of them "
+            f"are kept, where {found['kept by chance']:.1f} would be if they were shuffled, and "
+            f"{found['new']:.1f} are new. Of the probe's {found['probe']:.1f}, "
+            f"{found['lost']:.1f} are in no fine-tuned run: lost. In scratch runs "
             f"{found['scratch']:.1f} come back."
         )
     return (
-        "One example proves nothing; it was chosen for how it looks. What is usual:\n\n"
+        "One example proves nothing; it was chosen for how it looks. What is usual in the two "
+        "records from which it was taken:\n\n"
         + "\n".join(usual)
         + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. "
         + credits(shown)
@@ -303,9 +306,17 @@ class Group:
 
 
 def _columns(record: "Record", players: str, sample: int, tau: float) -> list[list[Group]]:
-    """The groups of each column; one that is in several columns has the same place in them."""
+    """The groups of each column; one that is in several columns has the same place in them.
+
+    Of what is lost, the `MOST_LOST` strongest.
+    """
     row = list(record.header["ids"]).index(sample)
     found = {name: signs[row] for name, signs in parts(record, players, tau).items()}
+    strength = walsh_transform(record.runs("probe", players)[0].v[row]).abs().numpy()
+    lost = np.flatnonzero(found["lost"])
+    weaker = lost[np.argsort(-strength[lost])[MOST_LOST:]]
+    for name in ("lost", "probe"):
+        found[name][weaker] = 0
     columns = []
     for arm in COLUMNS:
         column = {}

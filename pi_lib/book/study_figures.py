@@ -287,7 +287,7 @@ def by_order(frame: "pd.DataFrame", label: str) -> Figure:
             at = at + 0.1 * (k - (len(cells) - 1) / 2)
             axis.errorbar(at, rows["value"], yerr=reach(rows), capsize=2, ms=5, **look)
         axis.axhline(0, color="0.3", lw=1)
-        axis.set(title=panel, xlabel="order")
+        axis.set(title=panel, xlabel="order: players of an interaction")
         axis.set_xticks(range(len(groups)), groups)
     axes[0, 0].set_ylabel(label)
     handles = [axes[0, 0].plot([], [], **look)[0] for look in looks.values()]
@@ -389,10 +389,12 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
     bases = {"Harsanyi dividends": and_transform, "Walsh coefficients": walsh_transform}
     for axis, (name, transform) in zip(axes, bases.items(), strict=True):
         x, y = (transform(run.v)[:, 1:].flatten().numpy() for run in (first, second))
+        correlation = np.corrcoef(x, y)[0, 1]
         x, y = ((values / values.std()).clip(-4, 4) for values in (x, y))
         axis.plot(x, y, ".", ms=2, alpha=0.25, color=COLOURS["finetuned"], rasterized=True)
         axis.plot([-4, 4], [-4, 4], color="0.3", lw=1)
-        axis.set(title=name, xlabel="first run", aspect="equal", xlim=(-4.2, 4.2), ylim=(-4.2, 4.2))
+        axis.set(xlabel="first run", aspect="equal", xlim=(-4.2, 4.2), ylim=(-4.2, 4.2))
+        axis.set_title(f"{name}: correlation {correlation:.2f}")
     axes[0].set_ylabel("second run")
     return figure
 
