@@ -51,12 +51,15 @@ def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
         s, header = record.header["settings"], record.header
         runs = {arm: record.count(arm) for arm in ARMS if record.count(arm)}
         rows[record.title] = {
-            "training samples": s["n_train"],
+            "training samples": f"{s['n_train']:,}",
             "epochs": s["epochs"],
-            "test samples": header["tested"],
+            "test samples": f"{header['tested']:,}",
             "samples for interactions": len(header["labels"]),
             "players": record.runs("probe")[0].n,
-            "runs": ", ".join(f"{count} {ARMS[arm]}" for arm, count in runs.items()),
+            "runs": ", ".join(
+                f"{count} {ARMS[arm]}".replace(" ", "\N{NO-BREAK SPACE}")
+                for arm, count in runs.items()
+            ),
         } | {f"accuracy, {ARMS[arm]}": said(record.accuracy(arm)) for arm in runs}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
