@@ -75,7 +75,7 @@ figure = example and hero.draw(example)
 # %% tags=["remove-input"]
 display(Markdown(hero.in_words(example)))
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task; *both* is in the probe and in scratch runs. Not measurable: in one of the three, nothing comes back that could be compared. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals; those of the shares stand in the chapter Findings."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither, grouped by where the weights come from; beside it a dot with the gain in accuracy."}}
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "In {glue:text}`own` of {glue:text}`measurable` pairs, the probe explains less than half. Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task; *both* is in the probe and in scratch runs. Not measurable: in one of the three, nothing comes back that could be compared. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals; those of the shares stand in the chapter Findings."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither, grouped by where the weights come from; beside it a dot with the gain in accuracy."}}
 figure = study_figures.origins(origins, gains, weights)
 
 # %% [markdown]
@@ -124,7 +124,7 @@ figure = study_figures.origins(origins, gains, weights)
 # all {glue:text}`squares`: {glue:text}`verdicts`. *Undecided* means that the number behind a
 # square cannot be told from 0.
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-claims", "caption": "The verdict on each claim in each cell, against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-claims", "caption": "{glue:text}`verdicts`. The verdict on each claim in each cell, against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)
 
 # %% [markdown]

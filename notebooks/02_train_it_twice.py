@@ -32,6 +32,7 @@ record = "recorded/paper"  # folder of the recorded cells
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
@@ -96,7 +97,7 @@ reliability = table[table["quantity"] == "reliability"]
 singles = reliability[reliability["orders"].isin(["1", "2", "3", "4+"])]
 finetuned = singles[singles["first"] == "finetuned"]
 
-# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Reliability of fine-tuned runs by order, the number of players of an interaction, in both bases. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Two panels, Harsanyi and Walsh. In both, reliability falls with the order; the points of Walsh coefficients lie higher."}}
+# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Over all orders, {glue:text}`twice_harsanyi` of the strength comes back in Harsanyi dividends, {glue:text}`twice_walsh` in Walsh coefficients. Reliability of fine-tuned runs by order, the number of players of an interaction, in both bases. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Two panels, Harsanyi and Walsh. In both, reliability falls with the order; the points of Walsh coefficients lie higher."}}
 names = {"harsanyi": "Harsanyi dividends", "walsh": "Walsh coefficients"}
 panels = [finetuned[finetuned["basis"] == basis].assign(panel=x) for basis, x in names.items()]
 figure = study_figures.by_order(pd.concat(panels), "reliability of fine-tuned runs")
@@ -104,6 +105,8 @@ figure = study_figures.by_order(pd.concat(panels), "reliability of fine-tuned ru
 # %% tags=["hide-input"]
 whole = reliability[(reliability["first"] == "finetuned") & (reliability["orders"] == "all")]
 ends = {b: (x["value"].min(), x["value"].max()) for b, x in whole.groupby("basis")}
+for basis, (least, most) in ends.items():
+    glue(f"twice_{basis}", f"{least:.2f} to {most:.2f}", display=False)
 shares = [pi.compare(*r.runs("finetuned")[:2]).preserved_share().value for r in records.values()]
 display(
     Markdown(

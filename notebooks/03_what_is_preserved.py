@@ -83,7 +83,7 @@ figure = figures.knowledge(first)
 # much of one fine-tuned run is preserved in another, from the same weights.
 
 
-# %% mystnb={"figure": {"name": "fig-preserved", "caption": "Share of the probe's strength that is found in the fine-tuned model, beside what shuffled interactions give (chance), and the share of one fine-tuned run found in another (second run). Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks on a line: observed, chance, second run. Observed and chance lie close together; the second run is not far beyond."}}
+# %% mystnb={"figure": {"name": "fig-preserved", "caption": "The observed share is above chance in {glue:text}`preserved_above` cells. Share of the probe's strength that is found in the fine-tuned model, beside what shuffled interactions give (chance), and the share of one fine-tuned run found in another (second run). Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks on a line: observed, chance, second run. Observed and chance lie close together; the second run is not far beyond."}}
 def beside(share):
     return {"observed": share, "chance": share.chance, "second run": share.second_run}
 
@@ -94,6 +94,7 @@ figure = study_figures.shares({name: beside(r.preserved) for name, r in runs.ite
 # %% tags=["hide-input"]
 shares = [r.preserved for r in runs.values()]
 above = sum(share.verdict == "above chance" for share in shares)
+glue("preserved_above", f"{above} of {len(shares)}", display=False)
 half = sum(share.chance.high < 0.5 and share.second_run.high < 0.5 for share in shares)
 display(
     Markdown(
@@ -130,8 +131,10 @@ display(Markdown(hero.credits(example)))
 # %% tags=["hide-input"]
 orders = pd.concat(r.similarities().assign(cell=name) for name, r in runs.items())
 orders = orders[orders["arm"] == "probe"]
+above_0 = (orders[orders["orders"] == "all"]["low"] > 0).sum()
+glue("similar_above", f"{above_0} of {len(runs)}", display=False)
 
-# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Points per order and cell, mostly between 0 and 0.6, falling with the order where higher orders can be measured."}}
+# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the similarity is reliably above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Points per order and cell, mostly between 0 and 0.6, falling with the order where higher orders can be measured."}}
 figure = study_figures.by_order(orders.assign(panel="probe and fine-tuned"), "similarity")
 
 # %% [markdown]

@@ -29,6 +29,8 @@ profile = "quick"  # of the two cells that this book trains itself: smoke, quick
 record = "recorded/paper"  # folder of the recorded cells
 
 # %%
+from myst_nb import glue
+
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
 from pi_lib.book import begin, study_figures, tables
@@ -52,7 +54,7 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # with its interactions shuffled within sample and order (*chance*).
 
 
-# %% mystnb={"figure": {"name": "fig-learned", "caption": "Share of the preserved knowledge that other networks have. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell marks on a line: chance, scratch, long scratch where there is one, and second run, which lies farthest to the right in most cells."}}
+# %% mystnb={"figure": {"name": "fig-learned", "caption": "Scratch has more than chance of the preserved part in {glue:text}`learned_above` cells, a second fine-tuned run more than scratch in {glue:text}`learned_second`. Share of the preserved knowledge that other networks have. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell marks on a line: chance, scratch, long scratch where there is one, and second run, which lies farthest to the right in most cells."}}
 def learned(r):
     scratch = r.learned()
     long = {"long scratch": r.learned("long")} if "long" in r.arms else {}
@@ -76,7 +78,7 @@ figure = study_figures.shares(
 # has the second fine-tuned run than the scratch run? Preserved knowledge is special only by what its
 # own difference is larger.
 
-# %% mystnb={"figure": {"name": "fig-special", "caption": "How much more a second fine-tuned run has than a scratch run: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, around or above zero."}}
+# %% mystnb={"figure": {"name": "fig-special", "caption": "The preserved part differs reliably by more than the new part in {glue:text}`special_above` cells, by less in {glue:text}`special_below`. How much more a second fine-tuned run has than a scratch run: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, around or above zero."}}
 differences = {
     name: {
         "preserved part": r.hard["scratch"].preserved.excess,
@@ -86,6 +88,17 @@ differences = {
     for name, r in runs.items()
 }
 figure = study_figures.differences(differences, "share in a second fine-tuned run, minus scratch")
+
+# %% tags=["remove-cell"]
+special = [r.hard["scratch"].special for r in runs.values()]
+counted = {
+    "learned_above": sum(r.learned().verdict == "above chance" for r in runs.values()),
+    "learned_second": sum(r.hard["scratch"].preserved.excess.low > 0 for r in runs.values()),
+    "special_above": sum(number.low > 0 for number in special),
+    "special_below": sum(number.high < 0 for number in special),
+}
+for key, count in counted.items():
+    glue(key, f"{count} of {len(runs)}", display=False)
 
 # %% tags=["hide-input"]
 claims = findings.findings(runs)
@@ -99,16 +112,20 @@ tables.claims(claims[claims["claim"].isin([c.name for c in findings.CLAIMS[4:6]]
 # fine-tuned runs.
 
 
-# %% mystnb={"figure": {"name": "fig-scratch-similarity", "caption": "Similarity with fine-tuned runs of what is reproducible, over all orders. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell marks for probe, scratch and long scratch; in most cells scratch lies above the probe."}}
+# %% mystnb={"figure": {"name": "fig-scratch-similarity", "caption": "The similarity of scratch is reliably above 0 in {glue:text}`scratch_above` cells, that of the probe in {glue:text}`probe_above`. Similarity with fine-tuned runs of what is reproducible, over all orders. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell marks for probe, scratch and long scratch; in most cells scratch lies above the probe."}}
 def similarities(r):
     arms = {"linear probe": "probe", "scratch": "scratch", "long scratch": "long"}
     whole = r.moments()
     return {kind: whole.similarity(arm, "finetuned") for kind, arm in arms.items() if arm in r.arms}
 
 
-figure = study_figures.shares(
-    {name: similarities(r) for name, r in runs.items()}, "similarity with fine-tuned runs"
-)
+found = {name: similarities(r) for name, r in runs.items()}
+figure = study_figures.shares(found, "similarity with fine-tuned runs")
+
+# %% tags=["remove-cell"]
+for key, kind in (("scratch_above", "scratch"), ("probe_above", "linear probe")):
+    above = sum(numbers[kind].low > 0 for numbers in found.values())
+    glue(key, f"{above} of {len(found)}", display=False)
 
 # %% [markdown]
 # ## Exercises

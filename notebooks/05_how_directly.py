@@ -51,7 +51,7 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # with $C$ and $V$ as in [Train it twice](02_train_it_twice). At the end it is not 1 but the square root of the
 # {term}`reliability`: no run agrees with another one better than runs do.
 
-# %% mystnb={"figure": {"name": "fig-approach", "caption": "Similarity of a run with the ends of other runs of its arm, at each checkpoint. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with two rising curves, fine-tuned and scratch."}}
+# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs, not 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with two rising curves, fine-tuned and scratch."}}
 ways = {
     (name, arm): r.approach(arm) for name, r in runs.items() for arm in ("finetuned", "scratch")
 }

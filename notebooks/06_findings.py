@@ -30,6 +30,7 @@ again = "recorded/again"  # cells of it that were computed a second time, from t
 
 # %%
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
@@ -46,8 +47,13 @@ claims = findings.findings(runs)
 # %% [markdown]
 # ## Every claim in every cell
 
-# %% mystnb={"figure": {"name": "fig-verdicts", "caption": "The verdict on each claim (rows) in each cell (columns)."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+# %% mystnb={"figure": {"name": "fig-verdicts", "caption": "{glue:text}`findings_verdicts`. The verdict on each claim (rows) in each cell (columns)."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)
+
+# %% tags=["remove-cell"]
+counts = claims["verdict"].value_counts()
+said = ", ".join(f"{counts[v]} {v}" for v in findings.VERDICTS if v in counts)
+glue("findings_verdicts", f"Of {len(claims)} squares {said}", display=False)
 
 # %% tags=["hide-input"]
 tables.counts(claims)
@@ -68,11 +74,14 @@ for name, rows in claims.groupby("claim", sort=False):
 # from scratch, how much both, how much neither? (Commonality analysis of the similarities; all orders
 # of Walsh coefficients.)
 
-# %% mystnb={"figure": {"name": "fig-origins-by-cell", "caption": "Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch. Intervals of the shares stand in the table below."}, "image": {"alt": "A stacked bar per cell: pre-training alone, both, scratch alone, neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-origins-by-cell", "caption": "Pre-training alone explains {glue:text}`origins_pretraining`, neither it nor scratch {glue:text}`origins_neither`. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch. Intervals of the shares stand in the table below."}, "image": {"alt": "A stacked bar per cell: pre-training alone, both, scratch alone, neither; beside it a dot with the gain in accuracy."}}
 found = findings.origins_table(runs)
 figure = study_figures.origins(found, {name: r.record.gain() for name, r in runs.items()})
 
 # %% tags=["hide-input"]
+for part in ("pretraining", "neither"):
+    shares = found[found["part"] == part]["value"].dropna().clip(0)
+    glue(f"origins_{part}", tables.spans(shares), display=False)
 tables.estimates(found, index="cell", columns="part")
 
 # %% [markdown]
@@ -138,6 +147,19 @@ for name, second in twice.items():
 tables.rates(records)
 
 # %% [markdown]
+# ## Exercises
+#
+# 1. A claim is true in none of twenty cells. In how many would it seem confirmed, on average, if each cell
+#    were judged alone at p below 0.05, half of that on the side of the claim? What does the correction change?
+# 2. A claim is *undecided* in every cell. Is it false?
+#
+# :::{dropdown} Answers
+# 1. In 20 · 0.025, half a cell: in every second book somewhere a green square. With Holm's correction, the
+#    chance of even one such square in a row is below 0.05.
+# 2. No. The numbers are compatible with 0, and with what the intervals hold besides: more samples and runs
+#    could decide it.
+# :::
+#
 # Next: settings that the paper leaves open, and [what they change](07_choices).
 #
 # ## Where these numbers come from

@@ -32,6 +32,7 @@ profile = "quick"  # how much is computed: smoke, quick, reduced or full
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
@@ -101,7 +102,7 @@ found = pd.DataFrame(
     for e in [of(probe, runs, tau)]
 )
 
-# %% mystnb={"figure": {"name": "fig-choices", "caption": "Three numbers under every variant, with 95 % intervals over samples. The line is the default's value; grey is above chance. What is not measurable is left out."}, "image": {"alt": "Three panels side by side with a dot and an interval for each variant of a choice."}}
+# %% mystnb={"figure": {"name": "fig-choices", "caption": "Above chance: {glue:text}`choices_above`. Three numbers under every variant, with 95 % intervals over samples. The line is the default's value; grey is above chance. What is not measurable is left out."}, "image": {"alt": "Three panels side by side with a dot and an interval for each variant of a choice."}}
 figure = figures.choices(found, dict.fromkeys(NUMBERS, (0, np.inf)))
 
 # %% tags=["hide-input"]
@@ -114,17 +115,32 @@ found.pivot(index=["choice", "variant"], columns="number", values="shown").loc[
 
 # %% tags=["hide-input"]
 WORDS = {"above": "above chance", "below": "below chance", "undecided": "undecided"}
-lines = []
+lines, above = [], []
 for number in NUMBERS:
     rows = found[found["number"] == number]
     fell = rows["verdict"].replace(WORDS).value_counts()
     counted = ", ".join(f"{verdict} under {count}" for verdict, count in fell.items())
+    above.append(f"{number} under {(rows['verdict'] == 'above').sum()} of {len(rows)} variants")
     values = rows["value"].dropna()
     span = f"from {values.min():.2f} to {values.max():.2f}; " if len(values) else ""
     lines.append(f"- *{number}*: {span}{counted} of {len(rows)} variants.")
+glue("choices_above", ", ".join(above), display=False)
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # One network, one task, two runs. The intervals are over samples; the variants share them, so two
-# variants differ by less than their intervals suggest, or by more. How the split into AND and OR
-# interactions is done stands on the next page, [AND and OR](08_and_or).
+# variants differ by less than their intervals suggest, or by more.
+#
+# ## Exercises
+#
+# 1. Why is the preserved share *above chance* compared here, and not the share itself?
+# 2. The intervals of two variants overlap widely. May one be reliably larger than the other?
+#
+# :::{dropdown} Answers
+# 1. With other players or another threshold, other shares come about by chance. Only the rest can be due to
+#    what two networks have in common.
+# 2. Yes. Both were measured on the same samples: what counts is the interval of their difference, sample by
+#    sample, which may be much narrower.
+# :::
+#
+# Next: how the split into [AND and OR](08_and_or) interactions is done.

@@ -208,4 +208,14 @@ display(
 # The chapters on what is preserved use AND interactions alone, as the paper does. What the choice
 # changes there is on the page [Choices](../choices).
 #
+# ## Exercises
+#
+# 1. Why is an interaction of order 1 the same as AND and as OR?
+# 2. An allowance makes the split of one model sparser. Is the model simpler?
+#
+# :::{dropdown} Answers
+# 1. "All of these words" and "any of these words" mean the same of a single word.
+# 2. No. The model is the same, and so are its outputs; part of them has been declared an error.
+# :::
+#
 # Next: [do interactions mean anything?](09_do_they_mean_anything)

@@ -33,6 +33,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 from torch import nn
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -130,7 +131,7 @@ pd.DataFrame(
     }
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-planted", "caption": "A mark per planted function: how well its network generalises, and the share of the planted terms among its strongest interactions."}, "image": {"alt": "A scatter plot of recovered share against explained variance, for trained and untrained networks."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-planted", "caption": "Trained networks have {glue:text}`planted_trained` of the planted terms, untrained ones {glue:text}`planted_untrained`. A mark per planted function: how well its network generalises, and the share of the planted terms among its strongest interactions."}, "image": {"alt": "A scatter plot of recovered share against explained variance, for trained and untrained networks."}}
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for column, colour, marker in (("trained", "finetuned", "o"), ("untrained", "discarded", "x")):
     axis.plot(
@@ -139,6 +140,10 @@ for column, colour, marker in (("trained", "finetuned", "o"), ("untrained", "dis
 axis.set(ylabel="share of the planted terms found", ylim=(-0.05, 1.05))
 axis.set_xlabel("variance explained on held-out inputs (R²) after training")
 _ = axis.legend()
+
+# %% tags=["remove-cell"]
+for kind in ("trained", "untrained"):
+    glue(f"planted_{kind}", str(pi.bootstrap(recovered[kind])), display=False)
 
 # %% [markdown]
 # ## Hide the players of what was preserved
@@ -210,5 +215,17 @@ display(
 # do so by chance. What chance gives, and what a second run of the same network gives, stands beside
 # every share from [Train it twice](02_train_it_twice) on. Whether interactions, or single players alone,
 # tell which network transfers is asked in [](11_how_far_apart).
+#
+# ## Exercises
+#
+# 1. A network fits its training inputs and explains nothing of the others. Should planted terms be found
+#    among its strongest?
+# 2. Why are the players of an interaction hidden against *as many* others, and not against none?
+#
+# :::{dropdown} Answers
+# 1. No: it has not learned the planted function, and its interactions say so. To find them there would
+#    speak against the method.
+# 2. Hiding anything moves an output. Only what goes beyond hiding as many others is due to which they are.
+# :::
 #
 # Next, beyond the paper: [how much data](10_how_much_data) makes pre-training unnecessary.
