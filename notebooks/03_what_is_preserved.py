@@ -134,7 +134,7 @@ orders = orders[orders["arm"] == "probe"]
 above_0 = (orders[orders["orders"] == "all"]["low"] > 0).sum()
 glue("similar_above", f"{above_0} of {len(runs)}", display=False)
 
-# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the similarity is reliably above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Points per order and cell, mostly between 0 and 0.6, falling with the order where higher orders can be measured."}}
+# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the interval lies above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Points per order and cell, mostly between 0 and 0.6, falling with the order where higher orders can be measured."}}
 figure = study_figures.by_order(orders.assign(panel="probe and fine-tuned"), "similarity")
 
 # %% [markdown]

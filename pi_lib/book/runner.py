@@ -243,9 +243,14 @@ def _twin(source: Path) -> Path | None:
     return None
 
 
-def _cells(source: Path) -> list[tuple]:
-    cells = _read(source).cells
-    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in cells]
+def _cells(source: Path) -> list:
+    """What a page is made from: its cells, their tags and figures, and what it says of itself."""
+    notebook = _read(source)
+    shown = [
+        (cell.cell_type, cell.source, cell.metadata.get("tags", []), cell.metadata.get("mystnb"))
+        for cell in notebook.cells
+    ]
+    return [*shown, notebook.metadata.get("myst")]
 
 
 def _stored() -> list[Path]:

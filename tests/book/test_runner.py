@@ -65,6 +65,9 @@ def test_run_once_and_again_only_after_a_change(checkout):
     source.write_text(GOOD.replace("count + 1", "count + 2"))
     assert runner.state("01_good", checkout).endswith("stale")
     assert runner.run(profile="smoke", root=checkout) == ["01_good"]
+    for change in ('# %% mystnb={"figure": {"caption": "1"}}\nprint', "# %%\nprint"):
+        source.write_text(GOOD.replace("count + 1", "count + 2").replace("# %%\nprint", change))
+        assert runner.state("01_good", checkout).endswith("stale") == ("caption" in change)
 
 
 def test_run_again_when_what_a_parameter_names_has_changed(checkout):
