@@ -33,6 +33,7 @@ margin = 0.02  # gain in accuracy below which pre-training is unnecessary
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
@@ -71,7 +72,7 @@ if records:
 # neither does. Noise may take a similarity above 1, or a share below 0. Where the runs of an arm share
 # nothing that can be told from 0, both are *not measurable*.
 
-# %% mystnb={"figure": {"name": "fig-labels", "caption": "One network and task with ever more labels: test accuracy, gain in accuracy over scratch, similarity with fine-tuned runs, and where their reproducible knowledge comes from. Whiskers: 95 % intervals over test samples. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the number of labels, on a logarithmic axis, with whiskers at every number and the name of each line at its end."}}
+# %% mystnb={"figure": {"name": "fig-labels", "caption": "Over numbers of labels, pre-training {glue:text}`labels_helps`. With more labels, the gain in accuracy over scratch {glue:text}`labels_gain`, and the similarity of scratch and fine-tuned runs {glue:text}`labels_similarity`. Panels: test accuracy, gain, similarity with fine-tuned runs, and where their reproducible knowledge comes from. Whiskers: 95 % intervals over test samples. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the number of labels, on a logarithmic axis, with whiskers at every number and the name of each line at its end."}}
 found = comparisons.quantities(runs)
 if runs:
     by_labels = found.assign(x=found["cell"])
@@ -109,8 +110,9 @@ def stays_below(end, gain):
     )
 
 
+gains = comparisons.gains(runs)
+glue("labels_helps", tables.in_counts(gains), display=False)
 if runs:
-    gains = comparisons.gains(runs)
     end = crossing([*runs], [*gains["tested"]], margin)
     display(Markdown(stays_below(end, gains["tested"].iloc[-1])))
     display(Markdown(f"Pre-training, by number of labels: {tables.in_words(gains)}."))
@@ -150,6 +152,9 @@ CATCHES_UP = {
     "undecided": "whether scratch runs come to know more of what fine-tuned runs know is undecided",
 }
 verdicts = trends.set_index(["quantity", "of"])["verdict"]
+for quantity in ("gain", "similarity"):
+    word = verdicts.get((quantity, "scratch"), "not measured")
+    glue(f"labels_{quantity}", tables.predicate(word), display=False)
 if runs:
     word = verdicts["similarity", "scratch"]
     said = CATCHES_UP.get(word, f"what scratch runs know of it is {word}")

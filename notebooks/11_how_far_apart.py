@@ -37,6 +37,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
@@ -141,20 +142,21 @@ def show_sources(records, apart):
 # %% tags=["hide-input"]
 if records:
     records, apart = nearest_first(records)
-    runs = {name: findings.Runs(r) for name, r in records.items()}
     show_sources(records, apart)
+runs = {name: findings.Runs(r) for name, r in records.items()}
 
 # %% [markdown]
 # ## Does pre-training help?
 
-# %% mystnb={"figure": {"name": "fig-sources", "caption": "The sources, from the nearest to the farthest. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of pre-training, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-sources", "caption": "Over sources, pre-training {glue:text}`sources_helps`. The sources, from the nearest to the farthest. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of pre-training, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if records:
     gain = {name: r.gain() for name, r in records.items()}
     figure = study_figures.origins(findings.origins_table(runs), gain)
 
 # %% tags=["hide-input"]
+gains = comparisons.gains(runs)
+glue("sources_helps", tables.in_counts(gains), display=False)
 if records:
-    gains = comparisons.gains(runs)
     display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
 
@@ -165,7 +167,7 @@ if records:
 #
 # ## What goes with the distance
 
-# %% mystnb={"figure": {"name": "fig-domains", "caption": "Distance of each source from the task against the accuracy of a linear probe, the gain in accuracy over scratch, the similarity of what is reproducible in the probe and in fine-tuned runs, and the share of it that comes from pre-training alone. Whiskers: 95 % intervals. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the energy distance, with a named mark and whiskers for each source."}}
+# %% mystnb={"figure": {"name": "fig-domains", "caption": "As the distance from the task grows, the accuracy of a linear probe {glue:text}`domains_accuracy`, its similarity with fine-tuned runs {glue:text}`domains_similarity`, and the share from pre-training alone {glue:text}`domains_origins`. As the gain over scratch grows, the distance {glue:text}`domains_distance`. A mark for each source. Whiskers: 95 % intervals. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the energy distance, with a named mark and whiskers for each source."}}
 SHOWN = ["accuracy probe", "gain scratch", "similarity probe", "origins pretraining"]
 if records:
     found = comparisons.quantities(runs)
@@ -194,10 +196,13 @@ def known_of(found, *kinds):
 
 
 KNOWLEDGE = ("similarity", "origins")
+domains = dict.fromkeys(["accuracy", "similarity", "origins", "distance"], "not measured")
 if records:
     distance = {name: x.value for name, x in apart.items()}
     about = known_of(found, "accuracy probe", *KNOWLEDGE)
-    goes_with(about, distance, "the distance", "nearest source", "farthest source")
+    told = goes_with(about, distance, "the distance", "nearest source", "farthest source")
+    told = known_of(told, *SHOWN)
+    domains |= dict(zip(told["quantity"], told["verdict"], strict=True))
 
 # %% [markdown]
 # ## What goes with the accuracy of a probe
@@ -233,6 +238,7 @@ if records:
         pd.concat([pd.DataFrame(before), after, pd.DataFrame(single)]), gain,
         "the gain", "smallest gain", "largest gain",
     )  # fmt: skip
+    domains |= told.set_index("quantity").loc[["distance"], "verdict"].to_dict()
     early = told[told["quantity"].isin(["distance", "accuracy"])]
     tells = early[early["verdict"].isin(["rises", "falls"])]
     names = tables.quantities(tells)
@@ -244,6 +250,8 @@ if records:
             "before any fine-tuning goes with the gain."
         )
     )
+for quantity, word in domains.items():
+    glue(f"domains_{quantity}", tables.predicate(word), display=False)
 
 # %% [markdown]
 # ## Other kinds of text
@@ -258,17 +266,18 @@ if records:
 texts_records = recorded(texts)
 if texts_records:
     texts_records, apart = nearest_first(texts_records)
-    texts_runs = {name: findings.Runs(r) for name, r in texts_records.items()}
     show_sources(texts_records, apart)
+texts_runs = {name: findings.Runs(r) for name, r in texts_records.items()}
 
-# %% mystnb={"figure": {"name": "fig-texts", "caption": "The sources of sentences, from the nearest to the farthest, and the published weights. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of sentences, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-texts", "caption": "Over sources of sentences, pre-training {glue:text}`texts_helps`. The sources, from the nearest to the farthest, and the published weights. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of sentences, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if texts_records:
     gain = {name: r.gain() for name, r in texts_records.items()}
     figure = study_figures.origins(findings.origins_table(texts_runs), gain)
 
 # %% tags=["hide-input"]
+gains = comparisons.gains(texts_runs)
+glue("texts_helps", tables.in_counts(gains), display=False)
 if texts_records:
-    gains = comparisons.gains(texts_runs)
     display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
     found = comparisons.quantities(texts_runs)

@@ -30,6 +30,7 @@ record = "recorded/pretraining"  # records that differ in task and kind
 
 # %%
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
@@ -76,14 +77,15 @@ if records:
 #
 # ## Does it help?
 
-# %% mystnb={"figure": {"name": "fig-kinds-of-pretraining", "caption": "Kinds of pre-training, by task. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each kind of pre-training and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-kinds-of-pretraining", "caption": "Over kinds and tasks, pre-training {glue:text}`kinds_helps`. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each kind of pre-training and task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if runs:
     gain = {name: cell.record.gain() for name, cell in runs.items()}
     figure = study_figures.origins(findings.origins_table(runs), gain)
 
 # %% tags=["hide-input"]
+gains = comparisons.gains(runs)
+glue("kinds_helps", tables.in_counts(gains), display=False)
 if runs:
-    gains = comparisons.gains(runs)
     display(Markdown(f"Pre-training, by kind and task: {tables.in_words(gains)}."))
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
 
@@ -94,7 +96,7 @@ if runs:
 #
 # ## Against supervised pre-training
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-against-supervised", "caption": "Differences to supervised pre-training: in the accuracy of fine-tuned runs, in the similarity of what is reproducible in the probe and in fine-tuned runs, and in the share of it that comes from pre-training alone. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Three panels on one scale, in each a dot with whiskers for contrastive and adversarial pre-training on each task, around a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-against-supervised", "caption": "Against supervised pre-training, the accuracy of fine-tuned runs {glue:text}`against_accuracy` comparisons, their similarity with the probe {glue:text}`against_similarity`, and the share from pre-training alone {glue:text}`against_origins`. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Three panels on one scale, in each a dot with whiskers for contrastive and adversarial pre-training on each task, around a line at zero."}}
 pairs = {
     f"{kind} → {task}": (runs[f"{kind} → {task}"], runs[f"supervised → {task}"])
     for task, kind in records
@@ -102,6 +104,9 @@ pairs = {
 }
 found = comparisons.contrasts(pairs)
 SHOWN = [("accuracy", "finetuned"), ("similarity", "probe"), ("origins", "pretraining")]
+for quantity, of in SHOWN:
+    part = found[(found["quantity"] == quantity) & (found["of"] == of)]
+    glue(f"against_{quantity}", tables.in_counts(part), display=False)
 if pairs:
     rows = {
         name: {

@@ -31,6 +31,7 @@ record = "recorded/discarding"  # folder of the recorded settings
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, recorded, study_figures, tables
@@ -74,7 +75,7 @@ if runs:
 # that training from scratch would not have brought. Their *reliability* is how much of a run comes back
 # in another.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "What fine-tuned runs keep at each learning rate, a line for each number of epochs, on one scale. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "As the learning rate grows, the similarity with the probe {glue:text}`kept_rate_similarity`, the share from pre-training alone {glue:text}`kept_rate_origins`, and the reliability {glue:text}`kept_rate_reliability`; with more epochs, they {glue:text}`kept_epochs_similarity`, {glue:text}`kept_epochs_origins` and {glue:text}`kept_epochs_reliability`. A line for each number of epochs. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
 measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
 measured = measured.merge(settings, on="cell")
 measured["key"] = measured["quantity"] + " of " + measured["of"]
@@ -88,6 +89,11 @@ told = {
     "with the learning rate": comparisons.trends(kept, rates),
     "with the number of epochs": comparisons.trends(kept, epochs),
 }
+for by, trends in zip(("rate", "epochs"), told.values(), strict=True):
+    verdicts = trends.set_index("quantity")["verdict"]
+    for quantity in ("similarity", "origins", "reliability"):
+        word = verdicts.get(quantity, "not measured")
+        glue(f"kept_{by}_{quantity}", tables.predicate(word), display=False)
 if runs:
     display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in told.items())))
     display(tables.trends(told))
@@ -109,7 +115,7 @@ if runs:
 pictures = data.load("fashion-mnist", n_train=20, n_test=20, size=32).test.inputs[:3]
 figure = study_figures.corruptions(pictures)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-uses", "caption": "What fine-tuned runs are good for at each learning rate, a line for each number of epochs, on one scale. Dashed: the linear probe; dotted: training from scratch, mean over settings. Whiskers: 95 % intervals, of accuracies over test samples, of AUROC over runs."}, "image": {"alt": "Panels over the learning rate: accuracy, accuracy under four corruptions, AUROC and accuracy on the old task; in each a line with whiskers for each number of epochs, a dashed and a dotted line."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-uses", "caption": "As the learning rate grows, the accuracy of fine-tuned runs {glue:text}`uses_accuracy`, and that on the old task {glue:text}`uses_source`. A line for each number of epochs. Dashed: the linear probe; dotted: training from scratch, mean over settings. Whiskers: 95 % intervals, of accuracies over test samples, of AUROC over runs."}, "image": {"alt": "Panels over the learning rate: accuracy, accuracy under four corruptions, AUROC and accuracy on the old task; in each a line with whiskers for each number of epochs, a dashed and a dotted line."}}
 uses = measured[(measured["of"] == "finetuned") & (measured["quantity"] != "reliability")]
 if runs:
     figure = study_figures.over_settings(uses, measured)
@@ -121,7 +127,7 @@ if runs:
 # stands that at *equal accuracy*: of what is left of both after the ranks of the accuracy are taken out
 # (a partial rank correlation).
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "Rank correlations over settings of what networks are good for (rows) with learning rate, epochs and similarity with the probe. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "As the similarity with the probe grows, what a network is good for {glue:text}`trends_similar`; at equal accuracy, it {glue:text}`trends_equal`. Rank correlations over settings, with learning rate, epochs and similarity. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
 similar, accuracy = (
     measured[measured["key"] == key].set_index("cell")["value"].to_dict()
     for key in ("similarity of probe", "accuracy of finetuned")
@@ -133,6 +139,14 @@ told = {
     "with the similarity": comparisons.trends(uses, similar),
     "with the similarity, at equal accuracy": comparisons.trends(beyond, similar, accuracy),
 }
+verdicts = told["with the learning rate"].set_index("quantity")["verdict"]
+for quantity in ("accuracy", "source"):
+    word = verdicts.get(quantity, "not measured")
+    glue(f"uses_{quantity}", tables.predicate(word), display=False)
+glue("trends_similar", tables.in_counts(told["with the similarity"]), display=False)
+glue(
+    "trends_equal", tables.in_counts(told["with the similarity, at equal accuracy"]), display=False
+)
 if runs:
     figure = study_figures.differences(tables.by_quantity(told), "rank correlation over settings")
 

@@ -32,6 +32,7 @@ record = "recorded/other_tasks"  # folder of the recorded cells
 # %%
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
@@ -106,7 +107,7 @@ if runs:
 # %% [markdown]
 # ## Does pre-training to classify help?
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-gains", "caption": "Share of garments found by fine-tuned runs, minus that of runs from scratch (left) and of the linear probe (right), on the same test scenes. Whiskers: 95 % intervals."}, "image": {"alt": "Two panels with a dot and whisker for each cell, on one scale, beside a line at 0."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-gains", "caption": "That fine-tuned runs are more accurate than runs from scratch: {glue:text}`other_scratch`; than a linear probe: {glue:text}`other_probe`. Share of garments found, minus that of scratch (left) and of the probe (right), on the same test scenes. Whiskers: 95 % intervals."}, "image": {"alt": "Two panels with a dot and whisker for each cell, on one scale, beside a line at 0."}}
 gains = {
     name: {"minus scratch": r.gain(), "minus linear probe": r.gain("probe")}
     for name, r in records.items()
@@ -115,8 +116,12 @@ if runs:
     figure = study_figures.differences(gains, "share of garments found, fine-tuned minus other")
 
 # %% tags=["hide-input"]
-for line in (advice.start, advice.probe) if runs else ():
+for key, line in {"scratch": advice.start, "probe": advice.probe}.items():
+    if not runs:
+        glue(f"other_{key}", "not measured", display=False)
+        continue
     said = line([*records.values()])
+    glue(f"other_{key}", findings.in_words(said.claims[0].frame), display=False)
     display(Markdown(f"**{said.question}** {said.sentence} {said.evidence}"))
 
 # %% [markdown]
@@ -125,14 +130,19 @@ for line in (advice.start, advice.probe) if runs else ():
 # Of what fine-tuned runs reproducibly know, how much does the probe explain, how much training from
 # scratch, both, neither? Chance is 0 for all but *neither*.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-origins", "caption": "Left: where what fine-tuned runs reproducibly know comes from, a row per cell. Right: gain in accuracy, the share of garments found, over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per cell, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-origins", "caption": "Of what fine-tuned runs reproducibly know, pre-training alone explains {glue:text}`other_pretraining`, scratch alone {glue:text}`other_from_scratch`, both {glue:text}`other_both`, neither {glue:text}`other_neither`. Left: a row per cell. Right: gain in accuracy, the share of garments found, over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per cell, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain."}}
 if runs:
     found = findings.origins_table(runs)
     figure = study_figures.origins(found, {name: r.gain() for name, r in records.items()})
 
 # %% tags=["hide-input"]
+explained = dict.fromkeys(["pretraining", "from_scratch", "both", "neither"], "not measured")
 if runs:
+    shares = found.dropna(subset="value").groupby("part")["value"].agg(tables.spans)
+    explained |= shares.rename({"scratch": "from_scratch"}).to_dict()
     display(tables.estimates(found, index="cell", columns="part"))
+for part, share in explained.items():
+    glue(f"other_{part}", share, display=False)
 
 # %% [markdown]
 # Part of what a patch does is the same in every scene: one more patch is visible. That is no knowledge
@@ -150,12 +160,13 @@ if runs:
 #
 # The claims about speed need games along a training, which these records do not hold.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-claims", "caption": "The verdict on each claim (rows) in each cell (columns), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-claims", "caption": "A claim of the paper {glue:text}`other_claims` squares. The verdict on each claim (rows) in each cell (columns), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 if runs:
     claims = findings.findings(runs, [claim for claim in findings.CLAIMS if not claim.over_time])
     figure = study_figures.verdicts(claims)
 
 # %% tags=["hide-input"]
+glue("other_claims", tables.in_counts(claims) if runs else "is not measured", display=False)
 for name, rows in claims.groupby("claim", sort=False) if runs else ():
     display(Markdown(f"**{name[:1].upper()}{name[1:]}**: {rows['number'].iloc[0]}"))
     display(tables.claims(rows))

@@ -33,6 +33,7 @@ record = "recorded/ways"  # folder of records that differ in the way to fine-tun
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, recorded, study_figures, tables
@@ -81,7 +82,7 @@ if cells:
 # both know the same. Of what fine-tuned runs reproducibly know, pre-training *alone* explains a share: the
 # part that training from scratch would not have brought ({term}`origins`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways", "caption": "Each way minus training all layers, by cell: accuracy of fine-tuned runs, their similarity with the probe, and the share that pre-training alone explains. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Rows of panels, one for each quantity, with a panel for each cell; in each panel a dot with whiskers for every way to fine-tune, around a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways", "caption": "Of ways and cells, against training all layers, the accuracy of fine-tuned runs {glue:text}`ways_accuracy`, their similarity with the probe {glue:text}`ways_similarity`, and the share that pre-training alone explains {glue:text}`ways_origins`. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Rows of panels, one for each quantity, with a panel for each cell; in each panel a dot with whiskers for every way to fine-tune, around a line at zero."}}
 pairs = {
     (cell, way): (one, runs[cell, comparisons.ALL_LAYERS])
     for (cell, way), one in runs.items()
@@ -101,6 +102,8 @@ def of(*keys):
 
 
 MAIN = ("accuracy", "finetuned"), ("similarity", "probe"), ("origins", "pretraining")
+for key in MAIN:
+    glue(f"ways_{key[0]}", tables.in_counts(of(key)), display=False)
 if pairs:
     figure = study_figures.panels(of(*MAIN), "minus all layers")
 
@@ -130,8 +133,9 @@ if runs:
 # The same test pictures with noise, blurred, at low contrast and inverted, as in
 # [What is discarded knowledge good for?](13_discarded_knowledge)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways-corrupted", "caption": "Accuracy on corrupted test pictures, each way minus training all layers. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A row of panels for each of four corruptions, with a panel for each cell of images; a dot with whiskers for every way, around a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways-corrupted", "caption": "Against training all layers, the accuracy on corrupted test pictures {glue:text}`ways_corrupted` comparisons: each way, cell and corruption. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A row of panels for each of four corruptions, with a panel for each cell of images; a dot with whiskers for every way, around a line at zero."}}
 corrupted = of(*((kind, "finetuned") for kind in CORRUPTIONS))
+glue("ways_corrupted", tables.in_counts(corrupted), display=False)
 if len(corrupted):
     figure = study_figures.panels(corrupted, "minus all layers")
 
@@ -147,7 +151,7 @@ if len(corrupted):
 # the pre-trained encoder gets right and this one does not, fine-tuning has made the encoder forget. It
 # needs the data of pre-training, and so is tested where pre-training was done here.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Accuracy on the old task of a linear probe on fine-tuned encoders, minus that on the pre-trained encoder. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Of ways and cells, the accuracy on the old task, of a linear probe on fine-tuned encoders minus that on the pre-trained encoder, {glue:text}`ways_forgetting`. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
 kept = {
     (cell, way): one.record.gain("probe", on="source")
     for (cell, way), one in runs.items()
@@ -158,6 +162,7 @@ forgotten = forgotten.assign(
     name=[way for _, way in kept], cell=[cell for cell, _ in kept], quantity="old task"
 )
 forgotten["verdict"] = forgotten["verdict"].replace({"confirmed": "more", "contradicted": "less"})
+glue("ways_forgetting", tables.in_counts(forgotten), display=False)
 if kept:
     figure = study_figures.panels(forgotten, "accuracy, minus the pre-trained encoder's")
 
@@ -180,7 +185,7 @@ if kept:
 # correlation is that of both numbers minus their mean over the ways of the cell; it asks about ways, not
 # about cells.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept-and-similar", "caption": "What is left of the old task against the similarity of fine-tuned runs with the linear probe: a mark for each way to fine-tune, a colour for each cell. Whiskers: 95 % intervals. What is not measurable is left out."}, "image": {"alt": "A scatter plot with one mark per way and cell; similarity from left to right, accuracy on the old task upwards, with whiskers in both directions."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept-and-similar", "caption": "Whether ways whose runs stay more similar to the probe forget less: {glue:text}`ways_similar`. A mark for each way to fine-tune, a colour for each cell. Whiskers: 95 % intervals. What is not measurable is left out."}, "image": {"alt": "A scatter plot with one mark per way and cell; similarity from left to right, accuracy on the old task upwards, with whiskers in both directions."}}
 rows = []
 for (cell, way), y in kept.items():
     x = runs[cell, way].moments().similarity("probe", "finetuned")
@@ -201,12 +206,16 @@ SAYS = {
     "undecided": "whether ways whose runs stay more similar to the probe forget less is **undecided**",
     "not measurable": "whether similar runs forget less is **not measurable**",
 }
-if len(marks):
+if not len(marks):
+    glue("ways_similar", "not measured", display=False)
+else:
     centred = marks[["x", "value"]] - marks.groupby("cell")[["x", "value"]].transform("mean")
     numbers = {"all cells": rank_correlation(centred["x"], centred["value"])}
     for cell, part in marks.groupby("cell", sort=False):
         numbers[cell] = rank_correlation(part["x"], part["value"])
-    together = findings.judged({"all": numbers.pop("all cells")}).iloc[0]
+    together = findings.judged({"all": numbers.pop("all cells")})
+    glue("ways_similar", findings.in_words(together), display=False)
+    together = together.iloc[0]
     alone = [f"- {cell}: {number} over its ways" for cell, number in numbers.items()]
     display(
         Markdown(

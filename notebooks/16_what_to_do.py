@@ -28,7 +28,9 @@ profile = "quick"  # the same page at every profile
 records = "recorded"  # folder of the folders of recorded cells
 
 # %%
+import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, recorded, study_figures, tables
@@ -62,11 +64,17 @@ for number, line in enumerate(lines, 1):
 # %% [markdown]
 # ## What they rest on
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-advice", "caption": "The effect behind each line of advice in every cell, a dot with its 95 % interval, in the colour of the verdict; numbers are those of the lines. Right of 0 the claim of the line holds."}, "image": {"alt": "Two panels, differences in accuracy above and rank correlations below, each with blocks of dots and whiskers beside a line at 0."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-advice", "caption": "A claim {glue:text}`advice_cells` cells, of all lines together. The effect behind each line of advice in every cell, a dot with its 95 % interval, in the colour of the verdict; numbers are those of the lines. Right of 0 the claim of the line holds."}, "image": {"alt": "Two panels, differences in accuracy above and rank correlations below, each with blocks of dots and whiskers beside a line at 0."}}
 if lines:
     figure = study_figures.effects(lines)
 
 # %% tags=["hide-input"]
+cells = [claim.frame for line in lines for claim in line.claims]
+glue(
+    "advice_cells",
+    tables.in_counts(pd.concat(cells)) if cells else "is not measured",
+    display=False,
+)
 if lines:
     display(tables.effects(lines))
 

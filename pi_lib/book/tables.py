@@ -217,6 +217,24 @@ def in_words(frame: pd.DataFrame) -> str:
     return "; ".join(f"**{verdict}** ({', '.join(names)})" for verdict, names in behind.items())
 
 
+def predicate(verdict: str) -> str:
+    """A verdict as a sentence says it of its subject: "helps", but "is undecided"."""
+    return verdict if verdict in ("helps", "hurts", "rises", "falls") else f"is {verdict}"
+
+
+def in_counts(frame: pd.DataFrame) -> str:
+    """How often each verdict fell, as a caption says it, in the order in which they come.
+
+    Examples
+    --------
+    >>> in_counts(pd.DataFrame({"verdict": ["helps", "undecided", "helps"]}))
+    'helps in 2, is undecided in 1 of 3'
+    """
+    count = frame["verdict"].map(predicate).value_counts(sort=False)
+    words = ", ".join(f"{word} in {times}" for word, times in count.items())
+    return f"{words} of {len(frame)}" if words else "is not measured"
+
+
 def counts(frame: pd.DataFrame) -> pd.DataFrame:
     """How often each verdict fell on each claim, and how often the paper's number confirms it."""
     from pi_lib.study.findings import VERDICTS
