@@ -130,7 +130,7 @@ for key, line in {"scratch": advice.start, "probe": advice.probe}.items():
 # Of what fine-tuned runs reproducibly know, how much does the probe explain, how much training from
 # scratch, both, neither? Chance is 0 for all but *neither*.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-origins", "caption": "Of what fine-tuned runs reproducibly know, pre-training alone explains {glue:text}`other_pretraining`, scratch alone {glue:text}`other_from_scratch`, both {glue:text}`other_both`, neither {glue:text}`other_neither`. Left: a row per cell. Right: gain in accuracy, the share of garments found, over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per cell, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-origins", "caption": "By 95 % intervals, of what fine-tuned runs reproducibly know, pre-training alone explains {glue:text}`other_pretraining`, scratch alone {glue:text}`other_from_scratch`, both {glue:text}`other_both`, neither {glue:text}`other_neither`. Left: a row per cell. Right: gain in accuracy, the share of garments found, over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per cell, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain."}}
 if runs:
     found = findings.origins_table(runs)
     figure = study_figures.origins(found, {name: r.gain() for name, r in records.items()})
@@ -138,8 +138,9 @@ if runs:
 # %% tags=["hide-input"]
 explained = dict.fromkeys(["pretraining", "from_scratch", "both", "neither"], "not measured")
 if runs:
-    shares = found.dropna(subset="value").groupby("part")["value"].agg(tables.spans)
-    explained |= shares.rename({"scratch": "from_scratch"}).to_dict()
+    for part, rows in found.dropna(subset="value").groupby("part"):
+        key = "from_scratch" if part == "scratch" else part
+        explained[key] = tables.spans([*rows["low"], *rows["high"]])
     display(tables.estimates(found, index="cell", columns="part"))
 for part, share in explained.items():
     glue(f"other_{part}", share, display=False)

@@ -82,7 +82,7 @@ if cells:
 # both know the same. Of what fine-tuned runs reproducibly know, pre-training *alone* explains a share: the
 # part that training from scratch would not have brought ({term}`origins`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways", "caption": "Of ways and cells, against training all layers, the accuracy of fine-tuned runs {glue:text}`ways_accuracy`, their similarity with the probe {glue:text}`ways_similarity`, and the share that pre-training alone explains {glue:text}`ways_origins`. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test sample. What is not measurable is left out."}, "image": {"alt": "Rows of panels, one for each quantity, with a panel for each cell; in each panel a dot with whiskers for every way to fine-tune, around a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ways", "caption": "Against training all layers, the accuracy {glue:text}`ways_accuracy` ways and cells, the similarity with the probe {glue:text}`ways_similarity`, and the share from pre-training alone {glue:text}`ways_origins`. Green: more, orange: less, grey: undecided. Whiskers: 95 % intervals, paired by test sample. Left out: not measurable."}, "image": {"alt": "Rows of panels, one for each quantity, with a panel for each cell; in each panel a dot with whiskers for every way to fine-tune, around a line at zero."}}
 pairs = {
     (cell, way): (one, runs[cell, comparisons.ALL_LAYERS])
     for (cell, way), one in runs.items()
@@ -151,7 +151,7 @@ if len(corrupted):
 # the pre-trained encoder gets right and this one does not, fine-tuning has made the encoder forget. It
 # needs the data of pre-training, and so is tested where pre-training was done here.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Of ways and cells, the accuracy on the old task, of a linear probe on fine-tuned encoders minus that on the pre-trained encoder, {glue:text}`ways_forgetting`. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Against the pre-trained encoder, the accuracy of a linear probe on the old task {glue:text}`ways_forgetting` ways and cells. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
 kept = {
     (cell, way): one.record.gain("probe", on="source")
     for (cell, way), one in runs.items()

@@ -164,3 +164,6 @@ try:
     pi.extract(finetuned.model.train(), images, labels, players)
 except ValueError as error:
     print(error)
+
+# %% [markdown]
+# Next: [your own text model](18_your_text_model).

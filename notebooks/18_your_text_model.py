@@ -117,3 +117,5 @@ figure = pi.compare(first, found).plot()
 # %% [markdown]
 # Each model's interactions are divided by its own mean $|v(N) - v(\emptyset)|$ first, so the random
 # network's faint effects are drawn as large as the trained one's.
+#
+# Next: [a language model](19_a_language_model), which was pre-trained three times.

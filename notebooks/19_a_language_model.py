@@ -38,6 +38,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 from torch.nn import functional as F
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -271,7 +272,7 @@ def rows(numbers, panel, name):
     ]
 
 
-# %% mystnb={"figure": {"name": "fig-language-noise", "caption": "Left: the mean strength of a sentence's interactions at each checkpoint of fine-tuning, in what comes back when all is done anew and in noise. Right: the share that comes back, anew and from the same start; 0 by chance. Bands: 95 % intervals over sentences."}, "image": {"alt": "Two panels over the steps of fine-tuning. Left, a line for what comes back and a line for noise. Right, the reliability of runs anew and of runs from the same start, which begins at one."}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-language-noise", "caption": "Of interactions, a share of {glue:text}`language_start` comes back anew before fine-tuning, and {glue:text}`language_end` after it; that noise becomes a smaller share is {glue:text}`language_noise`. Left: strength of a sentence's interactions in what comes back when all is done anew, and in noise. Right: the share that comes back; 0 by chance. Bands: 95 % intervals over sentences."}, "image": {"alt": "Two panels over the steps of fine-tuning. Left, a line for what comes back and a line for noise. Right, the reliability of runs anew and of runs from the same start, which begins at one."}} tags=["hide-input"]
 lines = []
 for name, which in (("comes back", 0), ("noise", 1)):
     numbers = {step: parts(in_nats, f"anew@{step}")[which] for step in steps}
@@ -302,6 +303,8 @@ def reliability(arm):
     return moments.reliability(arm)
 
 
+glue("language_start", str(reliability(f"anew@{start}")), display=False)
+glue("language_end", str(reliability(f"anew@{end}")), display=False)
 least = min(steps, key=lambda step: reliability(f"anew@{step}").value)
 chance = pi.reliability([shuffled(game) for game in games[f"anew@{end}"]])
 display(
@@ -318,14 +321,16 @@ display(
 # %% [markdown]
 # ## By order
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-orders", "caption": "Reliability by order before and after fine-tuning, of runs anew and of runs from the same start, which are one model before it. Chance is 0. Whiskers: 95 % intervals over sentences."}, "image": {"alt": "Two panels, before and after fine-tuning: dots with whiskers for each order."}}
-lines = []
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-orders", "caption": "After fine-tuning, the reliability of runs anew is, by order: {glue:text}`language_orders`. Before it, runs from the same start are one model. Chance is 0. Whiskers: 95 % intervals over sentences."}, "image": {"alt": "Two panels, before and after fine-tuning: dots with whiskers for each order."}}
+lines, anew = [], []
 for name, orders in order_groups(arms.n).items():
     of_orders = arms.moments(orders)
     for panel, step in (("before fine-tuning", start), ("after fine-tuning", end)):
         for way in ways if step else ("anew",):
             number = of_orders.reliability(f"{way}@{step}")
             lines.append({"panel": panel, "cell": way, "orders": name} | vars(number))
+    anew.append(f"{of_orders.reliability(f'anew@{end}')} ({name})")
+glue("language_orders", ", ".join(anew), display=False)
 figure = study_figures.by_order(pd.DataFrame(lines), "reliability")
 
 # %% [markdown]
@@ -335,7 +340,7 @@ figure = study_figures.by_order(pd.DataFrame(lines), "reliability")
 # pairs of *different* pre-trainings count: a run's own start is in its noise too.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-similarity", "caption": "Similarity of each checkpoint with the pre-trained models before fine-tuning, and with fine-tuned ones, over pairs of models that were pre-trained apart; 0 by chance, 1 for the same knowledge. Bands: 95 % intervals over sentences. What is not measurable is left out."}, "image": {"alt": "Two lines over the steps of fine-tuning: similarity with the start, and similarity with the end."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-similarity", "caption": "Of what comes back, models before and after fine-tuning have a similarity of {glue:text}`language_similarity`; that what is reliable was there before is {glue:text}`language_before`. Each checkpoint with the start and with the end, over pairs of models that were pre-trained apart; 0 by chance, 1 for the same knowledge. Bands: 95 % intervals over sentences. What is not measurable is left out."}, "image": {"alt": "Two lines over the steps of fine-tuning: similarity with the start, and similarity with the end."}}
 def between(first, second):
     """What two checkpoints share, over pairs of runs that were pre-trained apart."""
     members = [arms.members[f"anew@{step}"] for step in (first, second)]
@@ -358,10 +363,12 @@ for name, other in (("with the start", start), ("with the end", end)):
 figure = study_figures.over_steps(pd.DataFrame(lines))
 
 # %% tags=["hide-input"]
+kept = Estimate.of_resamples(similar(start, end))
+glue("language_similarity", str(kept), display=False)
 display(
     Markdown(
         "Of what comes back, the models before and after fine-tuning have a similarity of "
-        f"{Estimate.of_resamples(similar(start, end))}; 0 is chance."
+        f"{kept}; 0 is chance."
     )
 )
 
@@ -435,6 +442,9 @@ numbers = {
     for claim, (_, x) in tested.items()
 }
 verdicts = findings.judged(numbers)
+judged = verdicts.set_index("cell")["verdict"]
+glue("language_noise", judged["noise becomes a smaller share"], display=False)
+glue("language_before", judged["what is reliable was there before"], display=False)
 words = {claim: what for claim, (what, _) in tested.items()}
 display(
     Markdown(

@@ -105,3 +105,5 @@ tracker.interactions[last].top(5)
 # %% [markdown]
 # An extraction runs the model $2^n$ times on each sample, so keep both few. If an extraction fails on
 # the way, you get a warning; the training goes on, and `tracker.failures` says why.
+#
+# Next: [the whole question](21_your_own_transfer), on a network of your own.

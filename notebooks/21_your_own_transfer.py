@@ -218,3 +218,7 @@ try:
     pi.transfer_study(pretrained, fresh, train, test, players, runs=1)
 except ValueError as error:
     display(Markdown(f"`{error}`"))
+
+# %% [markdown]
+# Next: [how fast](22_how_fast) the library is, or what each function takes and returns: the
+# [reference](../reference).
