@@ -44,9 +44,6 @@ rates, epochs = (
     {name: r.header["settings"][setting] for name, r in records.items()}
     for setting in ("rate", "epochs")
 )
-settings = pd.DataFrame(
-    {"cell": [*records], "rate": [*rates.values()], "epochs": [*epochs.values()]}
-)
 
 # %% [markdown]
 # ## The settings
@@ -77,7 +74,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "As the learning rate grows, the similarity with the probe {glue:text}`kept_rate_similarity`, the share from pre-training alone {glue:text}`kept_rate_origins`, and the reliability {glue:text}`kept_rate_reliability`; with more epochs, the first {glue:text}`kept_epochs_similarity`, the second {glue:text}`kept_epochs_origins`, and the third {glue:text}`kept_epochs_reliability`. A line for each number of epochs. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
 measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
-measured = measured.merge(settings, on="cell")
+measured["rate"], measured["epochs"] = (measured["cell"].map(x) for x in (rates, epochs))
 measured["key"] = measured["quantity"] + " of " + measured["of"]
 KEPT = "similarity of probe", "origins of pretraining", "reliability of finetuned"
 kept = measured[measured["key"].isin(KEPT)]
