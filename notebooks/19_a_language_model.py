@@ -272,7 +272,7 @@ def rows(numbers, panel, name):
     ]
 
 
-# %% mystnb={"figure": {"name": "fig-language-noise", "caption": "Of interactions, a share of {glue:text}`language_start` comes back anew before fine-tuning, and {glue:text}`language_end` after it; that noise becomes a smaller share is {glue:text}`language_noise`. Left: strength of a sentence's interactions in what comes back when all is done anew, and in noise. Right: the share that comes back; 0 by chance. Bands: 95 % intervals over sentences."}, "image": {"alt": "Two panels over the steps of fine-tuning. Left, a line for what comes back and a line for noise. Right, the reliability of runs anew and of runs from the same start, which begins at one."}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-language-noise", "caption": "Of interactions, a share of {glue:text}`language_start` comes back anew before fine-tuning, and {glue:text}`language_end` after it; that noise is removed is {glue:text}`language_removed`, that it becomes a smaller share {glue:text}`language_noise`. Left: strength of a sentence's interactions in what comes back when all is done anew, and in noise. Right: the share that comes back; 0 by chance. Bands: 95 % intervals over sentences."}, "image": {"alt": "Two panels over the steps of fine-tuning. Left, a line for what comes back and a line for noise. Right, the reliability of runs anew and of runs from the same start, which begins at one."}} tags=["hide-input"]
 lines = []
 for name, which in (("comes back", 0), ("noise", 1)):
     numbers = {step: parts(in_nats, f"anew@{step}")[which] for step in steps}
@@ -443,6 +443,7 @@ numbers = {
 }
 verdicts = findings.judged(numbers)
 judged = verdicts.set_index("cell")["verdict"]
+glue("language_removed", judged["noise-like interactions are removed"], display=False)
 glue("language_noise", judged["noise becomes a smaller share"], display=False)
 glue("language_before", judged["what is reliable was there before"], display=False)
 words = {claim: what for claim, (what, _) in tested.items()}
