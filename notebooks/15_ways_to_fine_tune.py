@@ -68,7 +68,7 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 # BatchNorm keeps its pre-trained scales and statistics there, as it does in frozen layers. After the
 # training its matrices are added to the weights: what is asked below is a plain network. Ways without a
 # rate of their own choose one on the validation set, each for itself; of sentences, all have the same rate,
-# set beforehand, which may suit LoRA less than the others.
+# set beforehand, and LoRA, which would need a higher one, is left out.
 
 # %% tags=["hide-input"]
 if cells:
