@@ -57,8 +57,7 @@ def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
             "samples for interactions": len(header["labels"]),
             "players": record.runs("probe")[0].n,
             "runs": ", ".join(
-                f"{count} {ARMS[arm]}".replace(" ", "\N{NO-BREAK SPACE}")
-                for arm, count in runs.items()
+                f"{count}\N{NO-BREAK SPACE}{ARMS[arm]}" for arm, count in runs.items()
             ),
         } | {f"accuracy, {ARMS[arm]}": said(record.accuracy(arm)) for arm in runs}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
