@@ -14,7 +14,7 @@ from torch import Tensor
 def players_in_game(game: Tensor) -> int:
     """Number of players `n` of a game whose last axis has ``2**n`` entries.
 
-    A ValueError if `game` has no axis, or its last axis is not a power of two.
+    Raises ValueError if `game` has no axis, or its last axis is not a power of two.
 
     Examples
     --------

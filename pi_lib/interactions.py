@@ -201,7 +201,7 @@ class Interactions:
     def terms(self) -> Tensor:
         """All interactions side by side, ``(B, M)``: AND first, then OR if any.
 
-        A ValueError if the result is sampled: values of some coalitions determine no single
+        Raises ValueError if the result is sampled: values of some coalitions determine no single
         interaction.
         """
         if self.method == "sampled":
@@ -290,7 +290,7 @@ class Interactions:
     def to_shapiq(self, sample: int = 0):
         """AND interactions of one sample as `shapiq.InteractionValues` of index "Moebius".
 
-        An ImportError if shapiq is not installed.
+        Raises ImportError if shapiq is not installed.
         """
         try:
             from shapiq import InteractionValues

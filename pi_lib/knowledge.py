@@ -505,7 +505,7 @@ def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Ten
     ``I+ = max(I, 0)``, ``I- = max(-I, 0)`` (arXiv 2410.08455, section 3.4).
 
     From 0, nothing in common, to 1, equal, (B,) float64; NaN where a model's value does not move.
-    A ValueError if the two are not of the same samples, players, labels, values and kind.
+    Raises ValueError if the two are not of the same samples, players, labels, values and kind.
     """
     check_comparable(first, second)
     a, b = normalised(first, tau), normalised(second, tau)

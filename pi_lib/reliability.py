@@ -325,7 +325,7 @@ class Approach:
     def sooner_than(self, other: "Approach", share: float) -> Difference:
         """By how many steps this run has a share of its own end before `other` has of its own.
 
-        A ValueError if only one of the two has enough samples for an interval.
+        Raises ValueError if only one of the two has enough samples for an interval.
         """
         self._check_paired(other)
         own, others = (steps_to_share(x.steps, x.curves, share) for x in (self, other))

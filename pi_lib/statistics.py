@@ -234,7 +234,7 @@ PERMUTATIONS = 9999  # for its p
 def proportion(right: int, tested: int) -> Estimate:
     """How many of the tested were right, with the 95 % Wilson interval.
 
-    A ValueError if fewer than none or more than all were right, or none was tested.
+    Raises ValueError if fewer than none or more than all were right, or none was tested.
 
     Examples
     --------

@@ -23,6 +23,7 @@ from matplotlib.patheffects import Normal, Stroke
 from pi_lib.book.figures import COLOURS
 from pi_lib.coalitions import members, order
 from pi_lib.players.words import distinct
+from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.transforms import walsh_transform
 
 if TYPE_CHECKING:
@@ -167,13 +168,12 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
     ):
         found, samples = counts(record, players, tau), len(record.header["ids"])
         usual.append(
-            f"- Groups of {of} ({record.title}, means over {samples} samples): "
-            f"{found['finetuned']:.1f} come back in all fine-tuned runs, where "
-            f"{found['chance']:.1f} would if each run's were shuffled. {found['kept']:.1f} of them "
-            f"are kept, where {found['kept by chance']:.1f} would be if they were shuffled, and "
-            f"{found['new']:.1f} are new. Of the probe's {found['probe']:.1f}, "
-            f"{found['lost']:.1f} are in no fine-tuned run: lost. In scratch runs "
-            f"{found['scratch']:.1f} come back."
+            f"- Groups of {of} ({record.title}, means over {samples} samples with 95 % intervals): "
+            f"{found['finetuned']} come back in all fine-tuned runs, where {found['chance']} would "
+            f"if each run's were shuffled. {found['kept']} of them are kept, "
+            f"{found['kept above chance']} more than if they were shuffled, and {found['new']} are "
+            f"new. Of the probe's {found['probe']}, {found['lost']} are in no fine-tuned run: "
+            f"lost. In scratch runs {found['scratch']} come back."
         )
     return (
         "One example proves nothing; it was chosen for how it looks. What is usual in the two "
@@ -229,30 +229,32 @@ def parts(
     }
 
 
-def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, float]:
+def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, Estimate]:
     """How many effects a sample has of each of `parts`, on average, and what chance would give.
+
+    Means over samples, with 95 % bootstrap intervals.
 
     ``chance`` is how many would come back in all fine-tuned runs, and ``kept by chance`` how many
     of those that do come back would be kept, if the effects of each run, or those that come back,
     were shuffled within sample and order: the mean over all ways to shuffle.
     """
     found = parts(record, players, tau)
-    means = {name: float(np.count_nonzero(x, axis=-1).mean()) for name, x in found.items()}
+    numbers = {name: np.count_nonzero(x, axis=-1).astype(float) for name, x in found.items()}
     runs = signs(record.runs("finetuned", players), tau)
     orders = order(record.runs("probe", players)[0].n).numpy()
 
-    def met_by_chance(*games: np.ndarray) -> float:
-        """Places of a sample at which all of these, (B, 2**n) each, have the same sign."""
-        total = 0.0
+    def met_by_chance(*games: np.ndarray) -> np.ndarray:
+        """By sample (B,), places at which all of these, (B, 2**n) each, have the same sign."""
+        total = np.zeros(len(games[0]))
         for m, sign in product(range(1, orders.max() + 1), (1, -1)):
             shares = np.stack([(game[:, orders == m] == sign).mean(-1) for game in games])
-            total += (orders == m).sum() * shares.prod(0).mean()
-        return float(total)
+            total += (orders == m).sum() * shares.prod(0)
+        return total
 
-    return means | {
-        "chance": met_by_chance(*runs),
-        "kept by chance": met_by_chance(found["probe"], found["finetuned"]),
-    }
+    numbers["chance"] = met_by_chance(*runs)
+    numbers["kept by chance"] = met_by_chance(found["probe"], found["finetuned"])
+    numbers["kept above chance"] = numbers["kept"] - numbers["kept by chance"]
+    return {name: bootstrap(torch.from_numpy(x)) for name, x in numbers.items()}
 
 
 def draw(shown: Examples, tau: float = TAU) -> Figure:

@@ -201,7 +201,7 @@ def _opened(
 def choose_device(device: str | torch.device) -> torch.device:
     """The torch device meant by `device`; "auto" is the GPU where there is one.
 
-    A ValueError if torch has no such device here.
+    Raises ValueError if torch has no such device here.
     """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -107,8 +107,9 @@ class LabelMapPlayers:
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
         """Placements of inputs ``(B, *shape)`` or ``(B, C, *shape)``, as a label map is shaped.
 
-        A ValueError if a label map does not cover the inputs, if there is not one for each of them
-        where there should be, or if the labels could be one map as well as one for each sample.
+        Raises ValueError if a label map does not cover the inputs, if there is not one for each of
+        them where there should be, or if the labels could be one map as well as one for each
+        sample.
         """
         shape = tuple(self.owner.shape[1:] if self.per_sample else self.owner.shape)
         if not isinstance(inputs, Tensor) or inputs.ndim < 1 + len(shape):

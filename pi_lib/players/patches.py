@@ -82,7 +82,8 @@ class PatchPlayers:
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
         """Placements of images ``(B, C, H, W)``, of any floating-point type, half too.
 
-        A ValueError if the images are not a float tensor of that shape, or smaller than the grid.
+        Raises ValueError if the images are not a float tensor of that shape, or smaller than the
+        grid.
         """
         if not isinstance(inputs, Tensor) or inputs.ndim != 4 or not inputs.is_floating_point():
             raise ValueError(

@@ -83,7 +83,7 @@ def words_of(text: str) -> list[Word]:
 def words_given_by(segmenter: Callable[[str], Iterable], text: str) -> list[Word]:
     """The words that a segmenter gives, strings or pairs (start, end), without bare punctuation.
 
-    A ValueError if a word is neither, is not in the text, or overlaps the word before it.
+    Raises ValueError if a word is neither, is not in the text, or overlaps the word before it.
 
     Examples
     --------
@@ -278,8 +278,8 @@ class WordPlayers:
     ) -> list[Placement]:
         """Placements of sentences, or of pairs (first, second).
 
-        A ValueError if a sample has fewer than n content words, or with `cover` fewer than n words
-        (choose samples with `fits`).
+        Raises ValueError if a sample has fewer than n content words, or with `cover` fewer than n
+        words (choose samples with `fits`).
         """
         if isinstance(inputs, str):
             raise ValueError("expected a list of sentences; got str, a single one")

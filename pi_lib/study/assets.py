@@ -165,7 +165,7 @@ def fetch_all(report: Callable[[str], object] = print, data: str | Path | None =
 def supplied(name: str, files: list[str], data: str | Path | None = None) -> list[Path]:
     """Paths of `files` in the reader's own folder, for data that only the reader can supply.
 
-    A MissingAsset if no folder is named, or a file is not in it.
+    Raises MissingAsset if no folder is named, or a file is not in it.
     """
     return first(
         name,
@@ -178,7 +178,7 @@ def supplied(name: str, files: list[str], data: str | Path | None = None) -> lis
 def own_paths(paths: Sequence[str], data: str | Path | None = None) -> list[Path]:
     """Files or folders of the reader's own folder.
 
-    An Unavailable if no folder is named, or one of them is not in it.
+    Raises Unavailable if no folder is named, or one of them is not in it.
     """
     own = own_folder(data)
     if own is None:
@@ -250,7 +250,7 @@ def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
 def own_folder(data: str | Path | None = None) -> Path | None:
     """The reader's own folder, `data` or ``PI_LIB_DATA``; None if neither names one.
 
-    A MissingAsset if it does not exist.
+    Raises MissingAsset if it does not exist.
     """
     named = data if data is not None else os.environ.get(OWN_FOLDER) or None
     if named is None:

@@ -406,7 +406,7 @@ def tokenizer(name: str = "minilm"):
 
     MiniLM, BERT and DistilBERT, all uncased, share one vocabulary, which comes with MiniLM.
 
-    A ValueError if the backbone is unknown or takes no text.
+    Raises ValueError if the backbone is unknown or takes no text.
     """
     backbone = _backbone(name)
     if backbone.kind != "text":

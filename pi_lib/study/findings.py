@@ -134,7 +134,7 @@ class Runs:
     def approach(self, arm: str) -> Approach:
         """How an arm's first run comes to the ends of the arm's other runs.
 
-        A ValueError if the record holds no checkpoints of it.
+        Raises ValueError if the record holds no checkpoints of it.
         """
         first = self.record.over_time(arm, 1, self.players)
         others = [

@@ -95,7 +95,7 @@ class Record:
     def runs(self, arm: str, players: str | None = None) -> list[Interactions]:
         """The ends of an arm's runs, all on the same samples and players.
 
-        A ValueError if the record has no such arm with these players.
+        Raises ValueError if the record has no such arm with these players.
         """
         players = players or self.players
         wanted = sorted(key for key in self._keys if key[:2] == (players, arm) and key[3] is None)
@@ -152,7 +152,7 @@ class Record:
         Over samples and runs where the record says which samples were right; else Wilson's. `on`
         names one of `elsewhere` to take instead of the test samples.
 
-        A ValueError if the arm was not tested on it.
+        Raises ValueError if the arm was not tested on it.
         """
         correct = self._correct(arm, on)
         if correct is not None:
@@ -178,7 +178,7 @@ class Record:
     def gain_over(self, other: "Record", on: str | None = None) -> Difference:
         """Accuracy of fine-tuning minus that of fine-tuning in another cell, as `gain`.
 
-        A ValueError if one of the records does not say which test samples were right.
+        Raises ValueError if one of the records does not say which test samples were right.
         """
         first, second = self._correct("finetuned", on), other._correct("finetuned", on)
         if first is None or second is None:
@@ -410,7 +410,7 @@ def _is_end(key: str, arm: str) -> bool:
 def read_all(folder: str | Path) -> dict[str, Record]:
     """The records of a folder by the cells' names, in the order of their files.
 
-    A FileNotFoundError if the folder has none; the message says how to make them.
+    Raises FileNotFoundError if the folder has none; the message says how to make them.
     """
     files = sorted(Path(folder).glob("*.npz"))
     if not files:

@@ -36,7 +36,7 @@ def code_of(name: str, function: Callable, version: str) -> str:
 
     The code is that of the whole file in which it is defined; in a notebook, its own.
 
-    A ValueError if its code cannot be had, and there is no version.
+    Raises ValueError if its code cannot be had, and there is no version.
     """
     code = ""
     try:
@@ -57,7 +57,7 @@ def code_of(name: str, function: Callable, version: str) -> str:
 def import_plugins() -> None:
     """Import the modules that ``PI_LIB_PLUGINS`` names, with commas between.
 
-    An ImportError if there is no such module, saying where its name came from.
+    Raises ImportError if there is no such module, saying where its name came from.
     """
     for module in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(","))):
         try:

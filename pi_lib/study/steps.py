@@ -262,7 +262,7 @@ def players(cell: Cell, task: data.Task, which: str = "drawn") -> PatchPlayers |
 def samples(cell: Cell, task: data.Task) -> training.Split:
     """The first test samples that have enough players of every set: where games are extracted.
 
-    A ValueError if the test split has too few of them.
+    Raises ValueError if the test split has too few of them.
     """
     asked = [players(cell, task, which) for which in cell.players]
     wanted = cell.settings.samples

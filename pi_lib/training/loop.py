@@ -238,7 +238,7 @@ def schedule(step: int, total: int, warmup: int) -> float:
 def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
     """The first layers of a model's encoder, from the input: a share of those with parameters.
 
-    A ValueError if the share is not at least 0 and below 1, or the model has no encoder.
+    Raises ValueError if the share is not at least 0 and below 1, or the model has no encoder.
 
     Examples
     --------

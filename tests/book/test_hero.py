@@ -76,8 +76,11 @@ def test_chance_is_the_mean_over_shuffles():
         agreed += ((shuffled == shuffled[0]).all(0) & (shuffled[0] != 0)).sum(-1).mean() / times
         kept += ((moved == found["probe"]) & (moved != 0)).sum(-1).mean() / times
     counted = hero.counts(record, "covering")
-    assert counted["chance"] == pytest.approx(agreed, abs=0.1)
-    assert counted["kept by chance"] == pytest.approx(kept, abs=0.1) and kept > 0.2
+    assert counted["chance"].value == pytest.approx(agreed, abs=0.1)
+    assert counted["kept by chance"].value == pytest.approx(kept, abs=0.1) and kept > 0.2
+    above = counted["kept"].value - counted["kept by chance"].value
+    assert counted["kept above chance"].value == pytest.approx(above)
+    assert counted["kept above chance"].low < above < counted["kept above chance"].high
 
 
 def test_without_records_the_page_says_how_to_make_them(folder):

@@ -157,7 +157,8 @@ def raw(name: str, own: str | Path | None = None) -> DataSet:
 def parse(name: str) -> tuple[str, list[str]]:
     """A name without its shifts, and these.
 
-    A ValueError if there is no such data set or shift, or sentences are to be shifted as pictures.
+    Raises ValueError if there is no such data set or shift, or sentences are to be shifted as
+    pictures.
     """
     if name.startswith(FOLDER):
         return name, []
