@@ -15,8 +15,8 @@ and one callback for a run that goes on::
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `and_or`, `players`, `values`, `engine`, `interactions`, `extraction`
 (with `search`), `statistics`, `knowledge`, `reliability`, `training`, `tracker`, and `transfer`,
-which is all of it in one call. Three are folders: `players` masks, `engine` runs a model on masked
-inputs, `training` trains it.
+which is all of it in one call. Four are folders: `and_or` splits a game, `players` masks, `engine`
+runs a model on masked inputs, `training` trains it.
 `pi_lib.study` runs the method many times on real data, `pi_lib.book` shows the results.
 """
 
