@@ -270,7 +270,12 @@ def _images_a_second(name: str, batch: int, device: torch.device, steps: int) ->
 
 
 def _probe_seconds(device: torch.device) -> dict:
-    """The probe of 1,000 samples whose features are there: 1,280 numbers, 5 classes."""
+    run = probe_of_features(device)
+    return {"what": "linear probe of 1,000 feature vectors", **_least({"seconds": run}, device)}
+
+
+def probe_of_features(device: torch.device) -> Callable[[], object]:
+    """Fits the probe of 1,000 samples whose features are there: 1,280 numbers, 5 classes."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1400, 1280, generator=draw)
     labels = (x[:, :5] + torch.randn(1400, 5, generator=draw)).argmax(1)
@@ -278,8 +283,7 @@ def _probe_seconds(device: torch.device) -> dict:
         training.Split(x[a:b], labels[a:b], [*range(a, b)]) for a, b in ((0, 1000), (1000, 1400))
     )
     model = nn.Sequential(nn.Identity(), nn.Linear(1280, 5))
-    run = lambda: pi.linear_probe(model, train, test, features="0", device=device)  # noqa: E731
-    return {"what": "linear probe of 1,000 feature vectors", **_least({"seconds": run}, device)}
+    return lambda: pi.linear_probe(model, train, test, features="0", device=device)
 
 
 def _outside_forward(device: torch.device, n: int) -> dict:

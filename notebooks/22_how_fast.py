@@ -185,6 +185,20 @@ else:
 shown
 
 # %% [markdown]
+# ## What would hold up a GPU
+#
+# A GPU waits for Python, for data and for the disk. How long, shows without one: on one core of a CPU,
+# with a network so small that its arithmetic hardly counts, or with its forward passes taken off.
+
+# %% tags=["hide-input"]
+if "host" in rows:
+    shown = rows["host"].set_index("what")[["value"]].map(number)
+    shown = shown.rename(columns={"value": "measured"})
+else:
+    shown = Markdown("*Not measured in this record.*")
+shown
+
+# %% [markdown]
 # ## The overhead of a study
 #
 # Cells whose steps do nothing but write a file. What takes time is queue, specification, lock,

@@ -21,6 +21,7 @@ ON_THE_PAGE = {  # what the notebook reads of at least one row of each part
                "throughput_of_plain", "throughput_of_loop", "outside_forward", "peak_gb"},
     "lora": {"what", "throughput_of_plain"},
     "cells": {"what", "ms_per_cell"},
+    "host": {"what", "of", "value"},
     "gpu": {"what", "found", "allowed", "met", "by_default"},
 }  # fmt: skip
 
