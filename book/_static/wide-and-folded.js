@@ -2,6 +2,7 @@
 (function () {
   const wide = 'table, pre, div.cell_output, div.math, .pi-frame';
   const mark = ({ target }) => {
+    target.removeAttribute("data-scrolls"); // the mark itself would change what is measured
     const scrolls = target.scrollWidth > target.clientWidth + 8 // a letter, of the padding
       && getComputedStyle(target).overflowX === "auto";
     target.toggleAttribute("data-scrolls", scrolls);
