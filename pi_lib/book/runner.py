@@ -495,7 +495,10 @@ def _watched(futures: Mapping[Future, Job]) -> Iterable[Future]:
 def _position(job: Job) -> str:
     """How far a running notebook is: its cell, and the library's own last line within it."""
     lines = job.beside("progress")
-    last = lines.read_text().rpartition("cell ")[-1].split("\n") if lines.exists() else [""]
+    try:
+        last = lines.read_text().rpartition("cell ")[-1].split("\n")
+    except FileNotFoundError:  # it has not begun, or has just ended
+        last = [""]
     within = [line for line in last[1:] if line][-1:]
     return " · ".join([job.name, f"cell {last[0]}" if last[0] else "starting", *within])
 
