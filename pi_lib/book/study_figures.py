@@ -411,10 +411,10 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
         What "probe" and "scratch" have of the same quantities: lines at the mean over cells.
     """
     panels = [*frame.groupby(["quantity", "of"], sort=False)]
-    columns = len(panels) if len(panels) < 4 else 4
+    columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(10, 2.7 * rows + 0.5), layout="constrained", squeeze=False,
+        rows, columns, figsize=(9.5, 2.5 * rows + 0.5), layout="constrained", squeeze=False,
         sharey=True,
     )  # fmt: skip
     rates, epochs = (sorted(frame[name].unique()) for name in ("rate", "epochs"))
@@ -429,9 +429,9 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
             rows = beside[(beside["quantity"] == quantity) & (beside["of"] == arm)]
             axis.axhline(rows["value"].mean(), color="0.3", ls=style, label=ARMS[arm])
         axis.set(xscale="log", xlabel="learning rate", ylim=(-0.05, 1.05))
-        axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=9)
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=10)
         axis.minorticks_off()
-        axis.set_title(fill(tables.quantities(part)[0], 26), fontsize=10)
+        axis.set_title(fill(tables.quantities(part)[0], 30), fontsize=11)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -602,6 +602,7 @@ def _marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None
             row["x"], row["value"], yerr=_reach(row), xerr=across, fmt="o", capsize=2, ms=6,
             color=colours[cell], lw=1.2,
         )  # fmt: skip
+    axis.margins(x=0.08, y=0.1)  # room for the names
 
 
 def _name_marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None:
@@ -625,7 +626,7 @@ def _name_marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) ->
     for cell in cells:
         name = axis.annotate(
             cell["cell"], (cell["x"], cell["value"]), (0, 0), textcoords="offset points",
-            fontsize=9, color=_darker(colours[cell["cell"]]),
+            fontsize=10, color=_darker(colours[cell["cell"]]),
         )  # fmt: skip
         name.set_in_layout(False)
         best = min(PLACES, key=lambda place: hides(name, place))  # noqa: B023 - called at once
