@@ -17,7 +17,7 @@
 # - One network and one task, with ever more labels: fine-tuned from pre-trained weights, and trained
 #   from {term}`scratch`, each in several {term}`runs <run>`. The page says from how many labels on the
 #   gain in accuracy stays below a margin.
-# - Beside the accuracies stand how much alike scratch and fine-tuned runs are in what is reproducible
+# - Beside the accuracies stand how similar scratch and fine-tuned runs are in what is reproducible
 #   (their {term}`similarity`), and where the knowledge of fine-tuned runs comes from (its
 #   {term}`origins`).
 # - A quantity *rises* or *falls* with the labels if its rank correlation with their number can be told
@@ -38,7 +38,7 @@ from myst_nb import glue
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.statistics import crossing
-from pi_lib.study import comparisons, findings
+from pi_lib.study import comparisons, data, findings
 
 begin(profile)
 records = by(recorded(record), lambda r: r.header["settings"]["n_train"])
@@ -56,10 +56,14 @@ runs = {labels: findings.Runs(r) for labels, r in records.items()}
 if records:
     fewest, most = min(records), max(records)
     display(Markdown(f"**{records[most].transfer}.** Pre-training:"))
-    display(tables.pretraining({"": records[most]}))
+    display(tables.pretraining({"": records[most]}).set_index("network").rename_axis(None))
     same, table = tables.alike(tables.settings(records).set_index("training samples"))
+    guess = 1 / len(data.classes(records[most].header["task"]))
     display(
-        Markdown(f"Fine-tuning and training from scratch, with all numbers of labels ({same}):")
+        Markdown(
+            "Fine-tuning and training from scratch, with all numbers of labels; guessing would get an "
+            f"accuracy of {guess:.2f} ({same}):"
+        )
     )
     display(table.rename_axis(index=None, columns="labels"))
 
@@ -126,7 +130,7 @@ if runs:
 #
 # ## What more labels change
 #
-# Accuracy may be caught up with by other means. If with more labels scratch runs came to know what
+# Scratch runs may become as accurate by other knowledge. If with more labels they came to know what
 # fine-tuned runs know, their similarity would rise, and the share from pre-training alone would fall.
 
 # %% tags=["hide-input"]
@@ -141,8 +145,8 @@ if runs:
     display(tables.judged(trends, **columns))
 
 # %% [markdown]
-# *Fewest* and *most labels* are those with which the quantity is measurable. The intervals of the
-# rank correlations come from resampling the numbers of labels. The gain is judged for itself, the other
+# The columns *fewest labels* and *most labels* have the quantity at the smallest and the largest number of
+# labels with which it is measurable. The intervals of the rank correlations come from resampling the numbers of labels. The gain is judged for itself, the other
 # rows together.
 
 # %% tags=["hide-input"]
@@ -154,7 +158,7 @@ CATCHES_UP = {
 verdicts = trends.set_index(["quantity", "of"])["verdict"]
 for quantity in ("gain", "similarity"):
     word = verdicts.get((quantity, "scratch"), "not measured")
-    glue(f"labels_{quantity}", tables.predicate(word), display=False)
+    glue(f"labels_{quantity}", tables.trend(word), display=False)
 if runs:
     word = verdicts["similarity", "scratch"]
     said = CATCHES_UP.get(word, f"what scratch runs know of it is {word}")
@@ -166,13 +170,13 @@ if runs:
 # One small network, one task and one pre-training. Scratch runs have as many steps as fine-tuned runs;
 # trained longer, they may come closer. The intervals of single numbers are over test samples, for the
 # runs that there are; other runs may differ by more. The shares *alone* are squares, never below 0:
-# where they are small, noise makes them rather too large. Another network, pre-training or task has
-# another crossing. To compute it for a grid of your own, or this one again:
+# where they are small, noise makes them rather too large. With another network,
+# pre-training or task the gain becomes small at another number of labels. To compute it for a grid of your own, or this one again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/data_size.yml \
 #         --record notebooks/recorded/data_size
 #
-# The next two chapters hold the number of labels, and change the pre-training: first the data,
+# The next two chapters keep the number of labels, and change the pre-training: first the data,
 # [How far may the domains be apart?](11_how_far_apart), then what is learned from them.
 #
 # ## Where these numbers come from

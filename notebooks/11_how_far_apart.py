@@ -54,14 +54,14 @@ records = recorded(record)
 # %% [markdown]
 # ## A distance between two sets of pictures
 #
-# What a network that was trained on ImageNet makes of a picture, its features, is a fair description of
-# what is on it. Two sets are as far apart as their features: the {term}`energy distance`
+# The features that a network trained on ImageNet computes of a picture describe fairly well what is on it.
+# Two sets of pictures are as far apart as their features are, by the {term}`energy distance`
 # {cite}`szekely2013`,
 #
 # $$D = \frac{2\,\mathbb{E}|X - Y| - \mathbb{E}|X - X'| - \mathbb{E}|Y - Y'|}{2\,\mathbb{E}|X - Y|},$$
 #
-# with $X, X'$ drawn from one set and $Y, Y'$ from the other. It is 0 for two samples of one
-# distribution, give or take, and at most 1.
+# with $X, X'$ drawn from one set and $Y, Y'$ from the other. It is near 0 for two samples of one
+# distribution, and at most 1.
 
 
 # %% tags=["hide-input"]
@@ -128,7 +128,13 @@ def show_sources(records, apart):
     display(table)
     same, table = tables.alike(tables.settings(records).set_axis([*records]))
     task = title_of(next(iter(records.values())).header["task"])
-    display(Markdown(f"Fine-tuning and training from scratch on {task} ({same}):"))
+    guess = 1 / len(data.classes(next(iter(records.values())).header["task"]))
+    display(
+        Markdown(
+            f"Fine-tuning and training from scratch on {task}; guessing would get an accuracy of "
+            f"{guess:.2f} ({same}):"
+        )
+    )
     display(table)
 
 
@@ -136,7 +142,8 @@ def show_sources(records, apart):
 # ## The sources
 #
 # *Same kinds* are other pictures of all kinds of Fashion-MNIST, *other kinds* only of those that the
-# task does not have. No picture is in both a source and the task. One network is pre-trained on each
+# task does not have. “Odd” and “even” are every second picture of Fashion-MNIST, “first” and “last classes”
+# the two halves of its kinds. No picture is in both a source and the task. One network is pre-trained on each
 # source, from random weights, then fine-tuned. Training from scratch is the same whatever the source.
 
 # %% tags=["hide-input"]
@@ -148,7 +155,7 @@ runs = {name: findings.Runs(r) for name, r in records.items()}
 # %% [markdown]
 # ## Does pre-training help?
 
-# %% mystnb={"figure": {"name": "fig-sources", "caption": "Over sources, pre-training {glue:text}`sources_helps`. The sources, from the nearest to the farthest. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar for each source of pre-training, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+# %% mystnb={"figure": {"name": "fig-sources", "caption": "Over sources, pre-training {glue:text}`sources_helps`. The sources, from the nearest to the farthest. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch, with 95 % intervals. Noise may take a share below 0, which is drawn as 0; the others then add up to more than 100 %, and are drawn narrower."}, "image": {"alt": "A stacked bar for each source of pre-training, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
 if records:
     gain = {name: r.gain() for name, r in records.items()}
     figure = study_figures.origins(findings.origins_table(runs), gain)
@@ -167,7 +174,7 @@ if records:
 #
 # ## What goes with the distance
 
-# %% mystnb={"figure": {"name": "fig-domains", "caption": "As the distance from the task grows, the accuracy of a linear probe {glue:text}`domains_accuracy`, its similarity with fine-tuned runs {glue:text}`domains_similarity`, and the share from pre-training alone {glue:text}`domains_origins`. As the gain over scratch grows, the distance {glue:text}`domains_distance`. A mark for each source. Whiskers: 95 % intervals. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the energy distance, with a named mark and whiskers for each source."}}
+# %% mystnb={"figure": {"name": "fig-domains", "caption": "As the distance from the task grows, the accuracy of a linear probe {glue:text}`domains_accuracy`, its similarity with fine-tuned runs {glue:text}`domains_similarity`, the share from pre-training alone {glue:text}`domains_origins`, and the gain over scratch {glue:text}`domains_distance`. A mark for each source. Whiskers: 95 % intervals. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the energy distance, with a named mark and whiskers for each source."}}
 SHOWN = ["accuracy probe", "gain scratch", "similarity probe", "origins pretraining"]
 if records:
     found = comparisons.quantities(runs)
@@ -207,7 +214,8 @@ if records:
 # %% [markdown]
 # ## What goes with the accuracy of a probe
 #
-# A probe costs a forward pass over the data. Does its accuracy tell what fine-tuning will keep?
+# A probe costs one pass over the data. Does its accuracy tell what fine-tuning will keep? (Noise may take a
+# similarity above 1, or a share below 0.)
 
 # %% tags=["hide-input"]
 if records:
@@ -246,20 +254,20 @@ if records:
         Markdown(
             f"Known before any fine-tuning, and going with the gain: {', '.join(names)}."
             if names
-            else f"From {len(records)} sources it cannot be said that one of the two numbers known "
-            "before any fine-tuning goes with the gain."
+            else f"From {len(records)} sources it cannot be said that the distance or the accuracy of a "
+            "probe, which are known before any fine-tuning, goes with the gain."
         )
     )
 for quantity, word in domains.items():
-    glue(f"domains_{quantity}", tables.predicate(word), display=False)
+    glue(f"domains_{quantity}", tables.trend(word), display=False)
 
 # %% [markdown]
 # ## Other kinds of text
 #
-# The same question of sentences. The task is to tell whether a sentence of a newspaper's editorial is
+# The same question, asked of sentences. The task is to tell whether a sentence of a newspaper's editorial is
 # negative or positive. A network is pre-trained, from random weights, on the same question of other
-# texts, rated by the same people. Beside them stand the network's published weights. What those were
-# trained on is not at hand, so that they have no distance. The distances of the others are between
+# texts, rated by the same people. Beside them stand the network's published weights. The data of
+# those are not at hand, so they have no distance. The distances of the others are between
 # the features that the published weights give.
 
 # %% tags=["hide-input"]

@@ -19,7 +19,7 @@
 #   (*contrastive*, without labels), and to name adversarial pictures (*adversarial*).
 # - Each is fine-tuned on the same small tasks in several {term}`runs <run>`. The page says in which it
 #   helps, and where the knowledge of fine-tuned runs comes from (its {term}`origins`).
-# - Contrastive and adversarial are each held against supervised: accuracy, {term}`similarity`, origins,
+# - Contrastive and adversarial are each compared with supervised: accuracy, {term}`similarity`, origins,
 #   all on the same test samples. A difference that cannot be told from 0 is *undecided*.
 #
 # *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data).*
@@ -68,7 +68,13 @@ if records:
     display(Markdown(f"Pre-training ({same}):"))
     display(table)
     same, table = tables.alike(tables.settings(records).set_axis([*runs]))
-    display(Markdown(f"Fine-tuning and training from scratch ({same}):"))
+    classes = {task: 1 + max(r.header["labels"]) for (task, _), r in records.items()}
+    said = ", ".join(f"{1 / number:.2f} ({task})" for task, number in classes.items())
+    display(
+        Markdown(
+            f"Fine-tuning and training from scratch; guessing would get an accuracy of {said} ({same}):"
+        )
+    )
     display(table)
 
 # %% [markdown]
@@ -161,16 +167,16 @@ if runs:
 #
 # A small network, few epochs of pre-training, and one pre-training of each kind: another one of the
 # same kind may differ as well. Contrastive pre-training is known to need far more epochs than
-# supervised, so its accuracies here are a lower end. Scratch runs have as many steps as fine-tuned
+# supervised, so it could reach higher accuracies than here. Scratch runs have as many steps as fine-tuned
 # runs; trained longer, they may come closer. The intervals are over test samples,
-# for the runs that there are. Weights of your own, such as DINO's for a vision transformer, are read from
+# for the runs that there are; other runs may differ by more. Weights of your own, such as DINO's for a vision transformer, are read from
 # a folder by `backbones.build("vit-small", ...)`, as [](../data) says, and go through the same study. To
 # compute the cells again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/pretraining.yml \
 #         --record notebooks/recorded/pretraining
 #
-# So far the question was what fine-tuning takes from pre-training. Next: is what it leaves good for
+# So far the question was what fine-tuning takes from pre-training. Next: is what it does not take good for
 # anything? [What is discarded knowledge good for?](13_discarded_knowledge)
 #
 # ## Where these numbers come from

@@ -72,7 +72,7 @@ if runs:
 # that training from scratch would not have brought. Their *reliability* is how much of a run comes back
 # in another.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "As the learning rate grows, the similarity with the probe {glue:text}`kept_rate_similarity`, the share from pre-training alone {glue:text}`kept_rate_origins`, and the reliability {glue:text}`kept_rate_reliability`; with more epochs, the first {glue:text}`kept_epochs_similarity`, the second {glue:text}`kept_epochs_origins`, and the third {glue:text}`kept_epochs_reliability`. A line for each number of epochs. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "As the learning rate grows, the similarity with the probe {glue:text}`kept_rate_similarity`, the share from pre-training alone {glue:text}`kept_rate_origins`, and the reliability {glue:text}`kept_rate_reliability`; with more epochs, the similarity {glue:text}`kept_epochs_similarity`, the share {glue:text}`kept_epochs_origins`, and the reliability {glue:text}`kept_epochs_reliability`. A line for each number of epochs. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
 measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
 measured["rate"], measured["epochs"] = (measured["cell"].map(x) for x in (rates, epochs))
 measured["key"] = measured["quantity"] + " of " + measured["of"]
@@ -90,14 +90,15 @@ for by, trends in zip(("rate", "epochs"), told.values(), strict=True):
     verdicts = trends.set_index("quantity")["verdict"]
     for quantity in ("similarity", "origins", "reliability"):
         word = verdicts.get(quantity, "not measured")
-        glue(f"kept_{by}_{quantity}", tables.predicate(word), display=False)
+        glue(f"kept_{by}_{quantity}", tables.trend(word), display=False)
 if runs:
     display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in told.items())))
     display(tables.trends(told))
 
 # %% [markdown]
-# A verdict falls if the 95 % interval, from resampling settings, lies on one side of 0 and p, from permuting
-# them and corrected for how many numbers a column has (Holm), is below 0.05. Each correlation leaves out
+# A number *rises* or *falls* if the 95 % interval of the rank correlation, from resampling settings, lies on
+# one side of 0 and p, from permuting them and corrected for how many numbers a column has (Holm), is below
+# 0.05; else it is *undecided*. Each correlation leaves out
 # the settings in which its number is not measurable.
 #
 # ## What it might be good for
@@ -105,8 +106,8 @@ if runs:
 # Each network is tested on the test pictures as they are, and corrupted in four ways. *Foreign pictures*
 # are those of the old task, the task of pre-training, and belong to no class of the new one: AUROC is
 # how often a network is more confident of a picture of its task than of a foreign one, 0.5 for guessing. For the
-# *old task*, a linear probe is fitted on the fine-tuned encoder: what it gets wrong and a probe on the
-# pre-trained encoder got right, the encoder has forgotten.
+# *old task*, a linear probe is fitted on the fine-tuned encoder: what a probe on the pre-trained encoder got
+# right and this one gets wrong, the encoder has forgotten.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Three pictures as they are, with noise, blurred, at low contrast and inverted."}, "image": {"alt": "Three rows of five pictures of clothing; the first of each row is clean, the others are noisy, blurred, pale and inverted."}}
 pictures = data.load("fashion-mnist", n_train=20, n_test=20, size=32).test.inputs[:3]
@@ -121,8 +122,8 @@ if runs:
 # ## Do settings that keep more do better?
 #
 # A setting that keeps more may merely have learned less. So beside the correlation with the similarity
-# stands that at *equal accuracy*: of what is left of both after the ranks of the accuracy are taken out
-# (a partial rank correlation).
+# stands the same correlation at *equal accuracy*: of what is left of both numbers once what goes with the
+# ranks of the accuracy is taken out (a partial rank correlation).
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "As the similarity with the probe grows, what a network is good for {glue:text}`trends_similar`; at equal accuracy, it {glue:text}`trends_equal`. Rank correlations over settings, with learning rate, epochs and similarity. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
 similar, accuracy = (
@@ -139,7 +140,7 @@ told = {
 verdicts = told["with the learning rate"].set_index("quantity")["verdict"]
 for quantity in ("accuracy", "source"):
     word = verdicts.get(quantity, "not measured")
-    glue(f"uses_{quantity}", tables.predicate(word), display=False)
+    glue(f"uses_{quantity}", tables.trend(word), display=False)
 glue("trends_similar", tables.in_counts(told["with the similarity"]), display=False)
 glue(
     "trends_equal", tables.in_counts(told["with the similarity, at equal accuracy"]), display=False
@@ -159,7 +160,7 @@ if runs:
 SAYS = {
     "rises": "settings that keep more do better at: {}",
     "falls": "settings that keep more do worse at: {}",
-    "undecided": "undecided: {}",
+    "undecided": "it is undecided whether settings that keep more do better at: {}",
     "not measurable": "not measurable: {}",
 }
 trends = told["with the similarity, at equal accuracy"]
@@ -182,8 +183,8 @@ if runs:
 # correlation over them is no cause. The corruptions have one strength each, and foreign pictures are of
 # one kind, which the network has seen before.
 #
-# Next: so far every network named what is on a picture. [The same questions](14_other_tasks) where it
-# has to say where.
+# So far every network named what is on a picture. Next: [the same questions](14_other_tasks) of networks
+# that also have to say where it is.
 #
 # ## Where these numbers come from
 

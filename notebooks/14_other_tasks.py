@@ -147,8 +147,8 @@ for part, share in explained.items():
 
 # %% [markdown]
 # Part of what a patch does is the same in every scene: one more patch is visible. That is no knowledge
-# of the scene. With each scene's mean effect of an order taken out, and below it accuracies and
-# reliability:
+# of the scene. The first table has the same shares without it, each scene's mean effect of an order being
+# taken out; the second has accuracies and reliability:
 
 # %% tags=["hide-input"]
 if runs:
@@ -159,7 +159,7 @@ if runs:
 # %% [markdown]
 # ## Do the paper's claims hold here?
 #
-# The claims about speed need games along a training, which these records do not hold.
+# The claims about speed need games from several points of a training run, which these records do not hold.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-claims", "caption": "A claim of the paper {glue:text}`other_claims` squares. The verdict on each claim (rows) in each cell (columns), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 if runs:
@@ -197,7 +197,7 @@ interactions.top(5)[["players", "order", "value"]]
 # %% [markdown]
 # ## On a model of your own
 #
-# `extract` wants a model's output as one tensor. For segmentation that is logits `(B, C, H, W)`, as
+# `extract` needs a model's output as one tensor. For segmentation that is logits `(B, C, H, W)`, as
 # most networks give them, and label maps with -1 outside the region. For detection it is
 # `(B, boxes, 4 + classes)`: of a DETR-like model, `torch.cat([boxes, logits], -1)` with the boxes as left,
 # top, right, bottom in pixels. For regression, labels are the true numbers. Here a number is read from
@@ -223,7 +223,7 @@ pi.extract(area, images, asked, players, value=pi.negative_error, ids=scenes.ids
 ]
 
 # %% [markdown]
-# A region that no player touches says nothing of the players, and is refused:
+# A region that no player touches says nothing about the players, and is refused:
 
 # %%
 corner = torch.full((len(images), *images.shape[2:]), -1)
@@ -238,9 +238,9 @@ except ValueError as error:
 # ## What this rests on
 #
 # One small network, whose feature map has a position for every four pixels, and scenes that are easier
-# than photographs: the background is black, so where a garment is can be seen by its brightness; which
-# it is cannot. A probe of a feature map is no convex problem: it is trained, once, and its own noise is
-# not taken out of its similarity with the fine-tuned runs, which is therefore rather too low.
+# than photographs: the background is black, so brightness alone tells where a garment is, though not which one. A
+# probe of a feature map is no convex problem: it is trained, and only once. Its noise is not taken out of its
+# similarity with the fine-tuned runs, which is therefore rather too low.
 
 # %% tags=["hide-cell"]
 if runs:
@@ -252,4 +252,4 @@ if runs:
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/other_tasks.yml \
 #         --record notebooks/recorded/other_tasks
 #
-# Next: all layers were trained here. [Ways to fine-tune](15_ways_to_fine_tune) that change less.
+# All layers were trained here. Next: [ways to fine-tune](15_ways_to_fine_tune) that change less.

@@ -75,12 +75,12 @@ def profiles(kind: str) -> pd.DataFrame:
 
     names = {
         "n_train": "training samples",
-        "n_val": "validation set",
+        "n_val": "validation samples",
         "n_test": "test samples",
         "epochs": "epochs",
         "runs": "fine-tuned runs, scratch runs",
         "long_runs": "long scratch runs",
-        "long": "times as many epochs of those",
+        "long": "epochs of long scratch runs, times those of the others",
         "checkpoints": "checkpoints",
         "traced": "traced runs",
         "samples": "samples for interactions",
@@ -125,10 +125,11 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
     shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
     shown["paper's number alone"] = frame["paper"]
+    shown = shown.loc[:, shown.ne("").any()]  # a claim without shares has no columns of them
     if (frame["claim"] != frame["claim"].iloc[0]).any():
         shown.insert(0, "claim", frame["claim"])
         return shown.set_index(["claim", "cell"])
-    return shown.set_index("cell")
+    return shown.set_index("cell").rename_axis(None)
 
 
 def judged(frame: pd.DataFrame, **columns: str) -> pd.DataFrame:
@@ -219,6 +220,17 @@ def in_words(frame: pd.DataFrame) -> str:
 def predicate(verdict: str) -> str:
     """A verdict as a sentence says it of its subject: "helps", but "is undecided"."""
     return verdict if verdict in ("helps", "hurts", "rises", "falls") else f"is {verdict}"
+
+
+def trend(verdict: str) -> str:
+    """A verdict on a trend as a sentence says it of what may rise or fall.
+
+    Examples
+    --------
+    >>> trend("rises"), trend("undecided")
+    ('rises', 'cannot be said to rise or fall')
+    """
+    return "cannot be said to rise or fall" if verdict == "undecided" else predicate(verdict)
 
 
 def in_counts(frame: pd.DataFrame) -> str:
