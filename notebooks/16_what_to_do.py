@@ -16,9 +16,9 @@
 #
 # - What a practitioner may take from all recorded cells, in at most seven lines: when to start from
 #   pre-trained weights, whether a linear probe is enough, which way to fine-tune, from which source.
-# - Each line is a claim that is held against cells. What it says is chosen by the verdicts, and an
-#   undecided claim says so.
-# - Whether interactions themselves are a guide is asked last.
+# - Each line rests on a claim that is tested in cells. What it says is chosen by the verdicts, and where
+#   the claim is undecided, it says so.
+# - Whether interactions themselves tell what will help is asked last.
 #
 # *Needs: [Findings](06_findings) for the verdicts, and the chapters before this one, whose records it
 # reads.*
@@ -47,10 +47,10 @@ lines = advice(folders)
 #
 # A claim is *confirmed* in a cell where the 95 % interval of its number lies above 0 and its p,
 # corrected for how many cells are looked at together, is below 0.05; *contradicted* where it lies
-# below. A line recommends something where its claim is confirmed in more than half of the cells and
-# contradicted in none. Test samples of a cell are the same for all its runs, and differences of accuracies
-# are paired where a record says which of them were right. Cells that share a network or data are no independent experiments: a majority of
-# them is not a majority of all there are.
+# below; *undecided* otherwise. A line recommends something where its claim is confirmed in more than half of
+# the cells and contradicted in none. Test samples of a cell are the same for all its runs, and differences of
+# accuracies are paired where a record says which of them were right. Cells that share a network or data are
+# no independent experiments: a majority of them is not a majority of all cells that there could be.
 
 # %% tags=["hide-input"]
 for number, line in enumerate(lines, 1):
@@ -64,11 +64,14 @@ for number, line in enumerate(lines, 1):
 # %% [markdown]
 # ## What they rest on
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-advice", "caption": "A claim {glue:text}`advice_cells` cells, of all lines together. The effect behind each line of advice in every cell, a dot with its 95 % interval, in the colour of the verdict; numbers are those of the lines. Right of 0 the claim of the line holds."}, "image": {"alt": "Two panels, differences in accuracy above and rank correlations below, each with blocks of dots and whiskers beside a line at 0."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-advice", "caption": "Of all lines together, a claim {glue:text}`advice_cells` cells. The effect behind each line of advice in every cell, a dot with its 95 % interval, in the colour of the verdict; numbers are those of the lines. Right of 0 the claim of the line holds."}, "image": {"alt": "Two panels, differences in accuracy above and rank correlations below, each with blocks of dots and whiskers beside a line at 0."}}
 if lines:
     figure = study_figures.effects(lines)
 
-# %% tags=["hide-input"]
+# %% [markdown]
+# The numbers behind the figure:
+
+# %% tags=["hide-cell"]
 cells = [claim.frame for line in lines for claim in line.claims]
 glue(
     "advice_cells",
@@ -81,9 +84,8 @@ if lines:
 # %% [markdown]
 # ## Are interactions a guide?
 #
-# If pre-training helped by what fine-tuned networks keep of it, cells in which they
-# stay more similar to the linear probe should gain more accuracy over scratch. Over all cells of these
-# records:
+# If pre-training helped by what fine-tuned networks keep of it, cells in which they stay more similar to the
+# linear probe should gain more accuracy over scratch. Over all cells of these records:
 
 # %% tags=["hide-input"]
 runs = {name: findings.Runs(one) for folder in folders.values() for name, one in folder.items()}
@@ -118,6 +120,5 @@ display(Markdown("\n".join(said)))
 # in practice. A recommendation that holds in most of these cells is a good first try elsewhere, and no
 # more than that. How each record was made stands at the end of the chapter that it belongs to.
 #
-# Next: the same questions asked of [your own image model](17_your_image_model),
-# [your own text model](18_your_text_model), or of [your own transfer](21_your_own_transfer), with the
-# same verdicts.
+# Next: the same on [your own image model](17_your_image_model), [your own text model](18_your_text_model), or
+# the whole question, with the same verdicts, on [your own transfer](21_your_own_transfer).

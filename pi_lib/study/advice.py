@@ -14,7 +14,7 @@ import pandas as pd
 from pi_lib.statistics import Estimate, crossing, rank_correlation
 from pi_lib.study.cell import TITLES, changes_in_words, title_of
 from pi_lib.study.comparisons import ALL_LAYERS, by_way
-from pi_lib.study.findings import in_words, judged
+from pi_lib.study.findings import VERDICTS, in_words, judged
 from pi_lib.study.record import Record
 
 MARGIN = 0.02  # of accuracy: a smaller gain does not matter
@@ -150,8 +150,8 @@ def labels(records: list[Record]) -> Advice:
         low, at, high = (_size(x) for x in (end.low, end.value, end.high))
         said.append(
             f"{name}: a gain of {gains[0]} with {sizes[0]:,} labels and of {gains[-1]} with "
-            f"{sizes[-1]:,}; labels at which it falls under {MARGIN:g}: {at} (95 %: {low} to "
-            f"{high})."
+            f"{sizes[-1]:,}; labels from which on it is below {MARGIN:g}: {at} (95 % interval: "
+            f"{low} to {high})."
         )
     claim = Claim(
         "The fewer labels, the larger the gain over scratch",
@@ -223,7 +223,7 @@ def way(records: list[Record]) -> Advice:
     if winners:
         said += f" More accurate on the new task in most cells: {', '.join(winners)}."
     evidence = " ".join(
-        f"{what}: {'; '.join(f'{name} {in_words(x.frame)}' for name, x in claims.items())}."
+        f"{what}: {_how_often(claims)}."
         for what, claims in (
             ("More of the old task than after training all layers", keeps),
             ("More accurate than training all layers", wins),
@@ -253,7 +253,10 @@ def source(records: list[Record]) -> Advice:
             "undecided.",
         },
     )
-    more = f"Most gained {best} ({gains[best]}), least {least} ({gains[least]})."
+    more = (
+        f"The largest gain is after {best} ({gains[best]}), the smallest after {least} "
+        f"({gains[least]})."
+    )
     limits = f"{_scope(records)}; sources differ in difficulty and in number of classes too."
     return Advice.of("Which source?", [claim], "rank correlation", limits, more)
 
@@ -332,6 +335,17 @@ def _claims(
         )
         for name in names.unique()
     }
+
+
+def _how_often(claims: Mapping[str, Claim]) -> str:
+    """How often each verdict fell on each claim; those alike stand together."""
+    alike: dict[str, list[str]] = {}
+    for name, claim in claims.items():
+        count = claim.frame["verdict"].value_counts()
+        cells = f"of {len(claim.frame)} {'cell' if len(claim.frame) == 1 else 'cells'}"
+        words = [f"{word} in {count[word]}" for word in VERDICTS if word in count]
+        alike.setdefault(f"{', '.join(words)} {cells}", []).append(name)
+    return "; ".join(f"{said} ({', '.join(names)})" for said, names in alike.items())
 
 
 def _capital(text: str) -> str:
