@@ -154,23 +154,24 @@ print(f"{time.perf_counter() - start:.1f} s, {'the same' if same else 'other'} v
 # ## The claims of the paper, on your network
 #
 # `save` writes the games of all runs into one file, of the kind that this book is made from. So the
-# claims of [Findings](06_findings) can be held against your network as well. Those about the way of a
-# run need checkpoints, which are not kept here.
+# claims of [Findings](06_findings) can be held against your network as well. Those about speed along a
+# run need checkpoints, which are not kept here. A tested number above 0 speaks for the claim; [](06_findings)
+# says what each number is.
 
 # %%
 path = study.save(Path(options["folder"]) / "mine.npz")
 mine = findings.Runs(Record.load(path))
 claims = findings.findings({"this network": mine})
 measured = claims[claims["verdict"] != "not measurable"]
-tables.claims(measured).droplevel("cell")[["tested number", "verdict"]]
+tables.claims(measured).droplevel("cell")[["tested number", "verdict"]].rename_axis(None)
 
 # %% [markdown]
 # ## A network of `transformers`
 #
 # It is the same call. Data are a list of sentences with their labels, the players are words, and the
-# output's `.logits` are found without being named. Here the folder with the weights is MiniLM's, which
-# comes with this book, of whose six layers two are enough for a page; a name such as
-# `"distilbert-base-uncased"` does as well.
+# output's `.logits` are found without being named. The weights here are MiniLM's, in a folder that comes with
+# this book; two of its six layers are enough for a page. A name such as `"distilbert-base-uncased"` does as
+# well.
 
 # %%
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, logging
@@ -202,6 +203,13 @@ text_study = pi.transfer_study(
 
 # %% mystnb={"image": {"alt": "A stacked bar of pre-training alone, both, scratch alone and neither for sentences; beside it a dot with the gain in accuracy and its whiskers."}}
 text_study.report()
+
+# %% tags=["hide-input"]
+always = {
+    "pictures": torch.as_tensor(test.labels), "sentences": torch.as_tensor(reviews.test.labels)
+}  # fmt: skip
+said = ", ".join(f"{x.bincount().max() / len(x):.2f} ({name})" for name, x in always.items())
+display(Markdown(f"Always giving the most frequent class would have an accuracy of {said}."))
 
 # %% [markdown]
 # The probe reads the input of the last linear layer. Where that is not where the pre-trained part

@@ -254,14 +254,14 @@ class TransferStudy:
             "similarity with fine-tuned": self.similarity(),
         }
         frame = pd.DataFrame({name: pd.Series(x) for name, x in columns.items()}, list(self.arms))
-        return frame.fillna("").map(str).rename(ARMS)
+        return frame.fillna("").map(_unbroken).rename(ARMS)
 
     def shares_table(self, tau: float = 0.05) -> "pd.DataFrame":
         """`shares` in words."""
         import pandas as pd
 
         rows = {name: share.row() for name, share in self.shares(tau).items()}
-        frame = pd.DataFrame.from_dict(rows, orient="index").map(str)
+        frame = pd.DataFrame.from_dict(rows, orient="index").map(_unbroken)
         return frame.rename(columns={"second_run": "second run"})
 
     def sentences(self) -> list[str]:
@@ -340,6 +340,11 @@ class TransferStudy:
         except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise ValueError(f"{path} holds no transfer study, or is damaged ({error})") from error
         return cls(arms, {arm: torch.stack(x) for arm, x in correct.items()}, about["settings"])
+
+
+def _unbroken(number: Estimate | str | int) -> str:
+    """What a table shows, with no break within an interval."""
+    return str(number).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _gain_in_words(arm: str, gain: Difference) -> str:
