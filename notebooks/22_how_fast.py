@@ -28,14 +28,17 @@ record = "../benchmarks/recorded.json"  # of `make bench`, as seen from this fol
 
 # %%
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, figures
 from pi_lib.progress import clock
+from pi_lib.study.cell import TITLES
 
 begin(profile)
 recorded = json.loads(Path(record).read_text())
@@ -45,14 +48,21 @@ rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
 # %% [markdown]
 # ## What it set out to reach
 #
-# The targets are the project's own. Where several rows answer to one, over models or devices, the
-# worst of them is the number found.
+# The targets are the project's own. Where a target was measured on several networks or devices, the worst
+# of the numbers counts.
 
 
 # %% tags=["hide-input"]
 def number(value):
-    digits = ".2g" if value is not None and value < 0.01 else ".4g"
-    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:{digits}}"
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def said(what):
+    """What was measured, with names as people write them."""
+    for name, title in sorted(TITLES.items(), key=lambda item: -len(item[0])):
+        what = re.sub(rf"\b{re.escape(name)}\b", title, what)
+    what = re.sub(r"noise 0\.0(?!\d)", "no noise", what)
+    return re.sub(r"2\*\*(\d+)", lambda power: f"{2 ** int(power[1]):,}", what)
 
 
 met = sum(one["met"] is True for one in targets)
@@ -60,12 +70,12 @@ display(Markdown(f"Of {len(targets)} targets {met} are met."))
 pd.DataFrame(
     {
         "target": one["target"],
-        "wanted": f"{one['relation']} {number(one['wanted'])}",
+        "wanted": f"{one['relation']} {one['wanted']:,g}",
         "found": number(one["found"]),
         "": {True: "met", False: "missed", None: "not measured"}[one["met"]],
     }
     for one in targets
-).set_index("target")
+).set_index("target").rename_axis(None)
 
 # %% tags=["hide-input"]
 LIMITS = {  # what stands in the way of a target, shown where it is missed
@@ -111,7 +121,7 @@ def wanted(part, key, row):
 
 against = pd.DataFrame(
     {
-        "what": f"{row['what']}\nagainst {peer or row['peer']}",
+        "what": f"{said(row['what'])}\nagainst {peer or row['peer']}",
         "times": row[key],
         "target": wanted(part, key, row),
     }
@@ -121,8 +131,12 @@ against = pd.DataFrame(
     if of == part and pd.notna(row.get(key))
 ).astype({"target": float})
 
-# %% mystnb={"figure": {"name": "fig-peers", "caption": "How many times less time than each peer: CPU time; on a GPU, time on the clock for the engine. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
+# %% mystnb={"figure": {"name": "fig-peers", "caption": "pi_lib takes {glue:text}`peers_least` to {glue:text}`peers_most` times less time than its peers. CPU time; for the engine on a GPU, elapsed time. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
 figure = figures.times_less(against, "times less than the peer takes")
+
+# %% tags=["remove-cell"]
+for name, times in (("least", against["times"].min()), ("most", against["times"].max())):
+    glue(f"peers_{name}", number(times), display=False)
 
 # %% tags=["hide-input"]
 split = rows["split"]
@@ -162,7 +176,8 @@ NAMES = {
 }
 if "engine" in rows:
     shown = rows["engine"].reindex(columns=NAMES).rename(columns=NAMES).set_index("what")
-    shown = shown.round(3).astype(object).where(shown.notna(), "").T
+    shown = shown.rename(index=said).rename_axis(None).round(3).astype(object)
+    shown = shown.where(shown.notna(), "").T
 else:
     shown = Markdown("*Not measured in this record.*")
 shown
@@ -176,10 +191,10 @@ shown
 
 # %% tags=["hide-input"]
 if "gpu" in rows:
-    checks = rows["gpu"].dropna(subset="allowed").set_index("what")
+    checks = rows["gpu"].dropna(subset="allowed").set_index("what").rename(index=said)
     card = recorded["gpu"]["environment"]["device"]
     columns = {"found": "found", "allowed": "allowed", "by_default": "by default"}
-    shown = checks.reindex(columns=columns).rename(columns=columns)
+    shown = checks.reindex(columns=columns).rename(columns=columns).rename_axis(None)
     display(Markdown(f"{int(checks['met'].sum())} of {len(checks)} checks hold on one {card}."))
     shown = shown.map(lambda x: "" if pd.isna(x) else f"{x:.1g}")
 else:
@@ -189,13 +204,14 @@ shown
 # %% [markdown]
 # ## What would hold up a GPU
 #
-# A GPU waits for Python, for data and for the disk. How long, shows without one: on one core of a CPU,
-# with a network so small that its arithmetic hardly counts, or with its forward passes taken off.
+# A GPU waits for Python, for data and for the disk. How long it waits can be measured without one: on one core
+# of a CPU, with a network so small that its arithmetic hardly counts, or with the time of its forward passes
+# subtracted.
 
 # %% tags=["hide-input"]
 if "host" in rows:
-    shown = rows["host"].set_index("what")[["value"]].map(number)
-    shown = shown.rename(columns={"value": "measured"})
+    shown = rows["host"].set_index("what")[["value"]].map(number).rename(index=said)
+    shown = shown.rename(columns={"value": "measured"}).rename_axis(None)
 else:
     shown = Markdown("*Not measured in this record.*")
 shown
@@ -203,13 +219,13 @@ shown
 # %% [markdown]
 # ## The overhead of a study
 #
-# Cells whose steps do nothing but write a file. What takes time is queue, specification, lock,
+# These cells have steps that do nothing but write a file. What takes time is queue, specification, lock,
 # checksums and record.
 
 # %% tags=["hide-input"]
 if "cells" in rows:
     shown = rows["cells"].set_index("what")[["ms_per_cell"]].round(1)
-    shown = shown.rename(columns={"ms_per_cell": "milliseconds a cell"})
+    shown = shown.rename(columns={"ms_per_cell": "milliseconds per cell"}).rename_axis(None)
 else:
     shown = Markdown("*Not measured in this record.*")
 shown
@@ -234,16 +250,39 @@ peers = [one.assign(peer=True, cpu_s_per_game=one["peer_cpu_s_per_game"]) for on
 against_n = pd.concat([growth[growth["what"].str.startswith("against n")], *peers])
 methods = list(against_n["method"].unique())
 
-# %% mystnb={"figure": {"name": "fig-seconds", "caption": "CPU time for one game, summed over threads, on a logarithmic axis, against its number of players. Dashed: peers."}, "image": {"alt": "Lines of CPU seconds a game rising with the number of players, one for each method, the peers' dashed."}}
+# %% mystnb={"figure": {"name": "fig-seconds", "caption": "From {glue:text}`players_least` to {glue:text}`players_most` players, the CPU time of one game grows by a factor of {glue:text}`split_grows` (split, no noise) and {glue:text}`and_grows` (AND transform); its number of values by {glue:text}`values_grow`. CPU time summed over threads, on a logarithmic axis. Dashed: peers."}, "image": {"alt": "Lines of CPU seconds a game rising with the number of players, one for each method, the peers' dashed."}}
 figure = figures.growth(
-    against_n, "n", "cpu_s_per_game", methods, xlabel="players n", ylabel="CPU seconds a game"
+    against_n, "n", "cpu_s_per_game", methods, xlabel="players n", ylabel="CPU seconds per game"
 )
+
+
+# %% tags=["remove-cell"]
+def grows(method, column, x="n"):
+    """By what factor a number grows from the least to the most players, or games."""
+    lines = growth[growth["what"].str.startswith(f"against {'n' if x == 'n' else 'batch'}")]
+    line = lines[lines["method"].str.startswith(method)].sort_values(x)
+    return line[column].iloc[-1] / line[column].iloc[0] if len(line) else float("nan")
+
+
+few, many = (pick(growth["n"]) for pick in (min, max))
+for name, value in {
+    "players_least": few, "players_most": many, "values_grow": 2 ** int(many - few),
+    "split_grows": grows("split, no noise", "cpu_s_per_game"),
+    "and_grows": grows("AND transform", "cpu_s_per_game"),
+    "batch_split": grows("split", "games_per_s", "batch"),
+    "batch_and": grows("AND transform", "games_per_s", "batch"),
+    "memory_least": growth["peak_gb"].min(),
+    "memory_most": growth["peak_gb"].max(),
+    "memory_batch": growth.loc[growth["what"].str.startswith("against batch"), "peak_gb"].max(),
+    "batch_most": growth["batch"].max(),
+}.items():  # fmt: skip
+    glue(name, number(value), display=False)
 
 # %% [markdown]
 # Memory was measured in a process of its own for each point, and counts all that the process holds,
 # Python and torch with it; on a GPU, the GPU's memory alone.
 
-# %% mystnb={"figure": {"name": "fig-memory", "caption": "Peak memory against the number of players."}, "image": {"alt": "Lines of peak memory in gigabytes against the number of players, one for each method."}}
+# %% mystnb={"figure": {"name": "fig-memory", "caption": "Peak memory is between {glue:text}`memory_least` and {glue:text}`memory_most` GB, most of it Python and torch themselves. Peak memory against the number of players."}, "image": {"alt": "Lines of peak memory in gigabytes against the number of players, one for each method."}}
 figure = figures.growth(
     growth[growth["what"].str.startswith("against n")], "n", "peak_gb", methods,
     logarithmic="", xlabel="players n", ylabel="peak memory, GB",
@@ -255,15 +294,15 @@ figure = figures.growth(
 # Games are solved together. A line that rises says that a batch is faster than its games one by
 # one; where it is flat, the machine is busy with a single game already.
 
-# %% mystnb={"figure": {"name": "fig-batch", "caption": "Games a second against the number of games in one call; both axes are logarithmic."}, "image": {"alt": "Lines of games a second against the size of the batch, one for each method."}}
+# %% mystnb={"figure": {"name": "fig-batch", "caption": "With {glue:text}`batch_most` games in one call instead of one, the split solves {glue:text}`batch_split` times as many games per second, the AND transform {glue:text}`batch_and` times as many. Both axes are logarithmic."}, "image": {"alt": "Lines of games a second against the size of the batch, one for each method."}}
 against_batch = growth[growth["what"].str.startswith("against batch")]
 (n,) = against_batch["n"].unique()
 figure = figures.growth(
     against_batch, "batch", "games_per_s", methods,
-    logarithmic="xy", xlabel=f"games in one call (n = {n})", ylabel="games a second",
+    logarithmic="xy", xlabel=f"games in one call (n = {n})", ylabel="games per second",
 )  # fmt: skip
 
-# %% mystnb={"figure": {"name": "fig-batch-memory", "caption": "Peak memory against the number of games in one call."}, "image": {"alt": "Lines of peak memory in gigabytes against the size of the batch, one for each method."}}
+# %% mystnb={"figure": {"name": "fig-batch-memory", "caption": "Up to {glue:text}`batch_most` games in one call, peak memory is at most {glue:text}`memory_batch` GB."}, "image": {"alt": "Lines of peak memory in gigabytes against the size of the batch, one for each method."}}
 figure = figures.growth(
     against_batch, "batch", "peak_gb", methods,
     logarithmic="x", xlabel=f"games in one call (n = {n})", ylabel="peak memory, GB",
@@ -282,14 +321,14 @@ pd.DataFrame(
             "took": clock(one["seconds"]),
             "processor": one["environment"]["processor"],
             "cores": one["environment"]["cores"],
-            "machine": one["environment"]["machine"],
+            "machine": one["environment"]["machine"].replace(" 1 threads", " 1 thread"),
             "device": one["environment"]["device"],
             "commit": (one["environment"]["commit"] or "")[:10],
         }
         | one["environment"]["versions"]
         for part, one in recorded.items()
     }
-)
+).fillna("")
 
 # %% [markdown]
 # On your own machine, with a GPU or without:
