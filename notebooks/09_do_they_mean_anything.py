@@ -17,7 +17,7 @@
 # - Any function of masked inputs can be written as interactions, so their existence proves nothing.
 #   Two checks ask for more: are terms found that were planted, and does the output fall when the
 #   players of strong interactions are hidden?
-# - Each check has its null: an untrained network, random players.
+# - Each check has something to compare with: an untrained network, or players drawn at random.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction) and
 # [What is preserved](03_what_is_preserved), whose results it reads.*
@@ -39,7 +39,7 @@ from torch import nn
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import begin, figures
+from pi_lib.book import begin, figures, tables
 from pi_lib.coalitions import membership, order
 from pi_lib.progress import track
 from pi_lib.study import findings
@@ -53,7 +53,7 @@ small = profile == "smoke"
 # A function of eight switches is drawn as a sum of a few AND and OR terms of two to four switches. A
 # small network sees some of the 256 inputs, few or many, and learns the function from them; the rest
 # is held out. Where the network generalises, its interactions should be the planted ones; where it
-# has seen too little, they should not. The null is the same network before training.
+# has seen too little, they should not. The same network before training is what to compare with.
 
 
 # %% tags=["hide-input"]
@@ -116,7 +116,8 @@ recovered = pd.DataFrame(rows)
 display(
     Markdown(
         f"Share of the {terms} planted terms among the {terms} strongest, means over functions with "
-        "95 % intervals:"
+        f"95 % intervals. Chance, {terms} of all {2 * 255} terms drawn at random, is "
+        f"{terms / (2 * 255):.2f}."
     )
 )
 pd.DataFrame(
@@ -125,7 +126,7 @@ pd.DataFrame(
             "functions": len(one),
             "found, trained": str(pi.bootstrap(one["trained"])),
             "found, untrained": str(pi.bootstrap(one["untrained"])),
-            "variance explained on the others": str(pi.bootstrap(one["fit"])),
+            "variance explained (R²), held-out inputs": str(pi.bootstrap(one["fit"])),
         }
         for shown, one in recovered.groupby("shown")
     }
@@ -190,25 +191,28 @@ counterfactual = pd.DataFrame(lines).set_index(["data", "players of the stronges
 counterfactual.map(str)
 
 # %% [markdown]
-# Nats of the fine-tuned model's log-odds, absolute, means over samples. Players of *discarded*
-# interactions are the control: the fine-tuned model has unlearned what they did together.
+# How far the log-odds of the fine-tuned model move, in nats, whether up or down; means over samples. Players
+# of *discarded* interactions are the control: the fine-tuned model has unlearned what they did together.
 
 # %% tags=["hide-input"]
-WORDS = {
-    "above": "hiding them moves the output **more** than hiding as many players at random",
-    "below": "hiding them moves the output **less** than hiding as many players at random",
-    "undecided": "whether hiding them moves the output more or less is **undecided**",
-}
+WORDS = {"above": "more", "below": "less", "undecided": "undecided"}
+verdicts = pd.DataFrame(
+    {
+        "cell": [f"{name}, {part}" for name, part in counterfactual.index],
+        "verdict": [WORDS[x.compared_with(0)] for x in counterfactual["difference"]],
+    }
+)
 display(
     Markdown(
-        "\n".join(
-            f"- {name}, {part}: {WORDS[row['difference'].compared_with(0)]}."
-            for (name, part), row in counterfactual.iterrows()
-        )
+        "Against hiding as many players at random, hiding those of the strongest interactions moves the "
+        f"output: {tables.in_words(verdicts)}."
     )
 )
 
 # %% [markdown]
+# It is *more* or *less* if the 95 % interval of the difference lies on one side of 0, else *undecided*; the
+# intervals are not corrected for how many rows are looked at.
+#
 # ## What networks without knowledge show
 #
 # That two networks have interactions in common proves nothing either: networks that share nothing
@@ -220,12 +224,14 @@ display(
 #
 # 1. A network fits its training inputs and explains nothing of the others. Should planted terms be found
 #    among its strongest?
-# 2. Why are the players of an interaction hidden against *as many* others, and not against none?
+# 2. Why is hiding the players of an interaction compared with hiding *as many* others, and not with hiding
+#    none?
 #
 # :::{dropdown} Answers
 # 1. No: it has not learned the planted function, and its interactions say so. To find them there would
 #    speak against the method.
-# 2. Hiding anything moves an output. Only what goes beyond hiding as many others is due to which they are.
+# 2. Hiding anything moves an output. Only what goes beyond hiding as many others is due to which players
+#    they are.
 # :::
 #
 # Next, beyond the paper: [how much data](10_how_much_data) makes pre-training unnecessary.
