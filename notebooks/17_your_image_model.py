@@ -30,6 +30,7 @@ players_n = 8  # players: patches of each image
 # %%
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 
@@ -44,7 +45,7 @@ small = profile == "smoke"
 # %% [markdown]
 # ## A model that was trained before
 #
-# Bring your own two checkpoints and skip this section. Here the network learns half of the classes
+# If you have two checkpoints of your own, skip this section. Here the network learns half of the classes
 # of Fashion-MNIST, and is then fine-tuned on the other half.
 
 
@@ -96,7 +97,7 @@ display(
 # `images` are floats as the model takes them, `labels` the true classes. The same `players` object
 # goes to both calls, so both models are asked about the same patches.
 
-# %% mystnb={"figure": {"name": "fig-own-image", "caption": "Preserved, discarded and new knowledge of this page's model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
+# %% mystnb={"figure": {"name": "fig-own-image", "caption": "Fine-tuning preserved a share of {glue:text}`own_preserved` of what the probe knew; by chance it is {glue:text}`own_chance`. Preserved, discarded and new knowledge of this page's model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
 chosen = task[1].take(range(4 if small else 12))
 images, labels = data.images(chosen.inputs), chosen.labels
 
@@ -107,12 +108,20 @@ knowledge = pi.compare(before, after)
 figure = knowledge.plot()
 
 # %% tags=["hide-input"]
+preserved, new = knowledge.preserved_share(), knowledge.new_share()
+glue("own_preserved", str(preserved), display=False)
+glue("own_chance", str(preserved.chance), display=False)
 display(
     Markdown(
-        f"Fine-tuning preserved {knowledge.preserved_share()} of what the probe knew; "
-        f"{knowledge.new_share()} of what the fine-tuned model knows is new."
+        f"Fine-tuning preserved {preserved} of what the probe knew; {new} of what the fine-tuned model "
+        f"knows is new. With the interactions shuffled, that is by chance, it is {preserved.chance} and "
+        f"{new.chance}."
     )
 )
+
+# %% [markdown]
+# A share alone says little: chance stands beside it here, and what a second run of your model would give is
+# asked in [](21_your_own_transfer).
 
 # %% [markdown]
 # ## Look at one image

@@ -28,6 +28,7 @@ seed = 0  # of the samples, the players and the training
 # %%
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 from transformers import BertConfig, BertForSequenceClassification
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -41,7 +42,7 @@ small = profile == "smoke"
 # %% [markdown]
 # ## A model and a tokenizer
 #
-# Bring your own and skip this section. The tokenizer must be a *fast* one, which knows where in the
+# If you have a model and a tokenizer of your own, skip this section. The tokenizer must be a *fast* one, which knows where in the
 # sentence each token stands.
 
 # %%
@@ -75,14 +76,20 @@ display(
 )
 found.top(6)
 
-# %% mystnb={"figure": {"name": "fig-own-words", "caption": "The strongest interactions between words of one sentence."}, "image": {"alt": "Signed horizontal bars, one for each of the strongest groups of words."}}
+# %% mystnb={"figure": {"name": "fig-own-words", "caption": "Of the {glue:text}`own_words_shown` strongest interactions between words of this sentence, {glue:text}`own_words_against` speak against its true class. Orange adds to the true class, blue takes away."}, "image": {"alt": "Signed horizontal bars, one for each of the strongest groups of words."}}
 figure = figures.strongest(found, k=8)
+
+# %% tags=["remove-cell"]
+shown = found.top(8)["value"]
+glue("own_words_shown", len(shown), display=False)
+glue("own_words_against", int((shown < 0).sum()), display=False)
 
 # %% [markdown]
 # ## AND and OR
 #
-# `kind="and-or"` writes the same values as the sparsest sum of AND effects (all of these words
-# together) and OR effects (any of them). `gap` bounds how far the split can be from the best one.
+# `kind="and-or"` writes the same values as a sum of AND effects (all of these words together) and OR effects
+# (any of them), split so that the sizes of all effects add up to as little as possible. `gap` bounds how far
+# the split can be from the best one.
 
 # %%
 split = pi.extract(
@@ -98,7 +105,8 @@ sizes = {
 }
 display(
     Markdown(
-        f"Largest gap over the sentences: {max(gaps):.1e}. Salient interactions a sentence: "
+        f"Largest gap over the sentences: {max(gaps):.2%}. Salient interactions per sentence, of "
+        f"{2**found.n - 1} (AND alone) and {2 * (2**found.n - 1)} (AND-OR): "
         + "; ".join(f"{name} {pi.bootstrap(count)}" for name, count in sizes.items())
         + "."
     )
@@ -110,9 +118,14 @@ display(
 # Any two models with the same players can be compared. Here the first and the last checkpoint of the
 # run above: what was there by chance, and what training brought.
 
-# %% mystnb={"figure": {"name": "fig-own-text", "caption": "From random weights to the trained model: preserved, discarded and new, by order. Whiskers: 95 % bootstrap intervals over sentences."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
+# %% mystnb={"figure": {"name": "fig-own-text", "caption": "Of what the random network had, the trained one preserved a share of {glue:text}`own_text_preserved`; by chance it is {glue:text}`own_text_chance`. Preserved, discarded and new from random weights to the trained model, by order. Whiskers: 95 % bootstrap intervals over sentences."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
 first = pi.extract(run.at(0), samples.inputs, samples.labels, players, ids=samples.ids)
-figure = pi.compare(first, found).plot()
+knowledge = pi.compare(first, found)
+figure = knowledge.plot()
+
+# %% tags=["remove-cell"]
+glue("own_text_preserved", str(knowledge.preserved_share()), display=False)
+glue("own_text_chance", str(knowledge.preserved_share().chance), display=False)
 
 # %% [markdown]
 # Each model's interactions are divided by its own mean $|v(N) - v(\emptyset)|$ first, so the random

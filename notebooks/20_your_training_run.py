@@ -29,6 +29,7 @@ seed = 0  # of the samples, the players and the training
 import tempfile
 
 import torch
+from myst_nb import glue
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -42,7 +43,7 @@ small = profile == "smoke"
 # %% [markdown]
 # ## A run of your own
 #
-# Nothing here is special: a model, a data set that yields dictionaries, and arguments.
+# A usual run: a model, a data set that yields dictionaries, and arguments.
 
 # %% tags=["hide-input"]
 clothes = data.load("fashion-mnist", n_train=200 if small else 1000, n_test=200, size=32, seed=seed)
@@ -71,9 +72,10 @@ arguments = TrainingArguments(
 # ## One more callback
 #
 # Without `before=`, the tracker compares with the model as training begins. Give it the interactions
-# of a linear probe where the start has a new, random head.
+# of a linear probe where the start has a new, random head. The trainer's log, folded below, has a line for
+# each extraction.
 
-# %%
+# %% tags=["hide-output"]
 tracker = pi.KnowledgeTracker(
     clothes.test.take(range(4 if small else 8)), pi.PatchPlayers(grid=8, n=6, seed=seed)
 )
@@ -83,10 +85,20 @@ trainer = Trainer(
 )  # fmt: skip
 result = trainer.train()
 
-# %% mystnb={"figure": {"name": "fig-tracked", "caption": "What the tracker reported over the run: shares preserved and new, and the similarity with start and end. Bands: 95 % bootstrap intervals over samples."}, "image": {"alt": "Lines over training steps for the tracked shares and similarities."}}
+# %% mystnb={"figure": {"name": "fig-tracked", "caption": "At the end of the run, a share of {glue:text}`tracked_preserved` of what the random start had is preserved, and {glue:text}`tracked_new` of what the model has is new. Left: shares preserved, discarded and new; right: Jaccard similarity with the start and with the end. Bands: 95 % bootstrap intervals over samples."}, "image": {"alt": "Lines over training steps for the tracked shares and similarities."}}
 figure = tracker.plot()
 
+# %% tags=["remove-cell"]
+reported = tracker.to_frame()
+reported = reported[reported["step"] == reported["step"].max()].set_index("measure")
+for measure in ("preserved", "new"):
+    interval = pi.Estimate(*reported.loc[measure, ["value", "low", "high"]])
+    glue(f"tracked_{measure}", str(interval), display=False)
+
 # %% [markdown]
+# These are shares of a single run. What chance and a second run give, without which a share says little, is
+# asked in [](02_train_it_twice) and, of your own network, in [](21_your_own_transfer).
+#
 # ## What it keeps
 #
 # A table, the interactions of every tracked step, and a line in the trainer's own log.
