@@ -14,9 +14,9 @@
 #
 # **Key points**
 #
-# - Few train all layers today as they come: LoRA, frozen layers, probing first, a pull towards the
-#   start and low learning rates are each said to forget less. From the same weights, on the same samples,
-#   each is held here against training all layers.
+# - Training all layers is not the only way to fine-tune. LoRA, frozen layers, probing first, a pull towards
+#   the start and low learning rates are each said to forget less. From the same weights, on the same samples,
+#   each is compared here with training all layers.
 # - Three questions to each way: is it as accurate? Does it stay more {term}`similar <similarity>` to the
 #   {term}`linear probe`, whose encoder is the pre-trained one? And can the network still do the *old
 #   task*, that of pre-training?
@@ -36,7 +36,7 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.book import begin, recorded, study_figures, tables
+from pi_lib.book import begin, recorded, study_figures, tables, three_digits
 from pi_lib.statistics import rank_correlation
 from pi_lib.study import comparisons, findings
 from pi_lib.study.elsewhere import CORRUPTIONS
@@ -66,8 +66,8 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 #
 # LoRA is that of the package `peft`, on linear layers, attention, and convolutions that are not grouped.
 # BatchNorm keeps its pre-trained scales and statistics there, as it does in frozen layers. After the
-# training its matrices are added to the weights: what is asked below is a plain network. Ways without a
-# rate of their own choose one on the validation set, each for itself. Of sentences, rates are set
+# training the matrices of LoRA are added to the weights: what is asked below is a plain network. Ways without
+# a rate of their own choose one on the validation set, each for itself. With sentences, rates are set
 # beforehand: one for all ways but LoRA, which learns nothing at it and has a higher one (see the end).
 
 # %% tags=["hide-input"]
@@ -113,8 +113,8 @@ if pairs:
     display(tables.how_often(of(*MAIN)))
 
 # %% [markdown]
-# A verdict falls if the 95 % interval lies on one side of 0 and p, corrected for all comparisons of the
-# same quantity (Holm), is below 0.05. The table counts cells.
+# It is *more* or *less* if the 95 % interval lies on one side of 0 and p, corrected for all comparisons of the
+# same quantity (Holm), is below 0.05; else it is *undecided*. The table counts cells.
 #
 # The numbers themselves, with the {term}`reliability` of fine-tuned runs, which bounds what can be said of
 # a single run:
@@ -147,10 +147,10 @@ if len(corrupted):
 # %% [markdown]
 # ## On the old task
 #
-# What interactions call kept should be something that the network can still do. A test that knows nothing
-# of interactions: a linear probe for the *old task* is fitted on the fine-tuned encoder. What a probe on
-# the pre-trained encoder gets right and this one does not, fine-tuning has made the encoder forget. It
-# needs the data of pre-training, and so is tested where pre-training was done here.
+# What is kept by the measure of interactions should be something that the network can still do. Here is a
+# test that knows nothing of interactions: a linear probe for the *old task* is fitted on the fine-tuned
+# encoder. What a probe on the pre-trained encoder gets right and this one does not, fine-tuning has made the
+# encoder forget. The test needs the data of pre-training, and so is made where pre-training was done here.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Against the pre-trained encoder, the accuracy of a linear probe on the old task {glue:text}`ways_forgetting` ways and cells. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
 kept = {
@@ -180,11 +180,11 @@ if kept:
     display(tables.how_often(of(("source", "finetuned"))))
 
 # %% [markdown]
-# ## Is what stays similar what is not forgotten?
+# ## Do ways that stay more similar forget less?
 #
-# Each way of each cell is a mark. Cells differ in how much is kept whatever the way, so the rank
-# correlation is that of both numbers minus their mean over the ways of the cell; it asks about ways, not
-# about cells.
+# Each way of each cell is a mark. Cells differ in how much is kept, whatever the way. So from both numbers
+# their mean over the ways of the cell is subtracted before they are ranked: the rank correlation asks about
+# ways, not about cells.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept-and-similar", "caption": "Whether ways whose runs stay more similar to the probe forget less: {glue:text}`ways_similar`. A mark for each way to fine-tune, a colour for each cell. Whiskers: 95 % intervals. What is not measurable is left out."}, "image": {"alt": "A scatter plot with one mark per way and cell; similarity from left to right, accuracy on the old task upwards, with whiskers in both directions."}}
 rows = []
@@ -253,9 +253,9 @@ if lines:
     display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# Networks and training sets are small; strengths and ranks are one or two of each way, not the best of
-# many. LoRA is said to learn less and forget less of large language models {cite}`biderman2024`, which is
-# another size than this.
+# Networks and training sets are small; of the strength of a pull, or the rank of LoRA, one or two values were
+# tried, not the best of many taken. Of large language models it is said that with LoRA they learn less and
+# forget less {cite}`biderman2024`; those are far larger than the networks here.
 #
 # Next: [what to do with it](16_what_to_do).
 #
@@ -263,12 +263,14 @@ if lines:
 
 # %% tags=["hide-input"]
 if cells:
-    named = {f"{cell}: {way}": r for cell, ways in cells.items() for way, r in ways.items()}
-    rates = {
-        name: {"taken": f"{r.header['rates']['finetuned']['chosen']:g}",
-               "tried": ", ".join(r.header["rates"]["finetuned"]["tried"]) or "set beforehand"}
-        for name, r in named.items()
-    }  # fmt: skip
+    rates = {}
+    for cell, ways in cells.items():
+        for way, r in ways.items():
+            rate = r.header["rates"]["finetuned"]
+            tried = ", ".join(map(three_digits, sorted(map(float, rate["tried"]))))
+            rates[cell, way] = {
+                "taken": three_digits(rate["chosen"]), "tried": tried or "set beforehand"
+            }  # fmt: skip
     display(pd.DataFrame.from_dict(rates, orient="index"))
 
 # %% [markdown]

@@ -224,9 +224,9 @@ found = next(iter(read_all(record).values())) if record else experiment()
 done = found.header["size"]
 display(
     Markdown(
-        f"Here the vocabulary and the models were made from {done['corpus']:,} texts, read "
-        f"{done['rounds']} times; {done['prompts']:,} prompts were fine-tuned on, {done['epochs']} times, "
-        f"which are {found.header['last_step']['finetuned']} steps. Accuracies are of "
+        f"Here the vocabulary is of {done['corpus']:,} texts, on which the models were pre-trained for "
+        f"{done['rounds']} epochs. They were fine-tuned on {done['prompts']:,} prompts for {done['epochs']} "
+        f"epochs, {found.header['last_step']['finetuned']} steps. Accuracies are of "
         f"{found.header['tested']} test sentences, interactions of {len(found.header['ids'])} of them, "
         f"with {len(found.header['players']['drawn'][0])} players."
     )
@@ -321,7 +321,7 @@ display(
 # %% [markdown]
 # ## By order
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-orders", "caption": "After fine-tuning, the reliability of runs anew is, by order: {glue:text}`language_orders`. Before it, runs from the same start are one model. Chance is 0. Whiskers: 95 % intervals over sentences."}, "image": {"alt": "Two panels, before and after fine-tuning: dots with whiskers for each order."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-orders", "caption": "After fine-tuning, the reliability of runs anew is, by order, {glue:text}`language_orders`. Before it, runs from the same start are one model. Chance is 0. Whiskers: 95 % intervals over sentences."}, "image": {"alt": "Two panels, before and after fine-tuning: dots with whiskers for each order."}}
 lines, anew = [], []
 for name, orders in order_groups(arms.n).items():
     of_orders = arms.moments(orders)
@@ -329,8 +329,8 @@ for name, orders in order_groups(arms.n).items():
         for way in ways if step else ("anew",):
             number = of_orders.reliability(f"{way}@{step}")
             lines.append({"panel": panel, "cell": way, "orders": name} | vars(number))
-    anew.append(f"{of_orders.reliability(f'anew@{end}')} ({name})")
-glue("language_orders", ", ".join(anew), display=False)
+    anew.append(f"{name}: {of_orders.reliability(f'anew@{end}')}")
+glue("language_orders", "; ".join(anew), display=False)
 figure = study_figures.by_order(pd.DataFrame(lines), "reliability")
 
 # %% [markdown]
@@ -387,7 +387,7 @@ display(
     pd.DataFrame(
         {
             "accuracy": {name: str(mean_accuracy(runs)) for name, runs in right.items()},
-            "fine-tuned anew, minus it": {
+            "fine-tuned anew, minus this": {
                 name: str(paired_gain(right["fine-tuned, anew"], runs))
                 for name, runs in right.items()
                 if not name.startswith("fine-tuned")
@@ -395,7 +395,11 @@ display(
         }
     ).fillna("")
 )
-display(Markdown(f"Always the more frequent answer: {found.header['majority']:.2f}."))
+display(
+    Markdown(
+        f"Always giving the more frequent answer would have an accuracy of {found.header['majority']:.2f}."
+    )
+)
 
 # %% [markdown]
 # ## The claims
@@ -403,8 +407,8 @@ display(Markdown(f"Always the more frequent answer: {found.header['majority']:.2
 # The paper {cite}`zhang2026` claims of large language models that fine-tuning (1) primarily removes
 # noise-like interactions, (2) while rarely acquiring reliable new ones; that (3) this is brief, and that (4)
 # further fine-tuning brings overfitted interactions. There, noise is told by a rule for a single model; here
-# it is what does not come back. A claim is a number that is above 0 if it holds, in runs anew. Strength is
-# looked at in two ways: in nats, where a model that becomes surer has more of everything, and as a share.
+# it is what does not come back. Each claim is put as a number that is above 0 if it holds, in runs anew.
+# Strength is looked at in two ways: in nats squared, where a model that becomes surer has more of everything, and as a share.
 
 # %% tags=["hide-input"]
 back, noise = ({s: parts(in_nats, f"anew@{s}")[k] for s in (start, early, end)} for k in (0, 1))
@@ -413,7 +417,7 @@ rho = similar(start, end)
 unknown = Difference.unmeasurable("before fine-tuning, nothing comes back that could be compared")
 tested = {
     "noise-like interactions are removed": (
-        "strength of noise, before minus after",
+        "strength of noise in nats squared, before minus after",
         noise[start] - noise[end],
     ),
     "noise becomes a smaller share": (
@@ -421,7 +425,7 @@ tested = {
         share[start] - share[end],
     ),
     "few reliable ones are added": (
-        "strength that comes back, before minus half of that after",
+        "strength that comes back in nats squared, before minus half of that after",
         back[start] - back[end] / 2,
     ),
     "what is reliable was there before": (
@@ -458,8 +462,8 @@ display(
 )
 
 # %% [markdown]
-# A verdict falls if the 95 % interval over sentences lies on one side of 0 and p, corrected for the number of
-# claims (Holm), is below 0.05. Three runs say little of other runs: the intervals are of sentences alone. A
+# A claim is *confirmed* or *contradicted* if the 95 % interval over sentences lies on one side of 0 and p,
+# corrected for the number of claims (Holm), is below 0.05; else it is *undecided*. Three runs say little of other runs: the intervals are of sentences alone. A
 # large model answers such a prompt before it is fine-tuned; whether this one does, the table of accuracies
 # says. A claim that fails here has failed *here*.
 #

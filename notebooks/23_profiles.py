@@ -18,7 +18,7 @@
 #   {term}`players <player>`. The questions and the pages stay the same.
 # - *smoke* is for tests: its numbers mean nothing. *quick* is the default of this book. *reduced* is for
 #   a few cells without a GPU, *full* for a GPU.
-# - Recorded cells keep the profile that they were computed at; pages that draw them name it.
+# - Recorded cells keep the sizes that they were computed with; pages that draw them show these.
 #
 # *Needs no other chapter.*
 
