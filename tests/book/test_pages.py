@@ -229,6 +229,37 @@ def test_what_is_cut_is_seen(browser):
     tab.close()
 
 
+STATIC = Path(__file__).parents[2] / "book" / "_static"
+
+
+def test_the_mark_of_what_scrolls_hides_nothing_and_stands_still(browser):
+    style, script = (
+        (STATIC / name).read_text(encoding="utf-8") for name in ("book.css", "wide-and-folded.js")
+    )
+    wide = "<span style='display: inline-block; flex: 0 0 auto; width: {}px; height: 9px'></span>"
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.set_content(
+        f"<style>body {{ margin: 8px }} div.math {{ display: flex }}\n{style}</style><article>"
+        f"<div class='math'>{wide.format(500)}</div>"
+        # as wide as its place but for the padding, which counts without the mark alone
+        f"<pre style='overflow: auto; padding: 16px; margin: 0'>{wide.format(362)}</pre></article>"
+        f"<script>{script}</script>"
+    )
+    tab.wait_for_selector("div.math[data-scrolls]")
+    assert tab.evaluate("document.querySelector('span').getBoundingClientRect().left") < 50
+    changes = tab.evaluate(
+        """async () => {
+          let count = 0;
+          const watched = new MutationObserver(changes => { count += changes.length; });
+          watched.observe(document.querySelector("pre"), { attributes: true });
+          await new Promise(done => setTimeout(done, 500));
+          return count;
+        }"""
+    )
+    assert changes < 4 and tab.locator("pre[data-scrolls]").count() == 1
+    tab.close()
+
+
 def test_what_is_folded_is_printed(browser, server):
     """And an explorer's picture as it stands."""
     tab, _ = visit(browser, server, "book/executed/03_what_is_preserved.html")
