@@ -61,8 +61,8 @@ if records:
     guess = 1 / len(data.classes(records[most].header["task"]))
     display(
         Markdown(
-            "Fine-tuning and training from scratch, with all numbers of labels; guessing would get an "
-            f"accuracy of {guess:.2f} ({same}):"
+            f"Fine-tuning and training from scratch, with all numbers of labels ({same}). Guessing would "
+            f"get an accuracy of {guess:.2f}."
         )
     )
     display(table.rename_axis(index=None, columns="labels"))

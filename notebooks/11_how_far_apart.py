@@ -131,8 +131,8 @@ def show_sources(records, apart):
     guess = 1 / len(data.classes(next(iter(records.values())).header["task"]))
     display(
         Markdown(
-            f"Fine-tuning and training from scratch on {task}; guessing would get an accuracy of "
-            f"{guess:.2f} ({same}):"
+            f"Fine-tuning and training from scratch on {task} ({same}). Guessing would get an accuracy "
+            f"of {guess:.2f}."
         )
     )
     display(table)

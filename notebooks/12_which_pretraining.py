@@ -72,7 +72,7 @@ if records:
     said = ", ".join(f"{1 / number:.2f} ({task})" for task, number in classes.items())
     display(
         Markdown(
-            f"Fine-tuning and training from scratch; guessing would get an accuracy of {said} ({same}):"
+            f"Fine-tuning and training from scratch ({same}). Guessing would get an accuracy of {said}."
         )
     )
     display(table)

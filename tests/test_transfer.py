@@ -418,7 +418,7 @@ def test_the_report_is_printed_or_displayed(study, capsys, monkeypatch):
     shown = study.table().loc["scratch", "accuracy"]
     assert shown.split() == str(study.accuracies()["scratch"]).split()
     row = study.shares_table().loc["preserved"]
-    assert row["chance"] == str(study.shares()["preserved"].chance)
+    assert row["chance"].split() == str(study.shares()["preserved"].chance).split()
     figure = study.plot()
     assert isinstance(figure, Figure)
     assert [x.get_text() for x in figure.axes[0].get_yticklabels()] == ["Net"]
