@@ -79,7 +79,9 @@ if records:
 
 # %% [markdown]
 # Training from scratch does not depend on the kind. Where its accuracies differ, the cells were computed
-# on different machines (see the end of the page), whose rounding grows during training.
+# on different machines (see the end of the page), whose rounding grows during training. Such a difference is
+# one of other runs, and may be as large as a gain. So kinds are compared by their fine-tuned runs further down,
+# not by which of them helps.
 #
 # ## Does it help?
 
