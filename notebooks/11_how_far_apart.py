@@ -325,4 +325,5 @@ if texts_records:
 
 # %% tags=["hide-cell"]
 if records or texts_records:
-    display(tables.provenance(records | texts_records))
+    both = records | texts_records
+    display(tables.provenance(both).set_axis([*both]))
