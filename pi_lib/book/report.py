@@ -19,7 +19,7 @@ from pi_lib.reliability import FEWEST_SAMPLES
 from pi_lib.study import ARMS, Cell, Record, data, findings, steps
 from pi_lib.study.data import folder
 from pi_lib.study.data.registry import raw
-from pi_lib.transfer import TransferStudy
+from pi_lib.study.transfer import TransferStudy
 
 if TYPE_CHECKING:
     import pandas as pd
