@@ -37,8 +37,8 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, recorded, study_figures, tables
-from pi_lib.statistics import rank_correlation
 from pi_lib.study import comparisons, findings
+from pi_lib.study.across_cells import rank_correlation
 from pi_lib.study.elsewhere import CORRUPTIONS
 
 begin(profile)

@@ -46,8 +46,9 @@ import pi_lib as pi
 from pi_lib.book import begin, study_figures, tables
 from pi_lib.coalitions import order
 from pi_lib.reliability import Arms, Moments, order_groups
-from pi_lib.statistics import Difference, Estimate, mean_accuracy, paired_gain
+from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import backbones, data, findings, store
+from pi_lib.study.accuracies import mean_accuracy, paired_gain
 from pi_lib.study.record import Record, read_all
 from pi_lib.training import Split
 

@@ -24,7 +24,8 @@ from pi_lib.coalitions import coalition, label, members
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
-from pi_lib.statistics import bootstrap, proportion
+from pi_lib.statistics import bootstrap
+from pi_lib.study.accuracies import proportion
 from pi_lib.transforms import and_transform, or_transform, walsh_transform
 
 if TYPE_CHECKING:

@@ -10,13 +10,12 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
-import torch
 
 from pi_lib.book import figures, study_figures, tables
 from pi_lib.book.tables import ARMS as ARM_NAMES
 from pi_lib.progress import track
 from pi_lib.reliability import FEWEST_SAMPLES
-from pi_lib.study import ARMS, Cell, Record, data, findings, steps
+from pi_lib.study import Cell, Record, data, findings, steps
 from pi_lib.study.data import folder
 from pi_lib.study.data.registry import raw
 from pi_lib.study.transfer import TransferStudy
@@ -156,7 +155,7 @@ def write(record: Record, path: str | Path) -> None:
 def page(record: Record) -> str:
     """What a record of several runs says: sentences, pictures and tables, as HTML."""
     figures.style()
-    study, title = _study(record), record.title
+    study, title = TransferStudy.of_record(record), record.title
     claims = findings.findings({title: findings.Runs(record)})
     similarity = {ARM_NAMES[arm]: number for arm, number in study.similarity().items()}
     shares = {
@@ -195,20 +194,6 @@ def page(record: Record) -> str:
         f"<p>pi_lib {metadata.version('pi_lib')}; the data: {escape(_data(record))}.</p></footer>",
     ]
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
-
-
-def _study(record: Record) -> TransferStudy:
-    """A record as the result of the one call, which has the words for it."""
-    counts = {arm: record.count(arm) for arm in ARMS if record.count(arm)}
-    correct = {
-        arm: torch.stack(
-            [torch.from_numpy(record.correct[f"{arm}{k}"]) for k in range(1, count + 1)]
-        )
-        for arm, count in counts.items()
-    }
-    rates = {arm: x for arm, x in record.header["rates"].items() if arm != "probe"}
-    arms = {arm: record.runs(arm) for arm in counts}
-    return TransferStudy(arms, correct, {"network": record.title, "rates": rates})
 
 
 def _data(record: Record) -> str:

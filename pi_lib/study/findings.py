@@ -24,7 +24,8 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
-from pi_lib.statistics import Difference, Estimate, bootstrap, holm
+from pi_lib.statistics import Difference, Estimate, bootstrap
+from pi_lib.study.across_cells import holm
 from pi_lib.study.record import Record
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
