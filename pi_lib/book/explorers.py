@@ -502,7 +502,7 @@ def _parts(shown: Any, alt: str) -> Iterable[str]:
     """What `fn` returned, as pieces of HTML."""
     for part in shown if isinstance(shown, list) else [shown]:
         if hasattr(part, "savefig"):
-            yield _image(part, alt)
+            yield image(part, alt)
         elif isinstance(part, str) and not isinstance(part, _Html):
             yield f"<pre>{escape(part)}</pre>"
         elif (html := getattr(part, "_repr_html_", lambda: None)()) is not None:
@@ -514,13 +514,13 @@ def _parts(shown: Any, alt: str) -> Iterable[str]:
             )
 
 
-def _image(figure, alt: str) -> str:
-    """A figure as a PNG of few colours, in the page; the figure is closed."""
+def image(figure, alt: str, dpi: float | str = "figure") -> str:
+    """A figure as HTML, a PNG of few colours within it; the figure is closed."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
     picture = Image.open(buffer).convert("RGB").quantize(COLOURS_OF_PNG)
     picture.save(buffer := io.BytesIO(), "png", optimize=True)
@@ -693,7 +693,7 @@ def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, Any]
     @cache
     def patches(sample: int, group: int, sign: str) -> str:
         name = label(group, interactions.players[sample])
-        return _image(figures.patches(placements[sample], group, figures.COLOURS[sign]), name)
+        return image(figures.patches(placements[sample], group, figures.COLOURS[sign]), name)
 
     def pictured(sample: int, row) -> str:
         return patches(sample, row.coalition, _sign(row.value)) + named(sample, row)

@@ -220,7 +220,7 @@ def parts(
     runs = {arm: signs(record.runs(arm, players), tau) for arm in COLUMNS}
     if run is not None:
         runs["finetuned"] = runs["finetuned"][run - 1 : run]
-    found = {arm: _in_all(run) for arm, run in runs.items()}
+    found = {arm: np.where((all_ == all_[0]).all(0), all_[0], 0) for arm, all_ in runs.items()}
     probe, fine = found["probe"], found["finetuned"]
     return found | {
         "kept": np.where(probe == fine, fine, 0),
@@ -291,11 +291,6 @@ def draw(shown: Examples, tau: float = TAU) -> Figure:
     return figure
 
 
-def _in_all(runs: np.ndarray) -> np.ndarray:
-    """The sign that all runs have, else 0."""
-    return np.where((runs == runs[0]).all(0), runs[0], 0)
-
-
 @dataclass(frozen=True)
 class Group:
     """Players that act together: what becomes of them, their sign, and a place of their own."""
@@ -329,7 +324,8 @@ def _columns(record: "Record", players: str, sample: int, tau: float) -> list[li
             if part is not None:
                 column[group] = (part, sign)
         columns.append(column)
-    every = sorted({group for column in columns for group in column}, key=_size)
+    every = {group for column in columns for group in column}
+    every = sorted(every, key=lambda group: (group.bit_count(), group))
     return [
         [
             Group(*column[group], members(group), place, len(every))
@@ -338,10 +334,6 @@ def _columns(record: "Record", players: str, sample: int, tau: float) -> list[li
         ]
         for column in columns
     ]
-
-
-def _size(group: int) -> tuple[int, int]:
-    return group.bit_count(), group
 
 
 def _on_patches(axis: Axes, pixels: np.ndarray, grid: int, groups: Iterable[Group]) -> None:

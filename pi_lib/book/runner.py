@@ -221,7 +221,8 @@ def written(root: Path = ROOT, everything: bool = False) -> list[Path]:
     paths += [path for path in (folder / "logs").glob("*") if path.stem in known]
     paths += [copy for name in known if _record(copy := folder / f"{name}.ipynb") is not None]
     paths += [folder / "record.md"]
-    paths += [twin for source in known.values() if (twin := _twin(source)) is not None]
+    twins = {source: source.with_suffix(".ipynb") for source in known.values()}
+    paths += [x for source, x in twins.items() if x.exists() and _cells(x) == _cells(source)]
     if everything:
         paths += [*_stored(), *_fetched()]
     return [path for path in paths if path.exists()]
@@ -233,14 +234,6 @@ def remove(paths: Iterable[Path]) -> None:
         store.remove(path)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
-
-
-def _twin(source: Path) -> Path | None:
-    """A notebook's twin, if its cells are those of its source."""
-    twin = source.with_suffix(".ipynb")
-    if twin.exists() and _cells(twin) == _cells(source):
-        return twin
-    return None
 
 
 def _cells(source: Path) -> list:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pi_lib.statistics import Estimate
-from pi_lib.study.transfer import ARMS
+from pi_lib.study.cell import ARMS
 
 if TYPE_CHECKING:
     from pi_lib.study.advice import Advice

@@ -26,6 +26,7 @@ from pi_lib.knowledge import (
 from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
 from pi_lib.statistics import Difference, Estimate, bootstrap
 from pi_lib.study.across_cells import holm
+from pi_lib.study.cell import ARMS
 from pi_lib.study.record import Record
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
@@ -53,9 +54,7 @@ class Runs:
     def __init__(self, record: Record, players: str | None = None, tau: float = 0.05):
         self.record, self.players, self.tau = record, players or record.players, tau
         self.arms = {
-            arm: record.runs(arm, self.players)
-            for arm in ("probe", "finetuned", "scratch", "long")
-            if record.count(arm, self.players)
+            arm: record.runs(arm, self.players) for arm in ARMS if record.count(arm, self.players)
         }
         self.n = self.arms["probe"][0].n
         self._moments: dict[tuple, Moments] = {}

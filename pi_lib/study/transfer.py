@@ -31,6 +31,7 @@ from pi_lib.players.placement import describe
 from pi_lib.reliability import FEWEST_SAMPLES, Arms, Moments, Origins
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_accuracy, paired_gain
+from pi_lib.study.cell import ARMS
 from pi_lib.study.record import FLOAT32, Record, write
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, fit, images
 from pi_lib.training.objectives import supervised
@@ -41,12 +42,6 @@ from pi_lib.values import log_odds
 if TYPE_CHECKING:
     import pandas as pd
 
-ARMS = {
-    "probe": "linear probe",
-    "finetuned": "fine-tuned",
-    "scratch": "scratch",
-    "long": "long scratch",
-}
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 LONGER = 5  # times as many epochs as scratch
 
