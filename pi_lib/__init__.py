@@ -162,6 +162,10 @@ class _MovedModules:
 sys.meta_path.insert(0, _MovedModules)  # before a finder that knows an old checkout
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str):
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)

@@ -221,9 +221,7 @@ def _area(runs: Runs) -> Estimate:
 
 def _difference(values: np.ndarray, note: str = "") -> Difference:
     """Of all samples and of each resample."""
-    if note:
-        return Difference.unmeasurable(note)
-    return Difference.of(float(values[0]), values[1:])
+    return Difference.unmeasurable(note) if note else Difference.of_resamples(values)
 
 
 def _minus(first: Estimate | float, second: Estimate | float) -> Estimate:
