@@ -251,11 +251,8 @@ def interactions_on_image(
 ) -> Figure:
     """The image with its players, then the patches of each of its k strongest interactions."""
     frame = interactions.top(k, sample)
-    columns = min(3, 1 + len(frame))  # more of them would be too small on a phone
-    rows = -(-(1 + len(frame)) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.2 * columns, 1.5 * rows), layout="constrained", squeeze=False
-    )
+    # more than three in a row would be too small on a phone
+    figure, axes = grid(1 + len(frame), 3, 1.2, 1.5)
     first, *others = axes.flat
     first.imshow(_picture(placement))
     first.set_title("players")
@@ -374,16 +371,28 @@ def _panels(results, width: float = 3.5, one_scale: bool = True):
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
         raise ValueError("nothing to draw: no results were given")
-    columns, rows = min(2, len(named)), -(-len(named) // 2)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, 3.4 * rows), layout="constrained",
-        squeeze=False, sharey=one_scale,
-    )  # fmt: skip
-    for axis in axes.flat[len(named) :]:
-        axis.set_axis_off()
+    figure, axes = grid(len(named), 2, width, 3.4, sharey=one_scale)
     for axis, name in zip(axes.flat, named, strict=False):
         axis.set_title(fill(_plain(name), 28))
     return figure, list(zip(axes.flat, named.values(), strict=False))
+
+
+def grid(
+    count: int, most: int, width: float, height: float, more: float = 0.0, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` panels, at most so many in a row, and its axes (rows, columns).
+
+    `width` and `height` are a panel's, in inches, `more` is added to the figure's height.
+    """
+    columns = min(most, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows + more), layout="constrained",
+        squeeze=False, **options,
+    )  # fmt: skip
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, axes
 
 
 def reach(frame: pd.DataFrame) -> np.ndarray:

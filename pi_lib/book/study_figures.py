@@ -411,12 +411,7 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
         What "probe" and "scratch" have of the same quantities: lines at the mean over cells.
     """
     panels = [*frame.groupby(["quantity", "of"], sort=False)]
-    columns = len(panels) if len(panels) < 4 else 4
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(10, 2.7 * rows + 0.5), layout="constrained", squeeze=False,
-        sharey=True,
-    )  # fmt: skip
+    figure, axes = figures.grid(len(panels), 4, 10 / min(4, len(panels)), 2.7, 0.5, sharey=True)
     rates, epochs = (sorted(frame[name].unique()) for name in ("rate", "epochs"))
     for axis, ((quantity, _), part) in zip(axes.flat, panels, strict=False):
         for k, number in enumerate(epochs):
@@ -432,8 +427,6 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=9)
         axis.minorticks_off()
         axis.set_title(fill(tables.quantities(part)[0], 26), fontsize=10)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
@@ -523,18 +516,11 @@ def effects(lines: Sequence["Advice"]) -> Figure:
 
 def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     """A panel for each cell, over steps of training, with one legend."""
-    columns = min(3, len(cells))
-    rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, sharey=True, squeeze=False, layout="constrained",
-        figsize=(3.3 * columns, 2.9 * rows + 0.4),
-    )  # fmt: skip
+    figure, axes = figures.grid(len(cells), 3, 3.3, 2.9, 0.4, sharey=True)
     panels = dict(zip(cells, axes.flat, strict=False))
     for cell, axis in panels.items():
         _over_steps(axis)
         axis.set_title(fill(cell, 28), fontsize=10)
-    for axis in axes.flat[len(cells) :]:
-        axis.set_axis_off()
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     arms = ("finetuned", "scratch")
