@@ -25,7 +25,7 @@ from pi_lib.progress import track
 from pi_lib.study.store import environment
 
 # Modules of this package, imported when they are run: a machine with a GPU need not have the peers.
-PARTS = ("split", "transforms", "growth", "engine", "lora", "cells", "gpu")
+PARTS = ("split", "transforms", "growth", "engine", "lora", "cells", "host", "gpu")
 RECORD = Path(__file__).with_name("recorded.json")
 
 

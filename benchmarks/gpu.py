@@ -48,7 +48,9 @@ def rows(device: str = "cuda", small: bool = False) -> Iterator[dict]:
     works = [
         *(partial(check, name, size, device)
           for name, size in networks.items() for check in (_against_float64, _other_batches)),
-        *(partial(check, device) for check in (_bfloat16, _autocast, _probe_as_on_cpu, _tracked)),
+        *(partial(check, device) for check in (
+            _bfloat16, _autocast, _probe_as_on_cpu, _split_as_on_cpu, _tracked
+        )),
         partial(_training_is_repeatable, device),
         *([partial(_halved, device)] if device.type == "cuda" else []),
         *(partial(_engine, name, size, n, device)
@@ -133,6 +135,15 @@ def _probe_as_on_cpu(device: torch.device) -> dict:
     ]
     apart = (heads[0] - heads[1]).norm() / heads[1].norm()
     return _check("linear probe: head against the CPU's, relative", apart.item(), 0.01)
+
+
+def _split_as_on_cpu(device: torch.device) -> dict:
+    """The AND-OR split, whose inverse has another form on a GPU."""
+    draw = torch.Generator().manual_seed(0)
+    v = torch.randn(8, 2**8, generator=draw, dtype=torch.float64).cumsum(1)
+    here, there = (pi.and_or_split(x, noise=0.04) for x in (v.to(device), v))
+    apart = (here.objective.cpu() / there.objective - 1).abs().max()
+    return _check("AND-OR split: objective against the CPU's, relative", apart.item(), 2e-3)
 
 
 def _training_is_repeatable(device: torch.device) -> Iterator[dict]:
@@ -270,7 +281,12 @@ def _images_a_second(name: str, batch: int, device: torch.device, steps: int) ->
 
 
 def _probe_seconds(device: torch.device) -> dict:
-    """The probe of 1,000 samples whose features are there: 1,280 numbers, 5 classes."""
+    run = probe_of_features(device)
+    return {"what": "linear probe of 1,000 feature vectors", **_least({"seconds": run}, device)}
+
+
+def probe_of_features(device: torch.device) -> Callable[[], object]:
+    """Fits the probe of 1,000 samples whose features are there: 1,280 numbers, 5 classes."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1400, 1280, generator=draw)
     labels = (x[:, :5] + torch.randn(1400, 5, generator=draw)).argmax(1)
@@ -278,8 +294,7 @@ def _probe_seconds(device: torch.device) -> dict:
         training.Split(x[a:b], labels[a:b], [*range(a, b)]) for a, b in ((0, 1000), (1000, 1400))
     )
     model = nn.Sequential(nn.Identity(), nn.Linear(1280, 5))
-    run = lambda: pi.linear_probe(model, train, test, features="0", device=device)  # noqa: E731
-    return {"what": "linear probe of 1,000 feature vectors", **_least({"seconds": run}, device)}
+    return lambda: pi.linear_probe(model, train, test, features="0", device=device)
 
 
 def _outside_forward(device: torch.device, n: int) -> dict:

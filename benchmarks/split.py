@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ RECIPE_STEPS = 10_000
 
 
 def rows(steps: int = 200) -> Iterator[dict]:
-    """One row a comparison, as each is done; CPU seconds add up all threads of the process.
+    """One row a comparison, on one thread, as each is done; CPU seconds add up all threads.
 
     Parameters
     ----------
@@ -25,12 +26,13 @@ def rows(steps: int = 200) -> Iterator[dict]:
         extrapolated from these; the row says both. With ``steps=10_000`` nothing is, and the
         rows also hold the objective that the recipe reaches.
     """
-    for n, batch in ((10, 64), (12, 16)):
-        v = network_games(batch, n)
-        for noise in (0.04, 0.0):
-            yield _against_recipe(v, noise, steps)
-    yield _against_linear_program()
-    yield _planted()
+    with _threads(1):
+        for n, batch in ((10, 64), (12, 16)):
+            v = network_games(batch, n)
+            for noise in (0.04, 0.0):
+                yield _against_recipe(v, noise, steps)
+        yield _against_linear_program()
+        yield _planted()
 
 
 def network_games(count: int, n: int, seed: int = 0) -> Tensor:
@@ -115,6 +117,8 @@ def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
     games, n = len(v), v.shape[-1].bit_length() - 1
     pi.and_or_split(v[:1], noise)  # prepares what depends on n alone
     ours, ours_wall, split = timed(lambda: pi.and_or_split(v, noise))
+    with _threads(2):
+        on_two, _, _ = timed(lambda: pi.and_or_split(v, noise))
     alone, alone_wall, reached = timed(lambda: sgd_recipe(v[:1], noise, steps))
     batched, _, _ = timed(lambda: sgd_recipe(v, noise, steps))
     longer = RECIPE_STEPS / steps
@@ -129,6 +133,7 @@ def _against_recipe(v: Tensor, noise: float, steps: int) -> dict:
         "peer_s_per_game": alone_wall * longer,
         "times_less": alone * longer / (ours / games),
         "times_less_than_batched": batched * longer / ours,
+        "two_threads_over_one": on_two / ours,
         "worst_gap": split.gap.max().item(),
         "median_iterations": split.iterations.median().item(),
         "sgd_steps_timed": steps,
@@ -198,6 +203,17 @@ def _highs(v: Tensor) -> np.ndarray:
     )
     plus, minus = np.split(result.x, 2)
     return plus - minus
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads for a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _where(n: int, batch: int, noise: float) -> dict:

@@ -67,8 +67,8 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 # LoRA is that of the package `peft`, on linear layers, attention, and convolutions that are not grouped.
 # BatchNorm keeps its pre-trained scales and statistics there, as it does in frozen layers. After the
 # training its matrices are added to the weights: what is asked below is a plain network. Ways without a
-# rate of their own choose one on the validation set, each for itself; of sentences, all have the same rate,
-# set beforehand, and LoRA, which would need a higher one, is left out.
+# rate of their own choose one on the validation set, each for itself. Of sentences, rates are set
+# beforehand: one for all ways but LoRA, which learns nothing at it and has a higher one (see the end).
 
 # %% tags=["hide-input"]
 if cells:

@@ -144,7 +144,9 @@ display(
 # ## The engine and the plain forward
 #
 # The engine computes what a network says of every masked copy of a sample. The *plain forward* is
-# the same network on as many inputs, in batches of the same size, with nothing masked.
+# the same network on as many inputs, in batches of the same size, with nothing masked. On the first
+# samples the engine tries two ways to be faster, and keeps those that are: the first layers run once for
+# what masked inputs have in common, and convolutions take channels last.
 
 # %% tags=["hide-input"]
 NAMES = {
@@ -180,6 +182,20 @@ if "gpu" in rows:
     shown = checks.reindex(columns=columns).rename(columns=columns)
     display(Markdown(f"{int(checks['met'].sum())} of {len(checks)} checks hold on one {card}."))
     shown = shown.map(lambda x: "" if pd.isna(x) else f"{x:.1g}")
+else:
+    shown = Markdown("*Not measured in this record.*")
+shown
+
+# %% [markdown]
+# ## What would hold up a GPU
+#
+# A GPU waits for Python, for data and for the disk. How long, shows without one: on one core of a CPU,
+# with a network so small that its arithmetic hardly counts, or with its forward passes taken off.
+
+# %% tags=["hide-input"]
+if "host" in rows:
+    shown = rows["host"].set_index("what")[["value"]].map(number)
+    shown = shown.rename(columns={"value": "measured"})
 else:
     shown = Markdown("*Not measured in this record.*")
 shown

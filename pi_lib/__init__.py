@@ -14,10 +14,10 @@ and one callback for a run that goes on::
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `and_or`, `players`, `values`, `engine`, `interactions`, `extraction`
-(with `search`), `statistics`, `knowledge`, `reliability`, `training`. Three are folders: `players`
-masks, `engine` runs a model on masked inputs, `training` trains it, or follows a run of your own.
-`pi_lib.study` runs the method many times: on real data, and, by `transfer_study`, on a network of
-yours. `pi_lib.book` shows the results.
+(with `search`), `statistics`, `knowledge`, `reliability`, `training`. Four are folders: `and_or`
+splits a game, `players` masks, `engine` runs a model on masked inputs, `training` trains it, or
+follows a run of your own. `pi_lib.study` runs the method many times: on real data, and, by
+`transfer_study`, on a network of yours. `pi_lib.book` shows the results.
 """
 
 import importlib

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-import pi_lib.and_or
-from pi_lib.and_or import and_or_split, shared_split
+from pi_lib.and_or import and_or_split, constraint, shared_split, solver
+from pi_lib.and_or import split as split_module
 from pi_lib.coalitions import membership, order
 from pi_lib.transforms import and_inverse, or_inverse
 
@@ -221,7 +221,7 @@ def test_neither_batch_nor_chunk_changes_an_answer(noise, monkeypatch):
     assert torch.equal(together, both(and_or_split(v, noise)))  # deterministic
     alone = torch.stack([both(and_or_split(game, noise)) for game in v])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-8)
-    monkeypatch.setitem(pi_lib.and_or.CHUNK, "cpu", 3 * 64)
+    monkeypatch.setitem(split_module.CHUNK, "cpu", 3 * 64)
     torch.testing.assert_close(together, both(and_or_split(v, noise)), rtol=0, atol=1e-8)
 
 
@@ -229,7 +229,7 @@ def test_neither_batch_nor_chunk_changes_an_answer(noise, monkeypatch):
 @pytest.mark.parametrize("cached, used", [(2**16, 1), (32, 3)])
 def test_small_games_use_one_thread_and_the_number_comes_back(fails, cached, used, monkeypatch):
     """Counted where the time goes; beyond what the cache holds, the caller's threads are used."""
-    v, seen, penalty = network_games(2, 6), set(), pi_lib.and_or._penalty
+    v, seen, penalty = network_games(2, 6), set(), solver._penalty
 
     def watched(*args):
         seen.add(torch.get_num_threads())
@@ -237,8 +237,8 @@ def test_small_games_use_one_thread_and_the_number_comes_back(fails, cached, use
             raise MemoryError
         return penalty(*args)
 
-    monkeypatch.setattr(pi_lib.and_or, "_penalty", watched)
-    monkeypatch.setitem(pi_lib.and_or.CHUNK, "cpu", cached)
+    monkeypatch.setattr(solver, "_penalty", watched)
+    monkeypatch.setitem(split_module.CHUNK, "cpu", cached)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -356,3 +356,25 @@ def test_models_do_share_interactions():
         return strength.amax(0).sum() / strength.sum()
 
     assert distinct(shared_split(v, alpha=0.1)) < distinct(and_or_split(v))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_a_gpu_inverts_by_fewer_kernels_to_the_same_numbers(n):
+    con, games = constraint.Constraint.of(n, torch.device("cpu")), 3
+    generator = torch.Generator().manual_seed(n)
+    ratio = torch.tensor([0.0, 0.5, 10.0], dtype=torch.float64)
+    values = torch.randn(con.high, games, con.low, generator=generator, dtype=torch.float64)
+    blocks, dense = constraint.Inverse(con, ratio), constraint.DenseInverse(con, ratio)
+    torch.testing.assert_close(dense(values), blocks(values), rtol=1e-10, atol=1e-12)
+    other = ratio.flip(0)
+    torch.testing.assert_close(dense.at(other)(values), blocks.at(other)(values))
+    assert dense(values).is_contiguous()
+
+
+def test_the_split_on_a_gpu_is_that_on_a_cpu(monkeypatch):
+    v = network_games(3, 6)
+    expected = and_or_split(v, noise=0.04, tol=1e-5)
+    monkeypatch.setattr(solver, "inverse", constraint.DenseInverse)
+    found = and_or_split(v, noise=0.04, tol=1e-5)
+    assert found.converged.all()
+    torch.testing.assert_close(found.objective, expected.objective, rtol=2e-5, atol=0)

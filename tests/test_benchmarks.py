@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pi_lib as pi
-from benchmarks import growth, lora, split, transforms
+from benchmarks import growth, host, lora, split, transforms
 from benchmarks.__main__ import PARTS, RECORD, main
 from benchmarks.targets import TARGETS, judge
 
@@ -21,6 +21,7 @@ ON_THE_PAGE = {  # what the notebook reads of at least one row of each part
                "throughput_of_plain", "throughput_of_loop", "outside_forward", "peak_gb"},
     "lora": {"what", "throughput_of_plain"},
     "cells": {"what", "ms_per_cell"},
+    "host": {"what", "of", "value"},
     "gpu": {"what", "found", "allowed", "met", "by_default"},
 }  # fmt: skip
 
@@ -121,6 +122,14 @@ def test_growth_is_measured_in_a_process_of_its_own():
 def test_transforms_agree_with_shapiq():
     (row,) = transforms.rows((6,))
     assert row["largest_difference"] < 1e-9 and row["times_less"] > 0
+
+
+def test_what_would_hold_up_a_gpu_is_measured_without_one(monkeypatch):
+    monkeypatch.setattr(host.solver, "inverse", host.solver.inverse)  # put back afterwards
+    for work in (host._training_step, host._extraction, host._split_kernels):
+        row = work(small=True)
+        assert row["value"] > 0 and {"what", "of"} < {*row}
+    assert row["value"] < row["kernels_on_a_cpu"]
 
 
 def test_lora_is_timed_against_the_plain_network(monkeypatch):

@@ -35,8 +35,8 @@ class TestChecks:
         again, resumed, plain = gpu._training_is_repeatable(device)
         assert again["found"] == resumed["found"] == 0 and plain["met"]
 
-    def test_the_tracker_and_the_probe(self, device):
-        for check in (gpu._tracked, gpu._probe_as_on_cpu, gpu._autocast):
+    def test_the_tracker_the_probe_and_the_split(self, device):
+        for check in (gpu._tracked, gpu._probe_as_on_cpu, gpu._split_as_on_cpu, gpu._autocast):
             assert check(device)["met"]
 
 

@@ -19,12 +19,13 @@ MODULES = {
 }
 # The method in the order in which it happens: a module knows those above it.
 ORDER = (
-    "coalitions transforms and_or players.placement players.patches players.label_maps "
-    "players.words players files progress values engine.outputs engine.callables "
-    "engine.batches engine.checks engine.sharing engine.run engine interactions search extraction "
-    "statistics knowledge reliability training.seeds training.split training.run "
-    "training.objectives training.regression training.lora training.cuda_graph training.loop "
-    "training.recipe training.probe training.phases training training.tracker"
+    "coalitions transforms and_or.constraint and_or.solver and_or.split and_or players.placement "
+    "players.patches players.label_maps players.words players files progress values "
+    "engine.outputs engine.callables engine.batches engine.checks engine.sharing engine.layout "
+    "engine.run engine interactions search extraction statistics knowledge reliability "
+    "training.seeds training.split training.run training.objectives training.regression "
+    "training.lora training.cuda_graph training.loop training.recipe training.probe "
+    "training.phases training training.tracker"
 ).split()
 WINGS = ("pi_lib.study", "pi_lib.book")
 # What a step imports and yet does not decide its numbers, and why.

@@ -237,6 +237,7 @@ def measure(
         "spread": varies,
         "precision": str(batches.dtype).removeprefix("torch."),
         "shared": False,
+        "channels_last": False,
     }
 
 

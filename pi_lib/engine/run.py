@@ -16,6 +16,7 @@ from pi_lib.coalitions import coalition, membership
 from pi_lib.engine import checks
 from pi_lib.engine.batches import Batches, Masked, rows_of
 from pi_lib.engine.callables import Unidentified, digest, fingerprint, is_eager, networks_in
+from pi_lib.engine.layout import Layout
 from pi_lib.engine.sharing import Sharing
 from pi_lib.files import whole
 from pi_lib.players import Placement
@@ -37,7 +38,7 @@ def coalition_values(
     device: str | torch.device = "auto",
     batch_size: int | str = "auto",
     autocast: torch.dtype | None = None,
-    share: bool | Literal["always"] = True,
+    share: bool | Literal["repeatable"] = True,
     keep: str | Path | None = None,
     report: dict | None = None,
 ) -> Tensor:
@@ -72,12 +73,13 @@ def coalition_values(
     autocast : torch dtype, optional
         Forward passes in this mixed precision, for a first look: a warning says how far it is from
         float64. Default the model's own precision.
-    share : bool or "always", optional
+    share : bool or "repeatable", optional
         Whether a module's first layers may run once for what masked inputs have in common
-        (`pi_lib.engine.sharing`), where that changes no value by more than rounding and saves
-        time on the first sample. Switch it off for a model that records what passes through it, or
-        that another thread uses meanwhile. With "always" no time is measured, so that a second run
-        gives the same values to the last bit.
+        (`pi_lib.engine.sharing`), and its convolutions with channels last (`pi_lib.engine.layout`),
+        where that changes no value by more than rounding and saves time on the first samples.
+        Switch it off for a model that records what passes through it, or that another thread uses
+        meanwhile. With "repeatable" no time is measured, so that a second run gives the same values
+        to the last bit: layers are shared on a CPU, where that nearly always pays, and only there.
     keep : path, optional
         Folder where each sample's values are stored, and read from when the same is asked again,
         as after an interruption: the same weights, code of model and value, sample, label, players
@@ -87,8 +89,8 @@ def coalition_values(
         ``error``, by how much values are off, in their unit; ``error_against``, "float64" (a copy
         of the module, up to 2**28 parameters) or "rounding" (different batches, and the output's
         precision); ``spread``, largest minus smallest value; ``precision``, the coarsest in the
-        model; ``shared``, whether layers were shared. Of values from `keep`, what was reported
-        then.
+        model; ``shared``, whether layers were shared; ``channels_last``, whether convolutions ran
+        so. Of values from `keep`, what was reported then.
 
     Returns
     -------
@@ -174,7 +176,10 @@ def _opened(
                 "so its parts are never masked: draw the players there (a coarser grid, "
                 'region="all", LabelMapPlayers), or leave the sample out'
             )
+    if not isinstance(share, bool) and share != "repeatable":
+        raise ValueError(f"share={share!r}; expected True, False or 'repeatable'")
     batches = Batches(model, value, output, choose_device(device), batch_size)
+    timed = share != "repeatable"
     measured = report is not None or autocast is not None
     report = {} if report is None else report
 
@@ -183,9 +188,11 @@ def _opened(
         if measured:
             report.update(checks.measure(batches, masked, coalitions, values, autocast))
 
-    sharing = stored = None
-    if share and is_eager(model):
-        sharing = Sharing(batches, report, timed=share != "always")
+    sharing = layout = stored = None
+    if share and is_eager(model) and (timed or batches.device.type == "cpu"):
+        sharing = Sharing(batches, report, timed)
+    if share and is_eager(model) and timed:
+        layout = Layout(batches, report)
     if keep is not None:
         stored = _Stored(Path(keep), model, value, output, autocast)
     with ExitStack() as stack:
@@ -195,7 +202,9 @@ def _opened(
         stack.enter_context(_on_device(model, batches.device))
         if autocast is not None:
             stack.enter_context(torch.autocast(batches.device.type, autocast))
-        yield _Run(batches, placements, labels, report, check, sharing, stored)
+        if layout is not None:
+            stack.enter_context(layout.restored())
+        yield _Run(batches, placements, labels, report, check, sharing, layout, stored)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -260,11 +269,14 @@ class _Run:
     report: dict
     check: Callable[[Masked, Masked], None] | None  # of the model, before the first sample is run
     sharing: Sharing | None
+    layout: Layout | None
     stored: _Stored | None
 
     def each(self, coalitions: Tensor) -> Iterator[Tensor]:
         """Values of every sample in turn; several share a batch that one of them does not fill."""
         together = max(self.batches.size // len(coalitions), 1)
+        if self.layout is not None:
+            self.layout.start(len(self.placements) * len(coalitions))
         group: list[int] = []
         for sample in range(len(self.placements)):
             if group and (len(group) == together or self._form(sample) != self._form(group[0])):
@@ -348,7 +360,8 @@ class _Run:
                     if shared is not None:
                         new = [shared(coalitions[done:stop])]
                     else:
-                        new = [batches.values(rows_of(masked, coalitions, done, stop))]
+                        pieces = rows_of(masked, coalitions, done, stop)
+                        new = [(self.layout or batches).values(pieces)]
                 parts += new
                 done += sum(map(len, new))
             except torch.OutOfMemoryError as error:

@@ -154,7 +154,8 @@ def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
     """Records by cell, as people write it, and within it by the way to fine-tune, in words.
 
     Of ways, `ALL_LAYERS` comes first, and one that is the same is left out. A learning rate that
-    was set beforehand is lower or higher than that of all layers.
+    was set beforehand is lower or higher than that of all layers; where it goes with another way,
+    the name leaves it out.
     """
     cells: dict[str, list[tuple[dict, Record]]] = {}
     for record in records:
@@ -167,7 +168,7 @@ def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
 
 
 def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
-    """Records of a cell by their way; none of two learning rates that are both lower is lost."""
+    """Records of a cell by their way; none of two that differ in their learning rate is lost."""
 
     def place(pair: tuple[dict, Record]) -> list:
         return [(WAYS.index(name), value) for name, value in pair[0].items()]
@@ -179,6 +180,9 @@ def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
             usual = plain.header["rates"]["finetuned"]["chosen"]
             said = f"a {'lower' if way['rate'] < usual else 'higher'} learning rate"
             words = "" if way["rate"] == usual else words if said in named else said
+        elif "rate" in way and len(way) > 1:
+            said = changes_in_words({name: way[name] for name in way if name != "rate"})
+            words = words if said in named else said
         named.setdefault(words or ALL_LAYERS, record)
     return named
 

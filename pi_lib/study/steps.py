@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import save_file
 
 from pi_lib import training
-from pi_lib.engine import choose_device
 from pi_lib.extraction import extract
 from pi_lib.players import PatchPlayers, WordPlayers
 from pi_lib.study import backbones, data, elsewhere
@@ -434,7 +433,7 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
             game = extract(
                 training.Run.load_at(entry, model, at), inputs, true_values(some), drawn,
                 value=AIMS[task.aim].value, ids=some.ids, keep=unfinished,
-                share="always" if choose_device("auto").type == "cpu" else False,  # never by time
+                share="repeatable",
             )  # fmt: skip
         replace(game, labels=some.labels.tolist()).save(folder / f"{at}.safetensors")
     shutil.rmtree(unfinished, ignore_errors=True)

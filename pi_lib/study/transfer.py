@@ -160,7 +160,7 @@ def transfer_study(
             game = extract(
                 run.model, asked.inputs, asked.labels, players, ids=asked.ids, value=value,
                 output=output if arm != "probe" else None, device=work.device,
-                share="always", keep=work.folder and work.folder / "games",
+                share="repeatable", keep=work.folder and work.folder / "games",
             )  # fmt: skip
             game.meta.pop("output")  # of a probe it is all that there is
             arms[arm].append(game)

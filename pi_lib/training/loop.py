@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pi_lib.files import whole, write_json
 from pi_lib.progress import bar
 from pi_lib.training.cuda_graph import Graphed
-from pi_lib.training.lora import add_adapters, merged
+from pi_lib.training.lora import adaptable, add_adapters, merged
 from pi_lib.training.run import TrainingDiverged, save_weights
 from pi_lib.training.seeds import seed_of, set_seed
 from pi_lib.training.split import Batches
@@ -31,7 +31,7 @@ class Loop:
 
     def __init__(self, model, loss, correct, settings: dict, steps: list[int], test, device, graph):
         self.settings, self.steps, self.device = settings, steps, device
-        _check_way(model, *(settings[name] for name in ("frozen", "lora", "pull")))
+        check_way(model, *(settings[name] for name in ("frozen", "lora", "pull")))
         self.still = first_layers(model, settings["frozen"])
         for layer in self.still:
             for x in layer.parameters(recurse=False):
@@ -263,8 +263,8 @@ def first_layers(model: nn.Module, share: float) -> list[nn.Module]:
     return layers[: round(share * len(layers))]
 
 
-def _check_way(model: nn.Module, frozen: float, lora: int, pull: float) -> None:
-    """Refuse what is no rank, no strength, or no combination."""
+def check_way(model: nn.Module, frozen: float = 0.0, lora: int = 0, pull: float = 0.0) -> None:
+    """Refuse what is no rank, no strength, no combination, or not possible with this model."""
     if isinstance(lora, bool) or not isinstance(lora, int) or lora < 0:
         raise ValueError(f"lora={lora!r}; expected a rank, an integer, at least 0 (0: no LoRA)")
     if not 0 <= pull < math.inf:
@@ -278,6 +278,9 @@ def _check_way(model: nn.Module, frozen: float, lora: int, pull: float) -> None:
     for name, given in (("lora", lora), ("pull", pull)):
         if given:
             _check_encoder(model, f"{name}={given!r}")
+    if lora:
+        adaptable(model, lora)
+    first_layers(model, frozen)
 
 
 def _check_encoder(model: nn.Module, what: str) -> None:

@@ -37,6 +37,24 @@ def layers(encoder: nn.Module) -> list[str]:
     return names
 
 
+def adaptable(model: nn.Module, rank: int) -> list[str]:
+    """Names in `model` of its encoder's layers that can take an adapter.
+
+    Raises as `add_adapters`.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ImportError("LoRA needs peft: pip install 'pi_lib[lora]'") from error
+    names = [f"encoder.{name}".rstrip(".") for name in layers(model.encoder)]
+    if not names:
+        raise ValueError(
+            f"lora={rank}: {type(model.encoder).__name__} has no layer that LoRA can change; it "
+            "takes attention, linear layers and convolutions that are not grouped"
+        )
+    return names
+
+
 def add_adapters(model: nn.Module, rank: int) -> None:
     """Give the layers of ``model.encoder`` adapters, in place, and let nothing else of it learn.
 
@@ -50,15 +68,9 @@ def add_adapters(model: nn.Module, rank: int) -> None:
     ImportError
         Without `peft`.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ImportError("LoRA needs peft: pip install 'pi_lib[lora]'") from error
-    if not (names := [f"encoder.{name}".rstrip(".") for name in layers(model.encoder)]):
-        raise ValueError(
-            f"lora={rank}: {type(model.encoder).__name__} has no layer that LoRA can change; it "
-            "takes attention, linear layers and convolutions that are not grouped"
-        )
+    names = adaptable(model, rank)
+    from peft import LoraConfig, inject_adapter_in_model
+
     learned = {name for name, x in model.named_parameters() if x.requires_grad}
     pattern = "|".join(map(re.escape, names))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern)  # alpha / r = 1

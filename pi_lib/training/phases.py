@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from pi_lib.training.loop import check_way
 from pi_lib.training.objectives import MapHead
 from pi_lib.training.probe import linear_probe
 from pi_lib.training.recipe import fit
@@ -62,6 +63,8 @@ def finetune(
                 "probe_first=True is for classification: a head on feature maps has no optimum to "
                 "start from"
             )
+        ways = {name: options[name] for name in ("frozen", "lora", "pull") if name in options}
+        check_way(model, **ways)  # before the probe takes its time
         model = _probed(model, train, test, options)
     run = fit(model, train, test, label="fine-tune", **options)
     run.settings["probe_first"] = bool(probe_first)

@@ -279,14 +279,14 @@ def test_a_large_batch_is_tried_in_parts(monkeypatch):
     assert clock.batches(64) == "ppss" and clock.batches(256) == "s"
 
 
-def test_always_shares_without_a_clock_and_gives_the_same_bits(monkeypatch):
+def test_repeatable_shares_without_a_clock_and_gives_the_same_bits(monkeypatch):
     monkeypatch.setattr(sharing, "now", lambda device: pytest.fail("time was measured"))
     model = made(Net)
     x = images()
     labels = [0] * len(x)
     first, second, plain = (
         coalition_values(model, x, labels, PLAYERS, share=share)
-        for share in ("always", "always", False)
+        for share in ("repeatable", "repeatable", False)
     )
     assert torch.equal(first, second)
     torch.testing.assert_close(first, plain, rtol=0, atol=1e-5)

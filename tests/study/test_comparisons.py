@@ -160,7 +160,10 @@ def test_records_are_told_apart_by_their_way_to_fine_tune():
     rates = [{"rate": rate} for rate in (3e-3, 1e-3, 1e-4, 3e-4)]  # the second is what is chosen
     ways = [{"lora": 8}, *rates, {}, {"frozen": 0.5}]
     records = [planted(changes=way | {"n_train": 100}) for way in ways]
-    records += [planted(task="flowers", changes={"rate": 1e-4, "elsewhere": 1})]
+    rates = [{"lora": 8, "rate": rate} for rate in (1e-3, 3e-3)]
+    records += [
+        planted(task="flowers", changes=way | {"elsewhere": 1}) for way in [{"rate": 1e-4}, *rates]
+    ]
     found = comparisons.by_way(records)
     first, second = found.values()
     assert list(first) == [
@@ -168,7 +171,8 @@ def test_records_are_told_apart_by_their_way_to_fine_tune():
         "50% of the layers frozen", "LoRA of rank 8",
     ]  # fmt: skip
     assert first["all layers"] is records[5] and first["a higher learning rate"] is records[1]
-    assert list(second) == ["learning rate 0.0001"]
+    assert list(second)[:2] == ["learning rate 0.0001", "LoRA of rank 8"]
+    assert len(second) == 3  # the same way at another rate says so
     assert [cell.endswith("100 labels") for cell in found] == [True, False]
 
 

@@ -345,12 +345,15 @@ def test_probing_first_starts_from_the_probe(digits):
         ({"pull": float("nan")}, "pull=nan; expected a number"),
         ({"lora": 1, "frozen": 0.5}, "frozen=0.5 with lora=1: .*choose one"),
         ({"lora": 1, "pull": 0.5}, "pull=0.5 with lora=1: .*choose one"),
+        ({"frozen": 1.5}, "frozen=1.5; expected a share"),
     ],
 )
-def test_ways_that_are_none_are_refused(way, message, digits, monkeypatch):
+@pytest.mark.parametrize("probe_first", [False, True])
+def test_ways_that_are_none_are_refused(way, message, probe_first, digits, monkeypatch):
     monkeypatch.setattr(training.loop.Loop, "run", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training.phases, "linear_probe", lambda *_, **__: pytest.fail("it probed"))
     with pytest.raises(ValueError, match=message):
-        finetune(network(), *digits, **way, **SHORT)
+        finetune(network(), *digits, **way, probe_first=probe_first, **SHORT)
 
 
 def test_ways_that_the_network_cannot_go_are_refused(digits, monkeypatch):
@@ -362,8 +365,10 @@ def test_ways_that_the_network_cannot_go_are_refused(digits, monkeypatch):
         nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten()), nn.Linear(36, 10)
     )
     grouped.encoder[0] = nn.Conv2d(2, 2, 3, groups=2)
-    with pytest.raises(ValueError, match="Sequential has no layer that LoRA can change"):
-        finetune(grouped, *digits, lora=1, **SHORT)
+    monkeypatch.setattr(training.phases, "linear_probe", lambda *_, **__: pytest.fail("it probed"))
+    for probe_first in (False, True):
+        with pytest.raises(ValueError, match="Sequential has no layer that LoRA can change"):
+            finetune(grouped, *digits, lora=1, probe_first=probe_first, **SHORT)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match="pip install 'pi_lib.lora.'"):
         finetune(network(), *digits, lora=1, **SHORT)
