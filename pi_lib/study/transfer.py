@@ -314,7 +314,9 @@ class TransferStudy:
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferStudy":
-        """Read what `save` wrote; a ValueError if the file holds something else."""
+        """Read what `save` wrote; FileNotFoundError without it, ValueError if it is another file."""
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist; expected a file that `save` wrote")
         try:
             return cls.of_record(Record.load(path))
         except (ValueError, KeyError) as error:
