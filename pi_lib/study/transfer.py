@@ -314,7 +314,7 @@ class TransferStudy:
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferStudy":
-        """Read what `save` wrote; FileNotFoundError without it, ValueError if it is another file."""
+        """Read what `save` wrote; a FileNotFoundError, or a ValueError for another file."""
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} does not exist; expected a file that `save` wrote")
         try:
