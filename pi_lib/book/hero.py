@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 
+from pi_lib.book import tables
 from pi_lib.book.figures import COLOURS
 from pi_lib.coalitions import members, order
 from pi_lib.players.words import distinct
@@ -161,24 +162,30 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
             "`PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --record "
             "notebooks/recorded/hero`."
         )
-    usual = []
-    for record, players, of in (
-        (shown.seen, "covering", "patches"),
-        (shown.read, "drawn", "words"),
-    ):
-        found, samples = counts(record, players, tau), len(record.header["ids"])
-        usual.append(
-            f"- Groups of {of} ({record.title}, means over {samples} samples with 95 % intervals): "
-            f"{found['finetuned']} come back in all fine-tuned runs, where {found['chance']} would "
-            f"if each run's were shuffled. {found['kept']} of them are kept, "
-            f"{found['kept above chance']} more than if they were shuffled, and {found['new']} are "
-            f"new. Of the probe's {found['probe']}, {found['lost']} are in no fine-tuned run: "
-            f"lost. In scratch runs {found['scratch']} come back."
-        )
+    lines = {
+        "finetuned": "come back in all fine-tuned runs",
+        "chance": "would by chance: the groups of each run shuffled",
+        "kept": "of them *kept*: also in the probe",
+        "kept above chance": "kept, beyond chance",
+        "new": "of them *new*: not in the probe",
+        "probe": "in the probe",
+        "lost": "of them *lost*: in no fine-tuned run",
+        "scratch": "come back in all scratch runs",
+    }
+    asked = (shown.seen, "covering", "patches"), (shown.read, "drawn", "words")
+    found = [counts(record, players, tau) for record, players, _ in asked]
+    heads = [
+        f"of {of}: {record.title}, {len(record.header['ids'])} samples" for record, _, of in asked
+    ]
+    table = [
+        ["groups in a sample, mean", *heads],
+        ["---"] * 3,
+        *([line, *(tables.said(count[name]) for count in found)] for name, line in lines.items()),
+    ]
     return (
-        "One example proves nothing; it was chosen for how it looks. What is usual in the two "
-        "records from which it was taken:\n\n"
-        + "\n".join(usual)
+        "One example proves nothing; it was chosen for how it looks. The table says what is usual "
+        "in the two records from which it was taken, with 95 % intervals.\n\n"
+        + "\n".join(f"| {' | '.join(row)} |" for row in table)
         + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. "
         + credits(shown)
     )
