@@ -784,7 +784,7 @@ class _TrainingView:
                 str(proportion(round(value * tested), tested)) for value in log["value"][:1]
             ),
             "share of the finished model's strength that it has": str(here.preserved_share()),
-            "share of its own strength that is new": (
+            "new, as a share of its own strength": (
                 str(here.new_share()) if here.finetuned.any() else "it has none"
             ),
             "Jaccard similarity to the finished model": str(bootstrap(similar)),

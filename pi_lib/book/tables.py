@@ -369,18 +369,19 @@ def _p(p: float) -> str:
 def said(number: Estimate | None) -> str:
     """A number as tables have it: nothing for none, and no break within an interval.
 
-    Where one of its ends has two digits before the point, those after it say nothing more.
+    Where one of its ends is 10 or more, two digits of each are enough.
 
     Examples
     --------
-    >>> [said(Estimate(*x)) for x in ((0.5, 0.25, 0.75), (51.97, -45.21, 522.23))]
-    ['0.50 [0.25,\\xa00.75]', '52 [-45,\\xa0522]']
+    >>> [said(Estimate(*x)) for x in ((0.5, 0.25, 0.75), (6.17, -45.21, 522.23))]
+    ['0.50 [0.25,\\xa00.75]', '6.2 [-45,\\xa0522]']
     """
     if number is None or number is pd.NA or isinstance(number, float):
         return ""
     ends = (number.value, number.low, number.high)
     if number.measurable and max(map(abs, ends)) >= 10:
-        words = "{:z.0f} [{:z.0f}, {:z.0f}]".format(*ends)
+        digits = (0 if abs(x) >= 9.95 else 1 if abs(x) >= 0.995 else 2 for x in ends)
+        words = "{} [{}, {}]".format(*(f"{x:z.{k}f}" for x, k in zip(ends, digits, strict=True)))
     else:
         words = str(number)
     return words.replace(", ", ",\N{NO-BREAK SPACE}")
