@@ -51,9 +51,9 @@ if covering:  # the same question with players that leave nothing of the input o
     whole = findings.origins_table(covering).dropna(subset="value")
     whole = whole.pivot(index="cell", columns="part", values="value")
     whole = whole["pretraining"] + whole["both"]
-    covered = f"in {(whole < 0.5).sum()} of {len(whole)} pairs it is again less than half"
+    covered = f"less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
 else:
-    covered = "no pair was asked so"
+    covered = "what no pair here was asked for"
 glue("covered", covered, display=False)
 glue("scratch", tables.spans(shares["scratch"] + shares["both"]), display=False)
 glue("pretraining", tables.spans(shares["pretraining"].clip(0)), display=False)
@@ -73,8 +73,8 @@ glue("squares", len(claims), display=False)
 # # What a network keeps of its pre-training
 #
 # **In {glue:text}`own` of {glue:text}`measurable` pairs, most of what a network reliably knows after
-# fine-tuning is not in the pre-trained network.** A *pair* is a pre-trained network and a new task;
-# counted are those of {glue:text}`cells` that can be compared. *Reliably* means: it comes back each time
+# fine-tuning is not in the pre-trained network.** A *pair* is a pre-trained network and a new task; of
+# the {glue:text}`cells` pairs here, {glue:text}`measurable` can be compared. *Reliably* means: it comes back each time
 # that the network is fine-tuned again. *In the pre-trained network* is what a linear probe reads from it.
 # The probe explains {glue:text}`probe` of that knowledge; {glue:text}`pretraining` is explained by the
 # probe alone. Training from scratch, without pre-training, explains {glue:text}`scratch`. The rest,
@@ -83,9 +83,9 @@ glue("squares", len(claims), display=False)
 # is reliably more accurate than one trained from scratch.
 #
 # How much the probe explains depends on the parts into which an input is cut. These numbers are of a few
-# parts of each input, as in the paper. Asked about parts that cover the whole input,
-# {glue:text}`covered`. [Findings](06_findings) has these numbers with their intervals, and those of two
-# small pairs that the book trains itself.
+# parts of each input, as in the paper. With parts that cover the whole input, the probe explains
+# {glue:text}`covered`. [Findings](06_findings) has all these numbers with their intervals, those of two
+# small pairs that the book trains itself, and pairs that were computed a second time.
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-hero", "caption": "What comes back in every run, on one photograph and one sentence, which is read downwards. A band joins patches, and an arc joins words, that act together; a dot alone is a patch or word alone. Drawn is what has the same sign in every run of a column, and in each at least a tenth of the strength of the strongest; of what is lost, the strongest few. Effects are those on the output, averaged over what else may be visible. Words in grey are always visible."}, "image": {"alt": "Above, a photograph three times, under a grid, below it a sentence three times, word under word: for the linear probe, for fine-tuned runs and for runs from scratch. Coloured bands and arcs join patches and words: blue ones are kept, grey ones are lost, orange ones are new, green ones are in scratch runs."}}
 example = hero.examples(examples)
@@ -93,6 +93,9 @@ figure = example and hero.draw(example)
 
 # %% tags=["remove-input"]
 display(Markdown(hero.in_words(example)))
+if example:
+    display(hero.usual(example))
+    display(Markdown(hero.credits(example)))
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-origins", "caption": "In {glue:text}`own` of {glue:text}`measurable` pairs, the probe explains less than half. Left: where what fine-tuned runs reproducibly know comes from, a row per pre-trained network and new task; *both* is in the probe and in scratch runs. Not measurable: in one of the three, nothing comes back that could be compared. Right: how much more accurate fine-tuning is than training from scratch, with 95 % intervals; those of the shares stand in the chapter Findings."}, "image": {"alt": "A stacked bar per network and task, split into pre-training alone, both, scratch alone and neither, grouped by where the weights come from; beside it a dot with the gain in accuracy."}}
 figure = study_figures.origins(origins, gains, weights)

@@ -28,6 +28,8 @@ from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.transforms import walsh_transform
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pi_lib.interactions import Interactions
     from pi_lib.study.record import Record
 
@@ -153,8 +155,8 @@ def examples(folder: str | Path) -> Examples | None:
     return Examples(picture, seen, text["sample"], *about, read)
 
 
-def in_words(shown: Examples | None, tau: float = TAU) -> str:
-    """What stands below the picture, as Markdown: how it is read, what is usual, the credits."""
+def in_words(shown: Examples | None) -> str:
+    """How the picture is to be taken, as Markdown; without it, how it is made."""
     if shown is None:
         return (
             "The picture that stands here is drawn from records of EfficientNet-Lite0 on Flowers "
@@ -162,33 +164,36 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
             "`PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --record "
             "notebooks/recorded/hero`."
         )
-    lines = {
-        "finetuned": "come back in all fine-tuned runs",
-        "chance": "would by chance: the groups of each run shuffled",
-        "kept": "of them *kept*: also in the probe",
-        "kept above chance": "kept, beyond chance",
-        "new": "of them *new*: not in the probe",
-        "probe": "in the probe",
-        "lost": "of them *lost*: in no fine-tuned run",
-        "scratch": "come back in all scratch runs",
-    }
-    asked = (shown.seen, "covering", "patches"), (shown.read, "drawn", "words")
-    found = [counts(record, players, tau) for record, players, _ in asked]
-    heads = [
-        f"of {of}: {record.title}, {len(record.header['ids'])} samples" for record, _, of in asked
-    ]
-    table = [
-        ["groups in a sample, mean", *heads],
-        ["---"] * 3,
-        *([line, *(tables.said(count[name]) for count in found)] for name, line in lines.items()),
-    ]
     return (
-        "One example proves nothing; it was chosen for how it looks. The table says what is usual "
-        "in the two records from which it was taken, with 95 % intervals.\n\n"
-        + "\n".join(f"| {' | '.join(row)} |" for row in table)
-        + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. "
-        + credits(shown)
+        "One example proves nothing; it was chosen for how it looks. What only some of the "
+        "fine-tuned runs have is drawn nowhere. The table says what is usual in the two records "
+        "from which the example was taken: means over samples, with 95 % intervals."
     )
+
+
+def usual(shown: Examples, tau: float = TAU) -> "pd.DataFrame":
+    """How many groups of players a sample has of each kind, in the records of the picture."""
+    import pandas as pd
+
+    lines = {
+        "in the probe": "probe",
+        "lost: of these, in no fine-tuned run": "lost",
+        "come back in all fine-tuned runs": "finetuned",
+        "by chance: if the groups of each run were shuffled": "chance",
+        "kept: come back, and are in the probe": "kept",
+        "kept, beyond chance": "kept above chance",
+        "new: come back, and are not in the probe": "new",
+        "come back in all scratch runs": "scratch",
+    }
+    columns = {}
+    for record, players, of in (
+        (shown.seen, "covering", "patches"),
+        (shown.read, "drawn", "words"),
+    ):
+        found, samples = counts(record, players, tau), len(record.header["ids"])
+        heading = f"groups of {of} in a sample: {record.title}; {samples} samples"
+        columns[heading] = {line: tables.said(found[name]) for line, name in lines.items()}
+    return pd.DataFrame(columns)
 
 
 def credits(shown: Examples | None) -> str:
