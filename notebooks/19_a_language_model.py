@@ -329,7 +329,7 @@ for name, orders in order_groups(arms.n).items():
     for panel, step in (("before fine-tuning", start), ("after fine-tuning", end)):
         for way in ways if step else ("anew",):
             number = of_orders.reliability(f"{way}@{step}")
-            lines.append({"panel": panel, "cell": way, "orders": name} | vars(number))
+            lines.append({"panel": panel, "name": way, "orders": name} | vars(number))
     anew.append(f"{of_orders.reliability(f'anew@{end}')} ({name})")
 glue("language_orders", ", ".join(anew), display=False)
 figure = study_figures.by_order(pd.DataFrame(lines), "reliability")

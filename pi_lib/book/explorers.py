@@ -665,8 +665,8 @@ def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> st
         f'<text x="34" y="{bottom}" text-anchor="end">0</text>'
         f'<text x="{left}" y="105">0</text>'
         f'<text x="{right}" y="105" text-anchor="end">{most - 1}</text>'
-        '<text x="175" y="120" text-anchor="middle">relative error, by strongest interactions kept'
-        "</text></g></svg>"
+        '<text x="175" y="120" text-anchor="middle">relative error, by interactions kept '
+        "(log scale)</text></g></svg>"
     )
 
 
@@ -784,11 +784,11 @@ class _TrainingView:
             "test accuracy": "".join(
                 str(proportion(round(value * tested), tested)) for value in log["value"][:1]
             ),
-            "share of the fine-tuned model's strength": str(here.preserved_share()),
-            "new, of its own strength": (
+            "share of the finished model's strength that it has": str(here.preserved_share()),
+            "new, as a share of its own strength": (
                 str(here.new_share()) if here.finetuned.any() else "it has none"
             ),
-            "similarity to the fine-tuned model": str(bootstrap(similar)),
+            "Jaccard similarity to the finished model": str(bootstrap(similar)),
         }
 
 

@@ -6,7 +6,7 @@ or a dict of them, a panel each, and return the figure. Bands and whiskers are 9
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from textwrap import fill
+from textwrap import fill as wrapped
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,8 +130,11 @@ def choices(frame: pd.DataFrame, holds: Mapping[str, tuple[float, float]]) -> Fi
 
 
 def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
-    """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``."""
-    figure, panels = _panels(results, width=3.6, one_scale=False)
+    """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``.
+
+    The panels of a row have one scale.
+    """
+    figure, panels = _panels(results, width=3.6, one_scale="row")
     for axis, result in panels:
         n, kinds = result.n, (("AND", result.i_and, "preserved"), ("OR", result.i_or, "new"))
         for k, (kind, terms, colour) in enumerate(kinds):
@@ -366,7 +369,7 @@ def growth(
     return figure
 
 
-def _panels(results, width: float = 3.5, one_scale: bool = True):
+def _panels(results, width: float = 3.5, one_scale: bool | str = True):
     """A figure with a panel per result, two in a row, and (axis, result) pairs."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
@@ -441,6 +444,17 @@ def _legend(figure: Figure) -> None:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(named.values(), named, loc="outside lower center", ncols=min(3, len(named)))
+
+
+def fill(name: str, width: int) -> str:
+    """A name in lines of so many letters, broken between words alone.
+
+    Examples
+    --------
+    >>> fill("ResNet-20, CIFAR-10 → Fashion-MNIST", 24).splitlines()
+    ['ResNet-20, CIFAR-10 →', 'Fashion-MNIST']
+    """
+    return wrapped(name, width, break_on_hyphens=False, break_long_words=False)
 
 
 def _plain(name: str) -> str:

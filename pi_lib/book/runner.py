@@ -419,9 +419,14 @@ def _times(prose: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> str
     """How long a page takes to read, and how long it took to run."""
     minutes = round(sum(len(cell["source"].split()) for cell in prose) / WORDS_A_MINUTE)
     return (
-        f"About {max(1, minutes)} min to read. Running it took {progress.clock(record['seconds'])} "
-        f"min at the profile {record['profile']}."
+        f"About {max(1, minutes)} min to read. Running it took {_long(record['seconds'])} "
+        f"at the profile {record['profile']}."
     )
+
+
+def _long(seconds: float) -> str:
+    """A duration with its unit: 38 s, or 24:52 min."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{progress.clock(seconds)} min"
 
 
 def _foot(job: Job, record: Mapping[str, Any]) -> str:
@@ -433,7 +438,7 @@ def _foot(job: Job, record: Mapping[str, Any]) -> str:
     )
     return f"""---
 
-*Executed {record["date"]} in {progress.clock(record["seconds"])} minutes at the profile
+*Executed {record["date"]} in {_long(record["seconds"])} at the profile
 {record["profile"]}, on {record["device"]} ({record["machine"]}); versions and commit:
 [How this copy was made](record.md). The arrow at the top of the page downloads the notebook.
 To open it in JupyterLab, or to run it again with other parameters, in a checkout:*
@@ -505,7 +510,7 @@ def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
 
 Every notebook of this book was executed by papermill; no result in it was typed in.
 
-| notebook | profile | minutes | date | device | machine | commit |
+| notebook | profile | minutes:seconds | date | device | machine | commit |
 |---|---|---|---|---|---|---|
 {rows}
 

@@ -201,11 +201,15 @@ class Record:
         )  # fmt: skip
 
     def steps_to_accuracy(self, arm: str, share: float) -> list[float]:
-        """Steps until each run of an arm has a share of its own final accuracy, interpolated."""
+        """Steps until a run of an arm has a share of its own final accuracy, interpolated.
+
+        Of every run that was tested on its way, and not at its end alone.
+        """
         rows = self.accuracies()
         return [
             float(steps_to_share(run["step"].tolist(), run["value"].to_numpy(), share))
             for _, run in rows[rows["arm"] == arm].groupby("run")
+            if len(run) > 1
         ]
 
     def _correct(self, arm: str, on: str | None = None) -> np.ndarray | None:

@@ -311,8 +311,8 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
 
     # The end is itself; the opposite shares nothing, and all its own is new.
     assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
-    assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert row("new, as") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
+    assert row("Jaccard similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
     assert row("test accuracy") == (str(accuracies.proportion(5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
