@@ -68,9 +68,9 @@ figure = study_figures.approaches(curves)
 # run that was tested on its way ({numref}`fig-accuracy` shows the first). Where a network ends hardly above
 # chance, it has that much from the start, and 0 steps say nothing.
 #
-# A way cannot be straighter than straight: a {term}`directness` above 1, or an interval that reaches far
-# beyond, means that hardly anything of the way is left once noise is subtracted. A verdict on *and more
-# direct* that rests on such a number deserves little trust.
+# A way cannot be straighter than straight: where the interval of a {term}`directness` reaches beyond 1,
+# it is noise that does. Where the way taken may seem shorter than half the straight one, it is mostly
+# noise, and the directness is *not measurable*.
 
 # %% tags=["hide-input"]
 pd.DataFrame(
