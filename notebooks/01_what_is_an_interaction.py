@@ -53,7 +53,7 @@ begin(profile)
 # words that is left visible (a {term}`coalition`), while the others are hidden, we note the score
 # $v(T)$. These eight numbers are made up, so that the arithmetic can be checked by eye.
 
-# %% mystnb={"figure": {"name": "fig-game", "caption": "The game by hand: the score of every coalition (left) and its interactions (right)."}, "image": {"alt": "Two bar charts over the eight coalitions of the words not, very and good."}}
+# %% mystnb={"figure": {"name": "fig-game", "caption": "Together, *not* and *good* take away more than *good* alone adds. The game by hand: the score of every coalition (left) and its interactions (right)."}, "image": {"alt": "Two bar charts over the eight coalitions of the words not, very and good."}}
 names = ["not", "very", "good"]
 scores = {
     "": 0.0, "not": -0.5, "very": 0.0, "good": 2.0,
@@ -155,7 +155,8 @@ figure = figures.strongest(seen, image, k=strongest)
 # Choose another image, AND or OR, the highest order and the threshold. *AND* writes the output as
 # effects of patches that are all visible, *OR* as effects of patches of which any is visible
 # ([AND and OR](08_and_or) tells more). The curve says how well the strongest interactions alone
-# rebuild the outputs of all masked copies of the image; the dot is where your choice stands.
+# rebuild the outputs of all masked copies of the image; the dot is where your choice stands. Errors
+# above 1.2 are drawn at 1.2.
 
 # %%
 explore_sample(seen, picture, players)
@@ -202,7 +203,7 @@ explore_sample(read, chosen.inputs, words)
 # the strongest $k$ interactions of each sample ($v(\emptyset)$, which is always known, counts as the
 # first), and compare the output that they add up to with the real one over all $2^n$ masked inputs.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-rebuild", "caption": "Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-rebuild", "caption": "With a tenth of all interactions, the strongest, the error is {glue:text}`rebuild_images` for images and {glue:text}`rebuild_sentences` for sentences, means over samples. Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample. Errors above 1.5 are not drawn."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained", sharey=True)
 for axis, (name, shown) in zip(axes, {"images": seen, "sentences": read}.items(), strict=True):
     counts = torch.logspace(0, shown.n, 25, 2).int().unique()
@@ -211,23 +212,28 @@ for axis, (name, shown) in zip(axes, {"images": seen, "sentences": read}.items()
     axis.plot(counts, error.quantile(0.5, 0), color="C0", label="median sample")
     axis.set(title=f"{name}, linear probe", xscale="log", ylim=(0, 1.5))
     axis.set_xlabel(f"strongest interactions kept, of {2**shown.n:,}")
+    axis.set_xticks(*[[x for x in (1, 10, 100, 1000) if x <= 2**shown.n]] * 2)
+    axis.minorticks_off()
 axes[0].set_ylabel("relative error of the\nrebuilt output")
 _ = axes[1].legend()
 
 # %% tags=["hide-input"]
-tenth = 2**seen.n // 10
+lines = []
 for name, one in (("images", seen), ("sentences", read)):
-    error = figures.rebuild_error(one, [tenth])[:, 0]
-    print(
-        f"{name}: with the strongest tenth ({tenth} of {2**one.n}), relative error "
-        f"{pi.bootstrap(error)} (mean over {len(one)} samples, 95 % interval)"
+    tenth = max(1, 2**one.n // 10)
+    error = pi.bootstrap(figures.rebuild_error(one, [tenth])[:, 0])
+    glue(f"rebuild_{name}", f"{error.value:.2f}", display=False)
+    lines.append(
+        f"- {name}: with the strongest tenth ({tenth} of {2**one.n}), the relative error is {error} "
+        f"(mean over {len(one)} samples, 95 % interval)"
     )
+display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# An error of 1 is that of a constant, the mean output; 0 is exact. Whether the curve falls early or late is how
-# *sparse* the interactions are on these data. The next chapter calls an interaction *salient* if it
-# is stronger than a twentieth of the strongest one of its sample, and asks which salient
-# interactions survive fine-tuning.
+# An error of 1 is that of a constant, the mean output; 0 is exact. The earlier the curve falls, the
+# *sparser* are the interactions on these data. [What is preserved](03_what_is_preserved) calls an
+# interaction *salient* if it is stronger than a twentieth of the strongest one of its sample, and asks
+# which salient interactions survive fine-tuning.
 
 # %% [markdown]
 # ## On a model of your own

@@ -38,6 +38,7 @@ from myst_nb import glue
 import pi_lib as pi
 from pi_lib import study
 from pi_lib.book import begin, study_figures, tables
+from pi_lib.study import findings
 
 begin(profile)
 records = study.read_all(record)
@@ -70,22 +71,25 @@ pd.DataFrame(
 # %% [markdown]
 # The accuracies are nearly the same. Are the interactions?
 
-# %% mystnb={"figure": {"name": "fig-twice", "caption": "Each dot is one interaction of one sample: its strength in a first and in a second fine-tuned run of the cell in which most comes back. If runs agreed, all dots would lie on the line. Left: Harsanyi dividends; right: Walsh coefficients of the same two networks; each in units of its own standard deviation. Dots beyond four of them lie on the border."}, "image": {"alt": "Two clouds of dots. The left cloud of Harsanyi dividends is nearly round; the right cloud of Walsh coefficients is drawn out along the diagonal."}}
+# %% mystnb={"figure": {"name": "fig-twice", "caption": "Two runs agree far less in Harsanyi dividends (correlation {glue:text}`twice_left`) than in Walsh coefficients ({glue:text}`twice_right`). Each dot is one interaction of one sample: its value in a first and in a second fine-tuned run of the cell in which most comes back. If runs agreed, all dots would lie on the line. Left: Harsanyi dividends; right: Walsh coefficients of the same two networks; each in units of its own standard deviation. Dots beyond four of them lie on the border."}, "image": {"alt": "Two clouds of dots. The left cloud of Harsanyi dividends is nearly round; the right cloud of Walsh coefficients is drawn out along the diagonal."}}
 shown = max(records.values(), key=lambda r: pi.reliability(r.runs("finetuned")).value)
 figure = study_figures.first_against_second(*shown.runs("finetuned")[:2])
+for key, axis in zip(("twice_left", "twice_right"), figure.axes, strict=True):
+    glue(key, axis.get_title().split()[-1], display=False)
 
 # %% [markdown]
 # ## How much comes back
 #
 # Write $I^r(x, S)$ for the interaction of the set $S$ in run $r$ on the sample $x$, each run divided by
-# its mean $|v(N) - v(\emptyset)|$. Products of *different* runs average their noise away:
+# its mean $|v(N) - v(\emptyset)|$, where $N$ is the set of all players. Products of *different* runs
+# average their noise away:
 #
 # $$C = \operatorname{mean}_{x,\; r \neq r'} \sum_S I^r(x, S)\, I^{r'}(x, S), \qquad
 #   V = \operatorname{mean}_{x,\; r} \sum_S I^r(x, S)^2, \qquad
 #   \text{reliability} = C / V.$$
 #
-# Shuffled interactions have a reliability of 0, and equal runs one of 1. It is computed for all
-# interactions, or for those of one {term}`order`.
+# Shuffled interactions have a reliability of 0, and equal runs one of 1. The reliability is computed for
+# all interactions, or for those of one {term}`order`.
 
 # %% tags=["hide-input"]
 frames = []
@@ -97,24 +101,27 @@ reliability = table[table["quantity"] == "reliability"]
 singles = reliability[reliability["orders"].isin(["1", "2", "3", "4+"])]
 finetuned = singles[singles["first"] == "finetuned"]
 
-# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Over all orders, {glue:text}`twice_harsanyi` of the strength comes back in Harsanyi dividends, {glue:text}`twice_walsh` in Walsh coefficients. Reliability of fine-tuned runs by order, the number of players of an interaction, in both bases. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Two panels, Harsanyi and Walsh. In both, reliability falls with the order; the points of Walsh coefficients lie higher."}}
-names = {"harsanyi": "Harsanyi dividends", "walsh": "Walsh coefficients"}
-panels = [finetuned[finetuned["basis"] == basis].assign(panel=x) for basis, x in names.items()]
-figure = study_figures.by_order(pd.concat(panels), "reliability of fine-tuned runs")
+# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Over all orders, the reliability of fine-tuned runs is {glue:text}`twice_harsanyi` in Harsanyi dividends, {glue:text}`twice_walsh` in Walsh coefficients. Reliability by order, the number of players of an interaction, a panel per cell. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "A panel per cell with two marks for each order. Reliability falls with the order; the marks of Walsh coefficients lie higher than those of Harsanyi dividends."}}
+names = {"walsh": "Walsh coefficients", "harsanyi": "Harsanyi dividends"}
+shown = finetuned.assign(panel=finetuned["cell"], name=finetuned["basis"].map(names))
+figure = study_figures.by_order(shown, "reliability of fine-tuned runs")
 
 # %% tags=["hide-input"]
 whole = reliability[(reliability["first"] == "finetuned") & (reliability["orders"] == "all")]
 ends = {b: (x["value"].min(), x["value"].max()) for b, x in whole.groupby("basis")}
 for basis, (least, most) in ends.items():
     glue(f"twice_{basis}", f"{least:.2f} to {most:.2f}", display=False)
-shares = [pi.compare(*r.runs("finetuned")[:2]).preserved_share().value for r in records.values()]
+shares = [findings.Runs(r).preserved.second_run.value for r in records.values()]
+chance = [
+    pi.compare(*r.runs("finetuned")[1::-1]).preserved_share().chance for r in records.values()
+]
 display(
     Markdown(
         f"Over all orders, fine-tuned runs have a reliability of {ends['harsanyi'][0]:.2f} to "
         f"{ends['harsanyi'][1]:.2f} in Harsanyi dividends, and of {ends['walsh'][0]:.2f} to "
-        f"{ends['walsh'][1]:.2f} in Walsh coefficients. In the paper's own measure, the share "
-        f"of a run's strength that is preserved, a second run has {min(shares):.0%} to "
-        f"{max(shares):.0%} of the first."
+        f"{ends['walsh'][1]:.2f} in Walsh coefficients. In the paper's own measure, the share of "
+        f"strength that is preserved, one run has {tables.spans(shares)} of another; shuffled "
+        f"interactions would have {tables.spans(x.value for x in chance)}."
     )
 )
 
@@ -145,8 +152,8 @@ display(
 # - Two networks are compared by the {term}`similarity` of what is reproducible in them,
 #   $\rho_{XY} = C_{XY} / \sqrt{C_{XX} C_{YY}}$, which is 0 by chance and 1 for the same knowledge,
 #   however noisy single runs are (the correction for attenuation {cite}`spearman1904`).
-# - Where what the runs of a kind have in common may be nothing, there is nothing to compare. The book
-#   then says *not measurable*.
+# - Where runs of the same kind may have nothing in common, there is nothing to compare. The book then
+#   says *not measurable*.
 # - "Complex knowledge" of single runs, of order 4 and beyond, is mostly what would not come back.
 
 # %% tags=["hide-input"]

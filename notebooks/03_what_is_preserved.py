@@ -67,9 +67,11 @@ tables.settings(records)
 # and 0 elsewhere; $K_{discard} = I_{pre} - K_{preserve}$ and $K_{new} = I_{ft} - K_{preserve}$
 # {cite}`jiang2024`.
 
-# %% mystnb={"figure": {"name": "fig-knowledge", "caption": "Preserved, discarded and new knowledge by order, of the first run of each cell that this book trains. Whiskers: 95 % bootstrap intervals over samples. The scales of the panels differ."}, "image": {"alt": "Grouped bars per order in two panels."}}
+# %% mystnb={"figure": {"name": "fig-knowledge", "caption": "Of the probe's strength, {glue:text}`kept_live` is preserved in the first run of the cells that this book trains. Preserved, discarded and new knowledge by order. Strengths add up the sizes of effects of both signs, which cancel in the output: so their sum may be many times the change of the output, which is the unit. Whiskers: 95 % intervals over samples. The scales of the panels differ."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength per order, in a panel for images and a panel for sentences."}}
 first = {r.title: runs[r.title].knowledge for r in live.values()}
 figure = figures.knowledge(first)
+kept = [known.preserved_share().value for known in first.values()]
+glue("kept_live", tables.spans(kept), display=False)
 
 # %% [markdown]
 # In {numref}`fig-knowledge`, the grey and blue bars together are the probe's strength, the orange and
@@ -113,7 +115,7 @@ display(
 # visible. A group is *kept* if the probe and the fine-tuned run have it with the same sign, *lost* if
 # the probe alone has it, *new* if the run alone has it; to have it is to reach a tenth of the
 # strength of the strongest. Choose one run, then the next: many groups come and go. Then choose all
-# runs: kept and new is then only what every run has, and lost what none has.
+# runs: *kept* and *new* is now only what every run has, and *lost* what no run has.
 
 # %% tags=["hide-input"]
 example = hero.examples(examples)
@@ -130,24 +132,27 @@ display(Markdown(hero.credits(example)))
 
 # %% tags=["hide-input"]
 orders = pd.concat(r.similarities().assign(cell=name) for name, r in runs.items())
-orders = orders[orders["arm"] == "probe"]
+orders = orders[(orders["arm"] == "probe") & (orders["orders"] != "1-3")]
 above_0 = (orders[orders["orders"] == "all"]["low"] > 0).sum()
 glue("similar_above", f"{above_0} of {len(runs)}", display=False)
 
-# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the interval lies above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Points per order and cell, mostly between 0 and 0.6, falling with the order where higher orders can be measured."}}
-figure = study_figures.by_order(orders.assign(panel="probe and fine-tuned"), "similarity")
+# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the interval lies above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "A panel per cell with a mark for each order and one for all orders, most of them between 0 and 0.7; marks of high orders are often missing."}}
+shown = orders.assign(panel=orders["cell"], name="probe and fine-tuned runs")
+figure = study_figures.by_order(shown, "similarity of probe and fine-tuned")
 
 # %% [markdown]
 # ## The claims
 #
-# In the paper's measure, four claims: little is preserved; complex knowledge is discarded most; much
-# is new; what is new is complex. Between reproducible parts, preserved and new are two sides of one
-# number, and so the first and the third claim are one; they are held here against a half, as before.
+# The paper makes four claims: little is preserved; complex knowledge is discarded most; much is new;
+# what is new is complex. What fine-tuned runs reproducibly know is either in the probe or new. So the
+# first and the third claim rest on one number, the square of the similarity, which is held against a half.
+# The table says in how many cells each claim holds. The numbers behind it, cell by cell, stand on the page
+# [Findings](06_findings).
 
 # %% tags=["hide-input"]
 claims = findings.findings(runs)
 four = [claim.name for claim in findings.CLAIMS[:4]]
-tables.claims(claims[claims["claim"].isin(four)])
+tables.counts(claims[claims["claim"].isin(four)])
 
 # %% [markdown]
 # ## Does the threshold decide the answer?

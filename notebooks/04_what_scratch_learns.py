@@ -30,6 +30,7 @@ record = "recorded/paper"  # folder of the recorded cells
 
 # %%
 import pandas as pd
+from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -68,16 +69,31 @@ figure = study_figures.shares(
     {name: learned(r) for name, r in runs.items()}, "share of the preserved strength"
 )
 
+# %% tags=["hide-input"]
+kinds = {
+    "scratch": "The scratch model",
+    "chance": "chance",
+    "second run": "a second fine-tuned run",
+}
+low = {kind: sum(learned(r)[kind].value < 0.5 for r in runs.values()) for kind in kinds}
+display(
+    Markdown(
+        f"{kinds['scratch']} has less than half of the preserved part in {low['scratch']} of "
+        f"{len(runs)} cells. That alone would seem to confirm the paper. But the same is true of "
+        f"{kinds['chance']} in {low['chance']}, and of {kinds['second run']} in {low['second run']}."
+    )
+)
+
 # %% [markdown]
-# Whoever looks at the scratch model alone would confirm the paper: it has less than half of the
-# preserved part. But so does chance, and so do other runs of the fine-tuned model itself.
-#
 # ## Is it harder than the rest?
 #
 # A second fine-tuned run starts from the same weights and resembles the first in *everything*, also
 # in what is new. So the control is the same difference for the new part: how much more of $K_{new}$
-# has the second fine-tuned run than the scratch run? Preserved knowledge is special only by what its
-# own difference is larger.
+# has the second fine-tuned run than the scratch run? Preserved knowledge is special only as far as its
+# own difference is the larger one.
+#
+# The verdicts below are stricter than the figures: each takes the smaller of the differences to scratch
+# and to long scratch, and its p is corrected for the number of cells.
 
 # %% mystnb={"figure": {"name": "fig-special", "caption": "That the preserved part differs by more than the new part is confirmed in {glue:text}`special_above` cells, contradicted in {glue:text}`special_below`. How much more a second fine-tuned run has than a scratch run: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, around or above zero."}}
 differences = {
@@ -101,17 +117,19 @@ counted = {
 }
 for key, count in counted.items():
     glue(key, f"{count} of {len(runs)}", display=False)
-tables.claims(pd.concat([hard, harder]))
+tables.counts(pd.concat([hard, harder]))
 
 # %% [markdown]
+# Every number behind these verdicts stands on the page [Findings](06_findings).
+#
 # ## What is reproducible
 #
-# The {term}`similarity` of what is reproducible in scratch and in fine-tuned runs, over all orders of
-# Walsh coefficients: 0 by chance, 1 for the same knowledge. Beside it the similarity of probe and
-# fine-tuned runs.
+# The same question can be asked of what comes back. The figure shows the {term}`similarity` of scratch and
+# fine-tuned runs, over all orders of Walsh coefficients: 0 by chance, 1 for the same knowledge. Beside it
+# stands the similarity of probe and fine-tuned runs.
 
 
-# %% mystnb={"figure": {"name": "fig-scratch-similarity", "caption": "The interval of scratch lies above 0 in {glue:text}`scratch_above` cells, that of the probe in {glue:text}`probe_above`. Similarity with fine-tuned runs of what is reproducible, over all orders. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell marks for probe, scratch and long scratch; in most cells scratch lies above the probe."}}
+# %% mystnb={"figure": {"name": "fig-scratch-similarity", "caption": "The interval of scratch lies above 0 in {glue:text}`scratch_above` cells, that of the probe in {glue:text}`probe_above`. Similarity with fine-tuned runs of what is reproducible, over all orders. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell marks for probe, scratch and long scratch; in most cells scratch lies above the probe."}}
 def similarities(r):
     arms = {"linear probe": "probe", "scratch": "scratch", "long scratch": "long"}
     whole = r.moments()
@@ -130,7 +148,7 @@ for key, kind in (("scratch_above", "scratch"), ("probe_above", "linear probe"))
 # ## Exercises
 #
 # 1. Why is the share in a second fine-tuned run not 1, although it starts from the same weights?
-# 2. What would the figure look like if scratch training learned nothing at all?
+# 2. What would {numref}`fig-learned` look like if scratch training learned nothing at all?
 #
 # :::{dropdown} Answers
 # 1. Because single runs are noisy: see [Train it twice](02_train_it_twice).

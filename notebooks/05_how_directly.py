@@ -46,12 +46,14 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # %% [markdown]
 # ## Towards the ends of other runs
 #
+# The figure shows, for the first run $X^1$ of an arm at each step $t$,
+#
 # $$\frac{C(X^1_t, X^r_{end})}{\sqrt{V(X^1_t)\, C_{XX}(end)}}, \qquad r \neq 1,$$
 #
 # with $C$ and $V$ as in [Train it twice](02_train_it_twice). At the end it is not 1 but the square root of the
-# {term}`reliability`: no run agrees with another one better than runs do.
+# {term}`reliability`: even two finished runs agree no better.
 
-# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs, not 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with two rising curves, fine-tuned and scratch."}}
+# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs; most rise with the steps of training."}}
 ways = {
     (name, arm): r.approach(arm) for name, r in runs.items() for arm in ("finetuned", "scratch")
 }
@@ -61,9 +63,14 @@ figure = study_figures.approaches(curves)
 # %% [markdown]
 # ## Faster? More directly?
 #
-# Steps until a run has half, and 80 %, of its own final similarity, and how direct the way was. Beside
-# them, for each run of the arm, the steps until it has 80 % of its own final accuracy ({numref}`fig-accuracy`
-# shows the way there).
+# The table counts the steps until a run has half, and 80 %, of its own final similarity, and says how
+# direct the way was. Beside them stand the steps until a run has 80 % of its own final accuracy, for every
+# run that was tested on its way ({numref}`fig-accuracy` shows the first). Where a network ends hardly above
+# chance, it has that much from the start, and 0 steps say nothing.
+#
+# A way cannot be straighter than straight: where the interval of a {term}`directness` reaches beyond 1,
+# it is noise that does. Where the way taken may seem shorter than half the straight one, it is mostly
+# noise, and the directness is *not measurable*.
 
 # %% tags=["hide-input"]
 pd.DataFrame(
@@ -71,8 +78,8 @@ pd.DataFrame(
         (name, tables.ARMS[arm]): {
             "steps to half": f"{way.steps_to(0.5):.0f}",
             "steps to 80 %": f"{way.steps_to(0.8):.0f}",
-            "directness": str(way.directness),
-            "steps to 80 % of the accuracy, by run": ", ".join(
+            "directness": tables.said(way.directness),
+            "steps to 80 % of the final accuracy, by run": ", ".join(
                 f"{steps:.0f}" for steps in runs[name].record.steps_to_accuracy(arm, 0.8)
             ),
         }
@@ -82,13 +89,22 @@ pd.DataFrame(
 
 # %% tags=["hide-input"]
 claims = findings.findings(runs)
-tables.claims(claims[claims["claim"].isin([c.name for c in findings.CLAIMS[6:]])])
+tables.counts(claims[claims["claim"].isin([c.name for c in findings.CLAIMS[6:]])])
 
 # %% [markdown]
+# Every number behind these verdicts stands on the page [Findings](06_findings).
+#
 # ## Accuracy along the way
 
-# %% mystnb={"figure": {"name": "fig-accuracy", "caption": "Accuracy on the test samples along the first run of each arm; dashed: the linear probe."}, "image": {"alt": "Line charts of accuracy against steps, a panel per cell."}}
+# %% mystnb={"figure": {"name": "fig-accuracy", "caption": "At their ends, the first fine-tuned run is more accurate than the first scratch run in {glue:text}`first_better` cells. Accuracy on the test samples along the first run of each arm; dashed: the linear probe. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the accuracy of a fine-tuned and of a scratch run over the steps of training, and a dashed line for the linear probe."}}
 figure = study_figures.accuracies(records)
+ends = [
+    log[(log["arm"] == arm) & (log["run"] == 1)]["value"].iloc[-1]
+    for log in (r.accuracies() for r in records.values())
+    for arm in ("finetuned", "scratch")
+]
+better = sum(fine > scratch for fine, scratch in zip(ends[::2], ends[1::2], strict=True))
+glue("first_better", f"{better} of {len(records)}", display=False)
 
 # %% [markdown]
 # ## Through training, frame by frame
@@ -109,7 +125,7 @@ glue("ends", tables.spans(last, ".2f"), display=False)
 #
 # 1. A run stays at its start. How similar is it to its own end, at every step? And to the ends of other
 #    runs?
-# 2. Why do the curves of {numref}`fig-approach` not end at 1?
+# 2. Why do most curves of {numref}`fig-approach` end below 1?
 # 3. Fine-tuning starts with a higher accuracy. Does it follow that it is *faster* in the sense of this
 #    page?
 #

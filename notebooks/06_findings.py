@@ -15,8 +15,8 @@
 # **Key points**
 #
 # - Each claim of the paper becomes one number that is above 0 if the claim holds, and that chance
-#   takes to 0. It is *confirmed* where its 95 % interval lies above 0 and its p, corrected for the
-#   number of cells, is below 0.05; *contradicted* where it lies below; *undecided* if neither; *not
+#   takes to 0. The claim is *confirmed* where the number's 95 % interval lies above 0 and its p, corrected for the
+#   number of cells, is below 0.05; *contradicted* where the interval lies below 0; *undecided* if neither; *not
 #   measurable* where single runs agree on too little.
 # - Beside it stand the paper's own share, chance and a second run, and what the paper's number alone
 #   would have said.
@@ -47,20 +47,22 @@ claims = findings.findings(runs)
 # %% [markdown]
 # ## Every claim in every cell
 
-# %% mystnb={"figure": {"name": "fig-verdicts", "caption": "{glue:text}`findings_verdicts`. The verdict on each claim (rows) in each cell (columns)."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+# %% mystnb={"figure": {"name": "fig-verdicts", "caption": "{glue:text}`findings_verdicts`. The verdict on each claim (columns) in each cell (rows). The first and the third claim rest on one number."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)
 
 # %% tags=["remove-cell"]
 counts = claims["verdict"].value_counts()
 said = ", ".join(f"{counts[v]} {v}" for v in findings.VERDICTS if v in counts)
-glue("findings_verdicts", f"Of {len(claims)} squares {said}", display=False)
+glue("findings_verdicts", f"Of {len(claims)} squares: {said}", display=False)
 
 # %% tags=["hide-input"]
 tables.counts(claims)
 
 # %% [markdown]
-# The column *paper's number alone* is what the same networks say if each number of the paper is held
-# against its own region, as the paper does: without chance, without a second run.
+# The column *paper's number alone* gives the verdict of the paper's own number on the same networks:
+# without chance, without a second run. It is empty where the paper has no such number. What only a
+# fine-tuned run has is *new*, so *only a small part is preserved* and *much is learned anew* are tested by
+# one number. Steps and directness: see [How directly each run gets there](05_how_directly).
 
 # %% tags=["hide-input"]
 for name, rows in claims.groupby("claim", sort=False):
@@ -93,6 +95,9 @@ tables.estimates(findings.origins_table(runs, centred=True), index="cell", colum
 
 # %% [markdown]
 # ## Accuracy and reliability
+#
+# Where a column is empty, there is no such arm, or one run of it. Of the linear probe there is usually one,
+# its optimum; in some recorded cells two were trained, under two heads.
 
 # %% tags=["hide-input"]
 tables.overview(runs)
@@ -100,8 +105,8 @@ tables.overview(runs)
 # %% [markdown]
 # ## Other players
 #
-# All cells but the earliest were also asked with players that *cover* the whole input: all patches of
-# a coarse grid, or contiguous chunks of a sentence. Nothing is drawn.
+# Players may also *cover* the whole input: all patches of a coarse grid, or contiguous chunks of a sentence.
+# Then no draw of players decides the answer.
 
 # %% tags=["hide-input"]
 covering = {
@@ -109,14 +114,25 @@ covering = {
     for r in records.values()
     if r.count("finetuned", "covering")
 }
-tables.estimates(findings.origins_table(covering), index="cell", columns="part")
+whole = findings.origins_table(covering)
+parts = whole.dropna(subset="value").pivot(index="cell", columns="part", values="value")
+probe = parts["pretraining"] + parts["both"]
+display(
+    Markdown(
+        f"{len(covering)} of {len(runs)} cells were asked so. The probe explains "
+        f"{tables.spans(probe.clip(0))} of what fine-tuned runs reproducibly know, less than half in "
+        f"{(probe < 0.5).sum()} of {len(probe)}:"
+    )
+)
+tables.estimates(whole, index="cell", columns="part")
 
 # %% [markdown]
 # ## The same cell, computed again
 #
 # A cell whose training, samples, players and runs were all drawn anew is another experiment on the same
 # question. Does it come to the same verdicts? (The second time there were fewer training samples and
-# players than the first; each verdict is on its cell alone.)
+# players than the first. Here each verdict is on its cell alone, without a correction for the number of
+# cells: so a claim may be *confirmed* here that is *undecided* above.)
 
 # %% tags=["hide-input"]
 twice = {r.title: findings.Runs(r) for r in read(again).values() if r.title in runs}
@@ -124,7 +140,9 @@ for name, second in twice.items():
     both = [findings.findings({name: one}) for one in (runs[name], second)]
     table = both[0][["claim"]].assign(
         **{
-            f"{what}, {when}": frame["tested" if what == "number" else "verdict"].map(str)
+            f"{what}, {when}": frame["tested"].map(tables.said)
+            if what == "number"
+            else frame["verdict"]
             for what in ("number", "verdict")
             for when, frame in zip(("first", "again"), both, strict=True)
         }
@@ -135,15 +153,27 @@ for name, second in twice.items():
     display(
         Markdown(f"**{name}**: the same verdict on {same.sum()} of {len(same)} claims{differ}.")
     )
-    display(table.set_index("claim"))
+    display(table.set_index("claim").rename_axis(None))
 
 # %% [markdown]
 # ## Learning rates
 #
-# One grid of rates for both arms, and beyond it where its edge is best; chosen by accuracy on
-# the validation set with the first run.
+# The rate with the best accuracy of the first run on the validation set was taken.
 
 # %% tags=["hide-input"]
+tried = [
+    (rate["chosen"], [float(x) for x in rate["tried"]])
+    for r in records.values()
+    for rate in (r.header["rates"][arm] for arm in ("finetuned", "scratch"))
+    if rate["tried"]
+]
+edge = sum(taken in (min(rates), max(rates)) for taken, rates in tried)
+display(
+    Markdown(
+        f"In {edge} of {len(tried)} of the choices below, the rate taken is the smallest or the largest "
+        "that was tried: a better one may lie beyond it."
+    )
+)
 tables.rates(records)
 
 # %% [markdown]
@@ -154,8 +184,8 @@ tables.rates(records)
 # 2. A claim is *undecided* in every cell. Is it false?
 #
 # :::{dropdown} Answers
-# 1. In 20 · 0.025, half a cell: in every second book somewhere a green square. With Holm's correction, the
-#    chance of even one such square in a row is below 0.05.
+# 1. In 20 · 0.025, half a cell: about two such grids in five would show a green square, although the claim
+#    is true nowhere. With Holm's correction, the chance of even one such square per claim is below 0.05.
 # 2. No. The numbers are compatible with 0, and with what the intervals hold besides: more samples and runs
 #    could decide it.
 # :::

@@ -102,13 +102,12 @@ found = pd.DataFrame(
     for e in [of(probe, runs, tau)]
 )
 
-# %% mystnb={"figure": {"name": "fig-choices", "caption": "Above chance: {glue:text}`choices_above`. Three numbers under every variant, with 95 % intervals over samples. The line is the default's value; grey is above chance. What is not measurable is left out."}, "image": {"alt": "Three panels side by side with a dot and an interval for each variant of a choice."}}
+# %% mystnb={"figure": {"name": "fig-choices", "caption": "Above chance: {glue:text}`choices_above`. Three numbers under every variant, with 95 % intervals over samples. The line is the default's value; grey is above chance. What is not measurable is left out."}, "image": {"alt": "Three panels side by side, for the preserved share above chance, the similarity and the reliability, with a dot and an interval for each variant of a choice."}}
 figure = figures.choices(found, dict.fromkeys(NUMBERS, (0, np.inf)))
 
 # %% tags=["hide-input"]
-found.pivot(index=["choice", "variant"], columns="number", values="shown").loc[
-    list(variants), list(NUMBERS)
-]
+table = found.pivot(index=["choice", "variant"], columns="number", values="shown")
+table.loc[list(variants), list(NUMBERS)].rename_axis(index=[None, None], columns=None)
 
 # %% [markdown]
 # ## What holds whatever is chosen
@@ -128,8 +127,10 @@ glue("choices_above", ", ".join(above), display=False)
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# One network, one task, two runs. The intervals are over samples; the variants share them, so two
-# variants differ by less than their intervals suggest, or by more.
+# The threshold is no part of the similarity or of the reliability: its variants repeat the default there.
+#
+# All this is one network, one task and two runs. The intervals are over samples; the variants share them, so
+# two variants may differ reliably although their intervals overlap.
 #
 # ## Exercises
 #

@@ -33,11 +33,12 @@ noise = 0.04  # the allowance: a share of |v(N) - v({})| by which a value may be
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import begin, figures
+from pi_lib.book import begin, figures, tables
 from pi_lib.coalitions import label
 
 begin(profile)
@@ -71,16 +72,19 @@ pd.DataFrame(terms, index=[label(s, "abc") for s in range(8)]).round(3) + 0.0
 # three wakes you. Between *all of it as AND* and *all of it as OR* lies a line of splits; the best
 # lies off the line, at the dashed bound.
 
-# %% mystnb={"figure": {"name": "fig-convex", "caption": "Sum of the sizes of all interactions along the line from all-AND to all-OR, and the certified bound, which the split of pi_lib reaches."}, "image": {"alt": "A curve that bends upwards at both ends, above a dashed horizontal line."}}
+# %% mystnb={"figure": {"name": "fig-convex", "caption": "The best split lies off the line: its sum is {glue:text}`convex_best`, that of the best split on the line {glue:text}`convex_line`. Sum of the sizes of all interactions along the line from all AND to all OR, and the certified bound, which the split of pi_lib reaches."}, "image": {"alt": "Sum of sizes: a line falls from all AND to all OR and rises beyond both, everywhere above the dashed line of the bound."}}
 game = alarms + pi.and_inverse(torch.tensor([0.0, 0, 0, 1, 0, 0, 0, 0], dtype=torch.float64))
 figure = figures.splits_on_a_line(game, pi.and_or_split(game))
+line = figure.axes[0].lines[0].get_ydata()
+glue("convex_best", f"{pi.and_or_split(game).bound.item():.1f}", display=False)
+glue("convex_line", f"{min(line):.1f}", display=False)
 
 # %% [markdown]
 # ## Where a descent stops
 #
-# The literature's recipe descends by stochastic-gradient steps on this sum. Two starts, the same game
-# (a real image of the first chapter), ten thousand steps each; then the solver, which needs no
-# start.
+# The literature's recipe descends by stochastic-gradient steps on this sum. Here it begins at two starts on
+# the same game (a real image of the first chapter), and takes ten thousand steps from each. Beside it
+# stands the solver, which needs no start.
 
 # %%
 cells = study.offline_cells(profile)
@@ -132,8 +136,9 @@ pd.DataFrame(
 #
 # ## What it does to real models
 #
-# The fine-tuned models of the two small tasks, every sample: all as AND; split exactly; and split
-# with an allowance, each coalition's value missed by at most a share of $|v(N) - v(\emptyset)|$.
+# Every sample of the fine-tuned models of the two small tasks is written in three forms: all as AND; split
+# exactly; and split with an allowance, which lets each coalition's value be missed by at most a share of
+# $|v(N) - v(\emptyset)|$, where $N$ is the set of all players.
 
 
 # %% tags=["hide-input"]
@@ -166,14 +171,21 @@ for name, v in values.items():
                 ),
             }
         )
-pd.DataFrame(rows).set_index(["data", "form"]).map(str)
+table = pd.DataFrame(rows).set_index(["data", "form"]).rename_axis([None, None])
+table.map(lambda x: x if isinstance(x, str) else tables.said(x))
 
 # %% [markdown]
 # Means over samples with 95 % bootstrap intervals. Compare the exact split with the allowance
 # before you believe a count of interactions: the same model looks sparser the more error it may hide.
 
-# %% mystnb={"figure": {"name": "fig-kinds", "caption": "Strength of AND and OR interactions by order, split exactly and with an allowance; order 1 is the same either way and counts as AND. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of AND and OR strength for each order, a panel per data set and form of the split."}}
+# %% mystnb={"figure": {"name": "fig-kinds", "caption": "With the allowance, the strength falls to {glue:text}`allowance_images` of the exact split's in images, to {glue:text}`allowance_sentences` in sentences. Strength of AND and OR interactions by order, split exactly and with an allowance; order 1 is the same either way and counts as AND. Panels of a row share a scale. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Grouped bars of AND and OR strength for each order, a panel per data set and form of the split."}}
 figure = figures.and_or(kinds)
+for name in values:
+    exact, allowed = (kinds[f"{name}, {x}"] for x in ("split, exact", f"split, noise {noise:g}"))
+    sums = [
+        (x.i_and[:, 1:].abs().sum() + x.i_or[:, 1:].abs().sum()).item() for x in (allowed, exact)
+    ]
+    glue(f"allowance_{name}", f"{sums[0] / sums[1]:.0%}", display=False)
 
 # %% [markdown]
 # ## Interactions that checkpoints share
@@ -200,13 +212,13 @@ display(
         f"salient in one checkpoint or more is salient in {pi.bootstrap(used(apart))} of them if they are "
         f"split one by one, in {pi.bootstrap(used(together))} if they are split together; difference "
         f"{pi.bootstrap(used(together) - used(apart))} (means over images with 95 % intervals; worst "
-        f"gap {together.gap.max().item():.1e})."
+        f"gap to the certified bound {together.gap.max().item():.2%})."
     )
 )
 
 # %% [markdown]
-# The chapters on what is preserved use AND interactions alone, as the paper does. What the choice
-# changes there is on the page [Choices](../choices).
+# The chapters on what is preserved use AND interactions alone, as the paper does. How to take both kinds
+# instead stands on the page [Choices](../choices).
 #
 # ## Exercises
 #

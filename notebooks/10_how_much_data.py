@@ -37,8 +37,8 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
-from pi_lib.statistics import crossing
 from pi_lib.study import comparisons, data, findings
+from pi_lib.study.across_cells import crossing
 
 begin(profile)
 records = by(recorded(record), lambda r: r.header["settings"]["n_train"])

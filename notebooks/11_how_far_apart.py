@@ -43,8 +43,8 @@ from myst_nb import glue
 import pi_lib as pi
 from pi_lib.book import begin, by, recorded, study_figures, tables
 from pi_lib.progress import track
-from pi_lib.statistics import FEWEST_CELLS, energy_distance
 from pi_lib.study import assets, backbones, comparisons, data, findings
+from pi_lib.study.across_cells import FEWEST_CELLS, energy_distance
 from pi_lib.study.cell import title_of
 
 begin(profile)

@@ -161,7 +161,7 @@ if runs:
 #
 # The claims about speed need games from several points of a training run, which these records do not hold.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-claims", "caption": "A claim of the paper {glue:text}`other_claims` squares. The verdict on each claim (rows) in each cell (columns), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-claims", "caption": "A claim of the paper {glue:text}`other_claims` squares. The verdict on each claim (columns) in each cell (rows), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 if runs:
     claims = findings.findings(runs, [claim for claim in findings.CLAIMS if not claim.over_time])
     figure = study_figures.verdicts(claims)

@@ -36,9 +36,9 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
-from pi_lib.book import begin, recorded, study_figures, tables, three_digits
-from pi_lib.statistics import rank_correlation
+from pi_lib.book import begin, recorded, study_figures, tables
 from pi_lib.study import comparisons, findings
+from pi_lib.study.across_cells import rank_correlation
 from pi_lib.study.elsewhere import CORRUPTIONS
 
 begin(profile)
@@ -267,9 +267,9 @@ if cells:
     for cell, ways in cells.items():
         for way, r in ways.items():
             rate = r.header["rates"]["finetuned"]
-            tried = ", ".join(map(three_digits, sorted(map(float, rate["tried"]))))
+            tried = ", ".join(map(tables.plain, sorted(map(float, rate["tried"]))))
             rates[cell, way] = {
-                "taken": three_digits(rate["chosen"]), "tried": tried or "set beforehand"
+                "taken": tables.plain(rate["chosen"]), "tried": tried or "set beforehand"
             }  # fmt: skip
     display(pd.DataFrame.from_dict(rates, orient="index"))
 

@@ -46,8 +46,9 @@ import pi_lib as pi
 from pi_lib.book import begin, study_figures, tables
 from pi_lib.coalitions import order
 from pi_lib.reliability import Arms, Moments, order_groups
-from pi_lib.statistics import Difference, Estimate, mean_accuracy, paired_gain
+from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import backbones, data, findings, store
+from pi_lib.study.accuracies import mean_accuracy, paired_gain
 from pi_lib.study.record import Record, read_all
 from pi_lib.training import Split
 
@@ -328,7 +329,7 @@ for name, orders in order_groups(arms.n).items():
     for panel, step in (("before fine-tuning", start), ("after fine-tuning", end)):
         for way in ways if step else ("anew",):
             number = of_orders.reliability(f"{way}@{step}")
-            lines.append({"panel": panel, "cell": way, "orders": name} | vars(number))
+            lines.append({"panel": panel, "name": way, "orders": name} | vars(number))
     anew.append(f"{name}: {of_orders.reliability(f'anew@{end}')}")
 glue("language_orders", "; ".join(anew), display=False)
 figure = study_figures.by_order(pd.DataFrame(lines), "reliability")

@@ -163,7 +163,7 @@ path = study.save(Path(options["folder"]) / "mine.npz")
 mine = findings.Runs(Record.load(path))
 claims = findings.findings({"this network": mine})
 measured = claims[claims["verdict"] != "not measurable"]
-tables.claims(measured).droplevel("cell")[["tested number", "verdict"]].rename_axis(None)
+tables.claims(measured).droplevel(-1)[["tested number", "verdict"]]
 
 # %% [markdown]
 # ## A network of `transformers`

@@ -14,12 +14,13 @@ and one callback for a run that goes on::
 
 The method is that of arXiv 2410.08455; the modules stand in the order in which it happens:
 `coalitions`, `transforms`, `and_or`, `players`, `values`, `engine`, `interactions`, `extraction`
-(with `search`), `statistics`, `knowledge`, `reliability`, `training`, `tracker`, and `transfer`,
-which is all of it in one call. Four are folders: `and_or` splits a game, `players` masks, `engine`
-runs a model on masked inputs, `training` trains it.
-`pi_lib.study` runs the method many times on real data, `pi_lib.book` shows the results.
+(with `search`), `statistics`, `knowledge`, `reliability`, `training`. Four are folders: `and_or`
+splits a game, `players` masks, `engine` runs a model on masked inputs, `training` trains it, or
+follows a run of your own. `pi_lib.study` runs the method many times: on real data, and, by
+`transfer_study`, on a network of yours. `pi_lib.book` shows the results.
 """
 
+import importlib
 import sys
 import warnings
 
@@ -52,7 +53,6 @@ from pi_lib.reliability import (
 )
 from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.training import Run, finetune, linear_probe, pretrain, train_from_scratch
-from pi_lib.transfer import TransferStudy, transfer_study
 from pi_lib.transforms import (
     and_inverse,
     and_transform,
@@ -122,11 +122,17 @@ __all__ = [
 ]
 
 
+# Imported when asked for: the first needs transformers, the others the whole study.
+_LAZY = {
+    "KnowledgeTracker": "pi_lib.training.tracker",
+    "TransferStudy": "pi_lib.study.transfer",
+    "transfer_study": "pi_lib.study.transfer",
+}
 _FOLDERS = {
     "engine": "batches callables checks outputs sharing",
     "players": "words",
-    "study": "assets findings grid store workers",
-    "training": "cuda_graph lora objectives probe seeds",
+    "study": "assets findings grid store transfer workers",
+    "training": "cuda_graph lora objectives probe seeds tracker",
 }
 _MOVED = {
     **{name: f"pi_lib.{to}.{name}" for to, names in _FOLDERS.items() for name in names.split()},
@@ -156,11 +162,13 @@ class _MovedModules:
 sys.meta_path.insert(0, _MovedModules)  # before a finder that knows an old checkout
 
 
-def __getattr__(name: str):
-    if name == "KnowledgeTracker":  # a callback of transformers, which the rest does not need
-        from pi_lib.tracker import KnowledgeTracker
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-        return KnowledgeTracker
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     if name == "SparseInteractions":
         message = "pi_lib.SparseInteractions is now Interactions: one class holds every result"
         warnings.warn(message, DeprecationWarning, stacklevel=2)

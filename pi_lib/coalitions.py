@@ -71,10 +71,7 @@ def coalition(players: Iterable[int]) -> int:
     >>> coalition([0, 2])
     5
     """
-    mask = 0
-    for player in players:
-        mask |= 1 << player
-    return mask
+    return sum(1 << player for player in set(players))
 
 
 def label(coalition: int, names: Sequence[str]) -> str:

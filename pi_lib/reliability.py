@@ -41,6 +41,7 @@ Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval
 MOST_SAMPLED_ORDER = 3  # the sampling noise of order m grows with the number of its sets
+LEAST_WAY = 0.5  # of the straight way; shorter than that, the way taken is mostly noise
 
 
 def reliability(
@@ -290,8 +291,9 @@ class Approach:
         With the ends of other runs, at each checkpoint; at the end the root of the reliability.
     directness : Estimate
         Length of the straight way from start to end over the length of the way taken, both of
-        what replicates of the run share: 1 is straight. Not measurable without replicates: noise
-        looks like detours.
+        what replicates of the run share: 1 is straight. Not measurable without replicates, since
+        noise looks like detours; nor where noise is most of the way: the 95 % interval of the way
+        taken, which cannot be shorter than the straight one, reaches below half of that.
     curves, ratios : (1 + N, T) and (1 + N,) float64
         Similarities and directness, then those of N resamples; two approaches of the same samples
         are resampled alike.
@@ -694,7 +696,10 @@ def _directness(
     # noise that averages to 0 may take a square below 0; its signed root averages to 0 too
     lengths = np.sign(squares) * np.sqrt(abs(squares))
     straight, taken = lengths[:, -1], lengths[:, :-1].sum(1)
-    if not np.quantile(straight[1:] if len(straight) > 1 else straight, TAIL) > 0:
+    drawn = slice(1, None) if len(straight) > 1 else slice(None)
+    if not np.quantile(straight[drawn], TAIL) > 0:
         return unknown, "the runs share no way from start to end"
+    if np.quantile(taken[drawn] / straight[drawn], TAIL) < LEAST_WAY:
+        return unknown, "noise hides the way: it may seem shorter than half the straight one"
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(taken > 0, straight / taken, np.nan), ""

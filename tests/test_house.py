@@ -25,7 +25,7 @@ ORDER = (
     "engine.run engine interactions search extraction statistics knowledge reliability "
     "training.seeds training.split training.run training.objectives training.regression "
     "training.lora training.cuda_graph training.loop training.recipe training.probe "
-    "training.phases training transfer tracker"
+    "training.phases training training.tracker"
 ).split()
 WINGS = ("pi_lib.study", "pi_lib.book")
 # What a step imports and yet does not decide its numbers, and why.
@@ -93,7 +93,7 @@ def test_the_method_knows_nothing_of_the_study_nor_this_of_the_book(module):
         return
     above = {"method": WINGS, "study": ("pi_lib.book",), "book": ()}[wing]
     for name, line in imported(module).items():
-        plots = wing == "method" and "plot" in _function_at(module, line)
+        plots = "plot" in _function_at(module, line)
         wrong = name.startswith(above) if above else False
         assert not wrong or plots, f"{module}, line {line}: imports {name}"
 
@@ -141,6 +141,11 @@ def test_no_module_is_missing_from_a_steps_key(step):
         if name not in keyed | spared
     }
     assert not missing
+
+
+def test_what_watches_a_run_is_in_no_key():
+    assert "training.tracker" in store.MODULES
+    assert not any("training.tracker" in modules for modules in steps.STEPS.values())
 
 
 @pytest.mark.parametrize("module", sorted(set().union(*steps.STEPS.values())))

@@ -26,6 +26,7 @@ exec("\\n".join(lines))
 with tempfile.TemporaryDirectory() as folder:
     again = pi.Interactions.load(before.save(folder + "/before.safetensors"))
 print(pi.compare(again, after).preserved_share(), again.top(1)["value"][0])
+assert callable(pi.transfer_study) and "transfer_study" in dir(pi)
 try:
     exec(last)
 except ImportError as error:

@@ -307,6 +307,15 @@ def test_directness_leaves_the_noise_of_runs_out():
     assert not approach(noise[0], ends, [0, 1, 2], replicates=noise[1:]).directness.measurable
 
 
+def test_a_way_that_is_mostly_noise_has_no_directness():
+    """Many short steps: what is left without noise may seem far shorter than the straight way."""
+    at = [(0.3 * step / 8, 0.0) for step in range(9)]
+    for seed in range(3):
+        first, second = (planted_path(at, 1.0, seed=10 * seed + k) for k in range(2))
+        found = approach(first, second[-1:], list(range(9)), replicates=[second]).directness
+        assert not found.measurable and "noise hides the way" in found.note
+
+
 def test_approach_refuses_what_does_not_match():
     path = planted_path([(0.0, 1.0), (1.0, 0.0)], 1)
     ends = planted_path([(1.0, 0.0)], 1, seed=1)

@@ -24,7 +24,8 @@ from pi_lib.coalitions import coalition, label, members
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
-from pi_lib.statistics import bootstrap, proportion
+from pi_lib.statistics import bootstrap
+from pi_lib.study.accuracies import proportion
 from pi_lib.transforms import and_transform, or_transform, walsh_transform
 
 if TYPE_CHECKING:
@@ -501,7 +502,7 @@ def _parts(shown: Any, alt: str) -> Iterable[str]:
     """What `fn` returned, as pieces of HTML."""
     for part in shown if isinstance(shown, list) else [shown]:
         if hasattr(part, "savefig"):
-            yield _image(part, alt)
+            yield image(part, alt)
         elif isinstance(part, str) and not isinstance(part, _Html):
             yield f"<pre>{escape(part)}</pre>"
         elif (html := getattr(part, "_repr_html_", lambda: None)()) is not None:
@@ -513,13 +514,13 @@ def _parts(shown: Any, alt: str) -> Iterable[str]:
             )
 
 
-def _image(figure, alt: str) -> str:
-    """A figure as a PNG of few colours, in the page; the figure is closed."""
+def image(figure, alt: str, dpi: float | str = "figure") -> str:
+    """A figure as HTML, a PNG of few colours within it; the figure is closed."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
     picture = Image.open(buffer).convert("RGB").quantize(COLOURS_OF_PNG)
     picture.save(buffer := io.BytesIO(), "png", optimize=True)
@@ -664,8 +665,8 @@ def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> st
         f'<text x="34" y="{bottom}" text-anchor="end">0</text>'
         f'<text x="{left}" y="105">0</text>'
         f'<text x="{right}" y="105" text-anchor="end">{most - 1}</text>'
-        '<text x="175" y="120" text-anchor="middle">relative error, by strongest interactions kept'
-        "</text></g></svg>"
+        '<text x="175" y="120" text-anchor="middle">relative error, by interactions kept '
+        "(log scale)</text></g></svg>"
     )
 
 
@@ -692,7 +693,7 @@ def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, Any]
     @cache
     def patches(sample: int, group: int, sign: str) -> str:
         name = label(group, interactions.players[sample])
-        return _image(figures.patches(placements[sample], group, figures.COLOURS[sign]), name)
+        return image(figures.patches(placements[sample], group, figures.COLOURS[sign]), name)
 
     def pictured(sample: int, row) -> str:
         return patches(sample, row.coalition, _sign(row.value)) + named(sample, row)
@@ -783,11 +784,11 @@ class _TrainingView:
             "test accuracy": "".join(
                 str(proportion(round(value * tested), tested)) for value in log["value"][:1]
             ),
-            "share of the fine-tuned model's strength": str(here.preserved_share()),
-            "new, of its own strength": (
+            "share of the finished model's strength that it has": str(here.preserved_share()),
+            "new, as a share of its own strength": (
                 str(here.new_share()) if here.finetuned.any() else "it has none"
             ),
-            "similarity to the fine-tuned model": str(bootstrap(similar)),
+            "Jaccard similarity to the finished model": str(bootstrap(similar)),
         }
 
 

@@ -6,7 +6,7 @@ or a dict of them, a panel each, and return the figure. Bands and whiskers are 9
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from textwrap import fill
+from textwrap import fill as wrapped
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,7 @@ from pi_lib.transforms import and_inverse, and_transform, or_inverse, or_transfo
 
 try:
     import matplotlib.pyplot as plt
+    import pandas as pd
     import seaborn as sns
     from matplotlib.axes import Axes
     from matplotlib.colors import to_rgb
@@ -33,9 +34,6 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from pi_lib.statistics import Estimate
     from pi_lib.training import Split
 
 # Okabe and Ito's colours, as seaborn's "colorblind", the light ones darkened: against white, and
@@ -88,7 +86,7 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     return figure
 
 
-def tracked(frame: "pd.DataFrame") -> Figure:
+def tracked(frame: pd.DataFrame) -> Figure:
     """What `pi_lib.KnowledgeTracker.to_frame` gives: shares, and similarities, over the steps."""
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained", sharey=True)
     for measure, rows in frame.groupby("measure", sort=False):
@@ -104,7 +102,7 @@ def tracked(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
-def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> Figure:
+def choices(frame: pd.DataFrame, holds: Mapping[str, tuple[float, float]]) -> Figure:
     """Numbers under variants of a choice, a panel per number; the first variant is the default.
 
     `frame` has columns ``choice, variant, number, value, low, high``; `holds` gives the region of
@@ -117,10 +115,13 @@ def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> 
     )  # fmt: skip
     for axis, (number, region) in zip(axes[0], holds.items(), strict=True):
         rows = frame[frame["number"] == number]
-        _dots(axis, rows, np.arange(len(variants)), COLOURS["preserved"])
+        look = {"color": COLOURS["preserved"], "markersize": 5, "lw": 1.6}
+        axis.errorbar(rows["value"], range(len(variants)), xerr=reach(rows), fmt="o", **look)
         left, right = axis.get_xlim()
         border = region[0] if np.isfinite(region[0]) else region[1]
-        _region(axis, region, min(left, border - 0.02), max(right, border + 0.02))
+        left, right = min(left, border - 0.02), max(right, border + 0.02)
+        axis.axvspan(max(region[0], left), min(region[1], right), color="0.92", zorder=0)
+        axis.set(xlim=(left, right))
         axis.axvline(rows["value"].iloc[0], color=COLOURS["preserved"], linestyle=":", lw=1.2)
         axis.set_xlabel(fill(number, 22), fontsize="small")
         axis.grid(False, axis="y")
@@ -129,14 +130,17 @@ def choices(frame: "pd.DataFrame", holds: Mapping[str, tuple[float, float]]) -> 
 
 
 def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
-    """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``."""
-    figure, panels = _panels(results, width=3.6, one_scale=False)
+    """Mean strength of AND and of OR interactions by order, in units of ``|v(N) - v({})|``.
+
+    The panels of a row have one scale.
+    """
+    figure, panels = _panels(results, width=3.6, one_scale="row")
     for axis, result in panels:
         n, kinds = result.n, (("AND", result.i_and, "preserved"), ("OR", result.i_or, "new"))
         for k, (kind, terms, colour) in enumerate(kinds):
             sums = sum_by_order(terms.abs(), order(n), n) / result.scale
-            rows = _frame(bootstrap(sums[:, m]) for m in range(1, n + 1))
-            rows = rows.assign(order=range(1, n + 1))
+            means = {m: vars(bootstrap(sums[:, m])) for m in range(1, n + 1)}
+            rows = pd.DataFrame.from_dict(means, orient="index").rename_axis("order").reset_index()
             _bars(axis, rows, COLOURS[colour], kind, offset=(k - 0.5) * 0.4, width=0.4)
         _order_axis(axis, n)
         axis.set_xlabel("order")
@@ -146,12 +150,12 @@ def and_or(results: Interactions | Mapping[str, Interactions]) -> Figure:
     return figure
 
 
-def splits_on_a_line(v: Tensor, split: AndOrSplit, steps: int = 101) -> Figure:
+def splits_on_a_line(v: Tensor, split: AndOrSplit) -> Figure:
     """Sum of the sizes of all interactions from all-AND to all-OR, and a split's bound on it.
 
     `v` (2**n,) float64 is one game, `split` what `pi_lib.and_or_split` makes of it.
     """
-    share = torch.linspace(-0.25, 1.25, steps, dtype=v.dtype)[:, None]
+    share = torch.linspace(-0.25, 1.25, 101, dtype=v.dtype)[:, None]
     sums = sum(
         transform(part * v)[:, 1:].abs().sum(-1)
         for transform, part in ((and_transform, 1 - share), (or_transform, share))
@@ -250,11 +254,8 @@ def interactions_on_image(
 ) -> Figure:
     """The image with its players, then the patches of each of its k strongest interactions."""
     frame = interactions.top(k, sample)
-    columns = min(3, 1 + len(frame))  # more of them would be too small on a phone
-    rows = -(-(1 + len(frame)) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.2 * columns, 1.5 * rows), layout="constrained", squeeze=False
-    )
+    # more than three in a row would be too small on a phone
+    figure, axes = grid(1 + len(frame), 3, 1.2, 1.5)
     first, *others = axes.flat
     first.imshow(_picture(placement))
     first.set_title("players")
@@ -312,7 +313,7 @@ def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     return figure
 
 
-def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
+def times_less(frame: pd.DataFrame, unit: str) -> Figure:
     """How many times less than its peers something takes, a row each, on a logarithmic axis.
 
     `frame` has columns ``what``, ``times`` and ``target`` (NaN where none was set).
@@ -340,7 +341,7 @@ def times_less(frame: "pd.DataFrame", unit: str) -> Figure:
 
 
 def growth(
-    frame: "pd.DataFrame", x: str, y: str, methods: Sequence[str], *,
+    frame: pd.DataFrame, x: str, y: str, methods: Sequence[str], *,
     logarithmic: str = "y", xlabel: str, ylabel: str,
 ) -> Figure:  # fmt: skip
     """How `y` grows with `x`, a line per ``method`` of the frame; those of a ``peer`` are dashed.
@@ -368,52 +369,47 @@ def growth(
     return figure
 
 
-def _panels(results, width: float = 3.5, height: float = 3.4, one_scale: bool = True):
+def _panels(results, width: float = 3.5, one_scale: bool | str = True):
     """A figure with a panel per result, two in a row, and (axis, result) pairs."""
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
         raise ValueError("nothing to draw: no results were given")
-    columns, rows = min(2, len(named)), -(-len(named) // 2)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), layout="constrained",
-        squeeze=False, sharey=one_scale,
-    )  # fmt: skip
-    for axis in axes.flat[len(named) :]:
-        axis.set_axis_off()
+    figure, axes = grid(len(named), 2, width, 3.4, sharey=one_scale)
     for axis, name in zip(axes.flat, named, strict=False):
         axis.set_title(fill(_plain(name), 28))
     return figure, list(zip(axes.flat, named.values(), strict=False))
 
 
-def _frame(estimates: "Iterable[Estimate]") -> "pd.DataFrame":
-    """A row per estimate: value, low, high."""
-    import pandas as pd
+def grid(
+    count: int, most: int, width: float, height: float, more: float = 0.0, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` panels, at most so many in a row, and its axes (rows, columns).
 
-    return pd.DataFrame([(e.value, e.low, e.high) for e in estimates], columns=[*INTERVAL])
+    `width` and `height` are a panel's, in inches, `more` is added to the figure's height.
+    """
+    columns = min(most, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows + more), layout="constrained",
+        squeeze=False, **options,
+    )  # fmt: skip
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, axes
 
 
-def reach(frame: "pd.DataFrame") -> np.ndarray:
+def reach(frame: pd.DataFrame) -> np.ndarray:
     """How far whiskers go below and above the values of a frame: (2, rows); 0 where unknown."""
     value, low, high = (frame[name].to_numpy(float) for name in INTERVAL)
     return np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
 
 
-def name_rows(axis: Axes, names: Iterable[str], *, grid: bool = False) -> None:
+def name_rows(axis: Axes, names: Iterable[str]) -> None:
     """Name the rows of a figure, the first on top."""
     names = list(names)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.grid(grid, axis="y")
-
-
-def _dots(axis: Axes, rows: "pd.DataFrame", at: np.ndarray, colour: str) -> None:
-    axis.errorbar(rows["value"], at, xerr=reach(rows), fmt="o", color=colour, markersize=5, lw=1.6)
-
-
-def _region(axis: Axes, region: tuple[float, float], left: float, right: float) -> None:
-    """Show `left` to `right`, and shade where a claim holds."""
-    axis.axvspan(max(region[0], left), min(region[1], right), color="0.92", zorder=0)
-    axis.set(xlim=(left, right))
+    axis.grid(False, axis="y")
 
 
 def _line(axis: Axes, frame, x: str, colour: str, name: str, **look) -> None:
@@ -427,7 +423,7 @@ def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: fl
     axis.errorbar(at, frame["value"], reach(frame), fmt="none", ecolor="0.25", lw=1)
 
 
-def _parts_by_order(axis: Axes, frame: "pd.DataFrame") -> None:
+def _parts_by_order(axis: Axes, frame: pd.DataFrame) -> None:
     """Preserved, discarded and new side by side at each order."""
     for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
         _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
@@ -440,14 +436,25 @@ def _order_axis(axis: Axes, n: int) -> None:
     axis.grid(False, axis="x")
 
 
-def _legend(figure: Figure, columns: int = 3) -> None:
+def _legend(figure: Figure) -> None:
     """One legend for all panels, below them, where it hides nothing."""
     named = {
         name: handle
         for axis in figure.axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(named.values(), named, loc="outside lower center", ncols=min(columns, len(named)))
+    figure.legend(named.values(), named, loc="outside lower center", ncols=min(3, len(named)))
+
+
+def fill(name: str, width: int) -> str:
+    """A name in lines of so many letters, broken between words alone.
+
+    Examples
+    --------
+    >>> fill("ResNet-20, CIFAR-10 → Fashion-MNIST", 24).splitlines()
+    ['ResNet-20, CIFAR-10 →', 'Fashion-MNIST']
+    """
+    return wrapped(name, width, break_on_hyphens=False, break_long_words=False)
 
 
 def _plain(name: str) -> str:

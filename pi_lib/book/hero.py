@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 
+from pi_lib.book import tables
 from pi_lib.book.figures import COLOURS
 from pi_lib.coalitions import members, order
 from pi_lib.players.words import distinct
@@ -27,6 +28,8 @@ from pi_lib.statistics import Estimate, bootstrap
 from pi_lib.transforms import walsh_transform
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pi_lib.interactions import Interactions
     from pi_lib.study.record import Record
 
@@ -152,8 +155,8 @@ def examples(folder: str | Path) -> Examples | None:
     return Examples(picture, seen, text["sample"], *about, read)
 
 
-def in_words(shown: Examples | None, tau: float = TAU) -> str:
-    """What stands below the picture, as Markdown: how it is read, what is usual, the credits."""
+def in_words(shown: Examples | None) -> str:
+    """How the picture is to be taken, as Markdown; without it, how it is made."""
     if shown is None:
         return (
             "The picture that stands here is drawn from records of EfficientNet-Lite0 on Flowers "
@@ -161,27 +164,36 @@ def in_words(shown: Examples | None, tau: float = TAU) -> str:
             "`PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --record "
             "notebooks/recorded/hero`."
         )
-    usual = []
+    return (
+        "One example proves nothing; it was chosen for how it looks. What only some of the "
+        "fine-tuned runs have is drawn nowhere. The table says what is usual in the two records "
+        "from which the example was taken: means over samples, with 95 % intervals."
+    )
+
+
+def usual(shown: Examples, tau: float = TAU) -> "pd.DataFrame":
+    """How many groups of players a sample has of each kind, in the records of the picture."""
+    import pandas as pd
+
+    lines = {
+        "in the probe": "probe",
+        "lost: of these, in no fine-tuned run": "lost",
+        "come back in all fine-tuned runs": "finetuned",
+        "by chance: if the groups of each run were shuffled": "chance",
+        "kept: come back, and are in the probe": "kept",
+        "kept, beyond chance": "kept above chance",
+        "new: come back, and are not in the probe": "new",
+        "come back in all scratch runs": "scratch",
+    }
+    columns = {}
     for record, players, of in (
         (shown.seen, "covering", "patches"),
         (shown.read, "drawn", "words"),
     ):
         found, samples = counts(record, players, tau), len(record.header["ids"])
-        usual.append(
-            f"- Groups of {of} ({record.title}, means over {samples} samples with 95 % intervals): "
-            f"{found['finetuned']} come back in all fine-tuned runs, where {found['chance']} would "
-            f"if each run's were shuffled. {found['kept']} of them are kept, "
-            f"{found['kept above chance']} more than if they were shuffled, and {found['new']} are "
-            f"new. Of the probe's {found['probe']}, {found['lost']} are in no fine-tuned run: "
-            f"lost. In scratch runs {found['scratch']} come back."
-        )
-    return (
-        "One example proves nothing; it was chosen for how it looks. What is usual in the two "
-        "records from which it was taken:\n\n"
-        + "\n".join(usual)
-        + "\n\nWhat only some of the fine-tuned runs have is drawn nowhere. "
-        + credits(shown)
-    )
+        heading = f"groups of {of} in a sample: {record.title}; {samples} samples"
+        columns[heading] = {line: tables.said(found[name]) for line, name in lines.items()}
+    return pd.DataFrame(columns)
 
 
 def credits(shown: Examples | None) -> str:
@@ -220,7 +232,7 @@ def parts(
     runs = {arm: signs(record.runs(arm, players), tau) for arm in COLUMNS}
     if run is not None:
         runs["finetuned"] = runs["finetuned"][run - 1 : run]
-    found = {arm: _in_all(run) for arm, run in runs.items()}
+    found = {arm: np.where((all_ == all_[0]).all(0), all_[0], 0) for arm, all_ in runs.items()}
     probe, fine = found["probe"], found["finetuned"]
     return found | {
         "kept": np.where(probe == fine, fine, 0),
@@ -291,11 +303,6 @@ def draw(shown: Examples, tau: float = TAU) -> Figure:
     return figure
 
 
-def _in_all(runs: np.ndarray) -> np.ndarray:
-    """The sign that all runs have, else 0."""
-    return np.where((runs == runs[0]).all(0), runs[0], 0)
-
-
 @dataclass(frozen=True)
 class Group:
     """Players that act together: what becomes of them, their sign, and a place of their own."""
@@ -329,7 +336,8 @@ def _columns(record: "Record", players: str, sample: int, tau: float) -> list[li
             if part is not None:
                 column[group] = (part, sign)
         columns.append(column)
-    every = sorted({group for column in columns for group in column}, key=_size)
+    every = {group for column in columns for group in column}
+    every = sorted(every, key=lambda group: (group.bit_count(), group))
     return [
         [
             Group(*column[group], members(group), place, len(every))
@@ -338,10 +346,6 @@ def _columns(record: "Record", players: str, sample: int, tau: float) -> list[li
         ]
         for column in columns
     ]
-
-
-def _size(group: int) -> tuple[int, int]:
-    return group.bit_count(), group
 
 
 def _on_patches(axis: Axes, pixels: np.ndarray, grid: int, groups: Iterable[Group]) -> None:

@@ -1,7 +1,5 @@
 """A folder of the reader's own, from its samples to one HTML file: ``python -m pi_lib report``."""
 
-import base64
-import io
 from collections.abc import Mapping
 from html import escape
 from importlib import metadata
@@ -9,17 +7,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
-import torch
-
 from pi_lib.book import figures, study_figures, tables
-from pi_lib.book.tables import ARMS as ARM_NAMES
+from pi_lib.book.explorers import image
 from pi_lib.progress import track
 from pi_lib.reliability import FEWEST_SAMPLES
 from pi_lib.study import ARMS, Cell, Record, data, findings, steps
 from pi_lib.study.data import folder
 from pi_lib.study.data.registry import raw
-from pi_lib.transfer import TransferStudy
+from pi_lib.study.transfer import TransferStudy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +38,7 @@ body {font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0
 table {border-collapse: collapse; font-size: .85rem}
 div {overflow-x: auto}
 th, td {border: 1px solid #c9c9c9; padding: .25rem .5rem; text-align: left; vertical-align: top}
-figure {margin: 1.5rem 0} img {max-width: 100%} footer {font-size: .85rem}
+figure {margin: 1.5rem 0} img {max-width: 100%; height: auto} footer {font-size: .85rem}
 </style>
 </head>
 <body>
@@ -156,19 +151,21 @@ def write(record: Record, path: str | Path) -> None:
 def page(record: Record) -> str:
     """What a record of several runs says: sentences, pictures and tables, as HTML."""
     figures.style()
-    study, title = _study(record), record.title
+    study, title = TransferStudy.of_record(record), record.title
     claims = findings.findings({title: findings.Runs(record)})
-    similarity = {ARM_NAMES[arm]: number for arm, number in study.similarity().items()}
+    similarity = {ARMS[arm]: number for arm, number in study.similarity().items()}
     shares = {
         name: {words: share.row()[kind] for kind, words in KINDS.items()}
         for name, share in study.shares().items()
     }
     accuracy = study.table()
-    gains = {ARM_NAMES[arm]: str(study.gain(arm)) for arm in study.arms if arm != "finetuned"}
+    gains = {ARMS[arm]: str(study.gain(arm)) for arm in study.arms if arm != "finetuned"}
     accuracy.insert(3, "gain of fine-tuning over it", [gains.get(x, "") for x in accuracy.index])
     verdicts = tables.in_words(claims[["verdict"]].assign(cell=claims["claim"])).replace("**", "")
     sentences = [*study.sentences(), f"The paper's claims, on this folder: {verdicts}."]
     settings = tables.settings({title: record})
+    digest = record.header["identity"].removeprefix(data.FOLDER)
+    data_set = f"{folder.path_of(record.header['task']).name}, {digest}"
     parts = [
         "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>",
         _figure(
@@ -188,44 +185,18 @@ def page(record: Record) -> str:
             "Shares of single runs, as the paper takes them, beside chance and a second run.",
         ),
         _table("Accuracy, paired by test sample, and what comes back", accuracy),
-        _table("The claims of arXiv 2410.08455", tables.claims(claims).droplevel("cell")),
-        _table("What was trained", settings.loc[:, :"runs"]),
+        _table("The claims of arXiv 2410.08455", tables.claims(claims).droplevel(-1)),
+        _table("What was trained", settings.loc[:, : tables.RUNS]),
         _table("Learning rates", tables.rates({title: record}).droplevel(0)),
         f"<footer>{_table('Where this comes from', tables.provenance({title: record}))}",
-        f"<p>pi_lib {metadata.version('pi_lib')}; the data: {escape(_data(record))}.</p></footer>",
+        f"<p>pi_lib {metadata.version('pi_lib')}; the data: {escape(data_set)}.</p></footer>",
     ]
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
 
 
-def _study(record: Record) -> TransferStudy:
-    """A record as the result of the one call, which has the words for it."""
-    counts = {arm: record.count(arm) for arm in ARMS if record.count(arm)}
-    correct = {
-        arm: torch.stack(
-            [torch.from_numpy(record.correct[f"{arm}{k}"]) for k in range(1, count + 1)]
-        )
-        for arm, count in counts.items()
-    }
-    rates = {arm: x for arm, x in record.header["rates"].items() if arm != "probe"}
-    arms = {arm: record.runs(arm) for arm in counts}
-    return TransferStudy(arms, correct, {"network": record.title, "rates": rates})
-
-
-def _data(record: Record) -> str:
-    """The folder's name, and the digest of its content."""
-    name = folder.path_of(record.header["task"]).name
-    return f"{name}, {record.header['identity'].removeprefix(data.FOLDER)}"
-
-
 def _figure(figure: "Figure", caption: str) -> str:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    plt.close(figure)
-    encoded = base64.b64encode(content.getvalue()).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    picture = image(figure, caption, dpi=120)
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _table(heading: str, frame: "pd.DataFrame") -> str:

@@ -221,7 +221,8 @@ def written(root: Path = ROOT, everything: bool = False) -> list[Path]:
     paths += [path for path in (folder / "logs").glob("*") if path.stem in known]
     paths += [copy for name in known if _record(copy := folder / f"{name}.ipynb") is not None]
     paths += [folder / "record.md"]
-    paths += [twin for source in known.values() if (twin := _twin(source)) is not None]
+    twins = {source: source.with_suffix(".ipynb") for source in known.values()}
+    paths += [x for source, x in twins.items() if x.exists() and _cells(x) == _cells(source)]
     if everything:
         paths += [*_stored(), *_fetched()]
     return [path for path in paths if path.exists()]
@@ -233,14 +234,6 @@ def remove(paths: Iterable[Path]) -> None:
         store.remove(path)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
-
-
-def _twin(source: Path) -> Path | None:
-    """A notebook's twin, if its cells are those of its source."""
-    twin = source.with_suffix(".ipynb")
-    if twin.exists() and _cells(twin) == _cells(source):
-        return twin
-    return None
 
 
 def _cells(source: Path) -> list:
@@ -426,9 +419,14 @@ def _times(prose: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> str
     """How long a page takes to read, and how long it took to run."""
     minutes = round(sum(len(cell["source"].split()) for cell in prose) / WORDS_A_MINUTE)
     return (
-        f"About {max(1, minutes)} min to read. Running it took {progress.clock(record['seconds'])} "
-        f"min at the profile {record['profile']}."
+        f"About {max(1, minutes)} min to read. Running it took {_long(record['seconds'])} "
+        f"at the profile {record['profile']}."
     )
+
+
+def _long(seconds: float) -> str:
+    """A duration with its unit: 38 s, or 24:52 min."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{progress.clock(seconds)} min"
 
 
 def _foot(job: Job, record: Mapping[str, Any]) -> str:
@@ -440,7 +438,7 @@ def _foot(job: Job, record: Mapping[str, Any]) -> str:
     )
     return f"""---
 
-*Executed {record["date"]} in {progress.clock(record["seconds"])} minutes at the profile
+*Executed {record["date"]} in {_long(record["seconds"])} at the profile
 {record["profile"]}, on {record["device"]} ({record["machine"]}); versions and commit:
 [How this copy was made](record.md). The arrow at the top of the page downloads the notebook.
 To open it in JupyterLab, or to run it again with other parameters, in a checkout:*
@@ -515,7 +513,7 @@ def _record_page(records: Mapping[str, dict[str, Any]]) -> str:
 
 Every notebook of this book was executed by papermill; no result in it was typed in.
 
-| notebook | profile | minutes | date | device | machine | commit |
+| notebook | profile | minutes:seconds | date | device | machine | commit |
 |---|---|---|---|---|---|---|
 {rows}
 

@@ -6,7 +6,6 @@ measurable is left out or said so. Style, colours and names are those of `pi_lib
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -21,7 +20,7 @@ from matplotlib.transforms import Bbox, offset_copy
 from torch import Tensor
 
 from pi_lib.book import figures, tables
-from pi_lib.book.figures import COLOURS, MARKERS, PALETTE, name_rows, reach
+from pi_lib.book.figures import COLOURS, MARKERS, PALETTE, fill, name_rows, reach
 from pi_lib.book.tables import ARMS, PARTS
 from pi_lib.interactions import Interactions
 from pi_lib.statistics import Estimate
@@ -153,7 +152,8 @@ def shares(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
     else:
         axis.axvline(0, color="0.3", lw=1)
     axis.set_xlabel(label)
-    handles = [axis.plot([], [], KINDS[x][1], color=KINDS[x][0], label=x)[0] for x in kinds]
+    looks = {kind: {"color": KINDS[kind][0], "marker": KINDS[kind][1], "mew": 2} for kind in kinds}
+    handles = [axis.plot([], [], ls="", ms=8, label=x, **look)[0] for x, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(kinds), fontsize=10)
     return figure
 
@@ -265,57 +265,64 @@ def panels(frame: "pd.DataFrame", label: str) -> Figure:
 
 
 def by_order(frame: "pd.DataFrame", label: str) -> Figure:
-    """A number by group of orders, a panel for each ``panel``, a marker for each ``cell``.
+    """A number by group of orders, a panel for each ``panel``, a marker for each ``name`` in it.
 
-    `frame` has the columns ``panel, cell, orders, value, low, high``; what is not measurable is
-    left out. All panels have one scale.
+    `frame` has the columns ``panel, name, orders, value, low, high``; what is not measurable is
+    left out. All panels have one scale, and one legend if there are several names.
     """
-    panels, cells = frame["panel"].unique(), frame["cell"].unique()
+    panels, names = frame["panel"].unique(), frame["name"].unique()
     groups = list(frame["orders"].unique())
-    looks = {
-        cell: {"marker": MARKERS[k % len(MARKERS)], "color": PALETTE[k % len(PALETTE)], "ls": ""}
-        for k, cell in enumerate(cells)
-    }
+    rows = -(-len(panels) // 5)
+    columns = -(-len(panels) // rows)
     figure, axes = plt.subplots(
-        1, len(panels), sharey=True, squeeze=False, layout="constrained",
-        figsize=(max(8.5, 4.6 * len(panels)), 4.2),
+        rows, columns, sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(8, 4 if rows == 1 else 2.2 * rows + 0.6),
     )  # fmt: skip
-    for axis, panel in zip(axes[0], panels, strict=True):
-        for k, (cell, look) in enumerate(looks.items()):
-            rows = frame[(frame["panel"] == panel) & (frame["cell"] == cell)].dropna(subset="value")
-            at = np.array([groups.index(group) for group in rows["orders"]])
-            at = at + 0.1 * (k - (len(cells) - 1) / 2)
-            axis.errorbar(at, rows["value"], yerr=reach(rows), capsize=2, ms=5, **look)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for k, name in enumerate(names):
+            part = frame[(frame["panel"] == panel) & (frame["name"] == name)].dropna(subset="value")
+            at = np.array([groups.index(group) for group in part["orders"]], dtype=float)
+            axis.errorbar(
+                at + 0.24 * (k - (len(names) - 1) / 2), part["value"], yerr=reach(part), capsize=2,
+                ms=5, ls="", marker=MARKERS[k], color=PALETTE[k], label=name,
+            )  # fmt: skip
         axis.axhline(0, color="0.3", lw=1)
-        axis.set(title=panel, xlabel="order: players of an interaction")
-        axis.set_xticks(range(len(groups)), groups)
-    axes[0, 0].set_ylabel(label)
-    handles = [axes[0, 0].plot([], [], **look)[0] for look in looks.values()]
-    figure.legend(handles, cells, loc="outside lower center", ncols=2, fontsize=10)
+        axis.set_title(fill(panel, 84 // columns), fontsize=9 if rows > 1 else 11)
+        axis.set_xticks(range(len(groups)), groups, fontsize=9)
+        axis.tick_params(axis="y", labelsize=9)
+        axis.margins(x=0.1)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    figure.supxlabel("order: players of an interaction", fontsize=11)
+    figure.supylabel(label, fontsize=11)
+    if len(names) > 1:
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=10)
     return figure
 
 
 def verdicts(frame: "pd.DataFrame") -> Figure:
     """The verdict on every claim in every cell: a square each, with the word in it.
 
-    `frame` has the columns ``claim, cell, verdict``.
+    `frame` has the columns ``claim, cell, verdict``. A row for each cell, a column for each claim.
     """
     claims, cells = list(frame["claim"].unique()), list(frame["cell"].unique())
     figure, axis = plt.subplots(
-        figsize=(3.2 + 1.2 * len(cells), 1.2 + 0.5 * len(claims)), layout="constrained"
+        figsize=(1.75 + 0.78 * len(claims), 1.1 + 0.42 * len(cells)), layout="constrained"
     )
     for claim, cell, verdict in zip(frame["claim"], frame["cell"], frame["verdict"], strict=True):
-        row, column = claims.index(claim), cells.index(cell)
+        row, column = cells.index(cell), claims.index(claim)
         colour = VERDICT_COLOURS[verdict]
         axis.add_patch(
-            plt.Rectangle((column - 0.47, row - 0.42), 0.94, 0.84, fc=colour, ec="#C9C9C9")
+            plt.Rectangle((column - 0.48, row - 0.44), 0.96, 0.88, fc=colour, ec="#C9C9C9")
         )
         axis.text(
-            column, row, fill(verdict, 12), ha="center", va="center", fontsize=9, color=_ink(colour)
+            column, row, fill(verdict, 12), ha="center", va="center", fontsize=8, color=_ink(colour)
         )
-    axis.set_yticks(range(len(claims)), [fill(claim, 38) for claim in claims])
-    axis.set_xticks(range(len(cells)), [fill(cell, 16) for cell in cells], fontsize=9)
-    axis.set(xlim=(-0.5, len(cells) - 0.5), ylim=(len(claims) - 0.5, -0.5))
+    axis.set_yticks(range(len(cells)), [fill(cell, 21) for cell in cells], fontsize=9)
+    axis.set_xticks(range(len(claims)), [fill(claim, 12) for claim in claims], fontsize=8)
+    axis.tick_params(length=0)
+    axis.set(xlim=(-0.5, len(claims) - 0.5), ylim=(len(cells) - 0.5, -0.5))
     axis.xaxis.tick_top()
     axis.grid(False)
     sns.despine(ax=axis, left=True, bottom=True)
@@ -375,6 +382,9 @@ def accuracies(records: Mapping[str, "Record"]) -> Figure:
             axis.plot(rows["step"], rows["value"], "o-", color=COLOURS[arm], ms=4, label=ARMS[arm])
         probe = record.accuracy("probe").value
         axis.axhline(probe, color=COLOURS["probe"], ls="--", label=ARMS["probe"])
+    last = max(axis.get_xlim()[1] for axis in panels.values())
+    for axis in panels.values():
+        axis.set_xlim(-1, last)
     return figure
 
 
@@ -393,6 +403,7 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
         x, y = ((values / values.std()).clip(-4, 4) for values in (x, y))
         axis.plot(x, y, ".", ms=2, alpha=0.25, color=COLOURS["finetuned"], rasterized=True)
         axis.plot([-4, 4], [-4, 4], color="0.3", lw=1)
+        axis.set(xticks=range(-4, 5, 2), yticks=range(-4, 5, 2))
         axis.set(xlabel="first run", aspect="equal", xlim=(-4.2, 4.2), ylim=(-4.2, 4.2))
         axis.set_title(f"{name}: correlation {correlation:.2f}")
     axes[0].set_ylabel("second run")
@@ -411,12 +422,7 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
         What "probe" and "scratch" have of the same quantities: lines at the mean over cells.
     """
     panels = [*frame.groupby(["quantity", "of"], sort=False)]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(9.5, 2.5 * rows + 0.5), layout="constrained", squeeze=False,
-        sharey=True,
-    )  # fmt: skip
+    figure, axes = figures.grid(len(panels), 3, 9.5 / min(3, len(panels)), 2.5, 0.5, sharey=True)
     rates, epochs = (sorted(frame[name].unique()) for name in ("rate", "epochs"))
     for axis, ((quantity, _), part) in zip(axes.flat, panels, strict=False):
         for k, number in enumerate(epochs):
@@ -429,11 +435,9 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
             rows = beside[(beside["quantity"] == quantity) & (beside["of"] == arm)]
             axis.axhline(rows["value"].mean(), color="0.3", ls=style, label=ARMS[arm])
         axis.set(xscale="log", xlabel="learning rate", ylim=(-0.05, 1.05))
-        axis.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=10)
+        axis.set_xticks(rates, [tables.plain(rate) for rate in rates], fontsize=10)
         axis.minorticks_off()
         axis.set_title(fill(tables.quantities(part)[0], 30), fontsize=11)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
@@ -523,18 +527,11 @@ def effects(lines: Sequence["Advice"]) -> Figure:
 
 def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
     """A panel for each cell, over steps of training, with one legend."""
-    columns = min(3, len(cells))
-    rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, sharey=True, squeeze=False, layout="constrained",
-        figsize=(3.3 * columns, 2.9 * rows + 0.4),
-    )  # fmt: skip
+    figure, axes = figures.grid(len(cells), 3, 3.3, 2.9, 0.4, sharey=True)
     panels = dict(zip(cells, axes.flat, strict=False))
     for cell, axis in panels.items():
         _over_steps(axis)
         axis.set_title(fill(cell, 28), fontsize=10)
-    for axis in axes.flat[len(cells) :]:
-        axis.set_axis_off()
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     arms = ("finetuned", "scratch")
@@ -675,6 +672,7 @@ def _darker(colour: str) -> tuple[float, ...]:
 
 
 def _ink(colour: str) -> str:
-    """Black or white, whichever is read better on a colour."""
-    red, green, blue = to_rgb(colour)
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+    """Black or white, whichever has the larger contrast to a colour (WCAG)."""
+    parts = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(colour))
+    light = sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+    return "black" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "white"

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from pi_lib.statistics import Estimate
-from pi_lib.transfer import ARMS
+from pi_lib.study.cell import ARMS
 
 if TYPE_CHECKING:
     from pi_lib.study.advice import Advice
@@ -24,6 +25,7 @@ PARTS = {
     "scratch": "scratch alone",
     "neither": "neither",
 }
+RUNS = f"runs of {', '.join(ARMS.values())}"
 QUANTITIES = {  # and of what, as `pi_lib.study.comparisons.quantities` has them
     ("accuracy", "probe"): "accuracy of the probe",
     ("accuracy", "finetuned"): "accuracy of fine-tuned runs",
@@ -56,9 +58,7 @@ def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
             "test samples": f"{header['tested']:,}",
             "samples for interactions": len(header["labels"]),
             "players": record.runs("probe")[0].n,
-            "runs": ", ".join(
-                f"{count}\N{NO-BREAK SPACE}{ARMS[arm]}" for arm, count in runs.items()
-            ),
+            RUNS: ", ".join(str(record.count(arm)) for arm in ARMS),
         } | {f"accuracy, {ARMS[arm]}": said(record.accuracy(arm)) for arm in runs}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
@@ -125,10 +125,10 @@ def claims(frame: pd.DataFrame) -> pd.DataFrame:
     shown["p, corrected"] = frame["p"].map(_p)
     shown["verdict"] = frame["verdict"]
     shown["paper's number alone"] = frame["paper"]
-    shown = shown.loc[:, shown.ne("").any()]  # a claim without shares has no columns of them
+    shown = shown.loc[:, shown.ne("").any()]  # a claim about no share has none
     if (frame["claim"] != frame["claim"].iloc[0]).any():
         shown.insert(0, "claim", frame["claim"])
-        return shown.set_index(["claim", "cell"])
+        return shown.set_index(["claim", "cell"]).rename_axis([None, None])
     return shown.set_index("cell").rename_axis(None)
 
 
@@ -258,7 +258,9 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
             f"{(word == 'confirmed').sum()} of {(word != '').sum()}" if (word != "").any() else ""
         )
     )
-    return table.assign(**{"confirmed by the paper's number alone": alone}).rename_axis(None)
+    return table.assign(**{"confirmed by the paper's number alone": alone}).rename_axis(
+        index=None, columns=None
+    )
 
 
 def estimates(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
@@ -280,12 +282,24 @@ def rates(records: Mapping[str, "Record"]) -> pd.DataFrame:
             rate = record.header["rates"][arm]
             tried = sorted((float(x), at["accuracy"]) for x, at in rate["tried"].items())
             rows[record.title, ARMS[arm]] = {
-                "taken": f"{rate['chosen']:g}",
+                "taken": plain(rate["chosen"]),
                 "rate: accuracy on the validation set": (
-                    ", ".join(f"{x:g}: {accuracy:.2f}" for x, accuracy in tried) or "set beforehand"
+                    ", ".join(f"{plain(x)}: {accuracy:.2f}" for x, accuracy in tried)
+                    or "set beforehand"
                 ),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def plain(number: float) -> str:
+    """A rate as people write it, without an exponent.
+
+    Examples
+    --------
+    >>> plain(3e-05), plain(0.001)
+    ('0.00003', '0.001')
+    """
+    return np.format_float_positional(number, trim="-")
 
 
 def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
@@ -341,7 +355,10 @@ def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
             | {"gain over scratch": cell.record.gain()}
             | {f"reliability, {ARMS[arm]}": cell.moments().reliability(arm) for arm in repeated}
         )
-    return pd.DataFrame.from_dict(rows, orient="index").map(said)
+    frame = pd.DataFrame.from_dict(rows, orient="index").map(said)
+    order = [f"{of}, {name}" for of in ("accuracy", "reliability") for name in ARMS.values()]
+    order.insert(len(ARMS), "gain over scratch")
+    return frame[[column for column in order if column in frame]]
 
 
 def effects(lines: Sequence["Advice"]) -> pd.DataFrame:
@@ -361,10 +378,24 @@ def _p(p: float) -> str:
 
 
 def said(number: Estimate | None) -> str:
-    """A number as tables have it: nothing for none, and no break within an interval."""
+    """A number as tables have it: nothing for none, and no break within an interval.
+
+    Where one of its ends is 10 or more, two digits of each are enough.
+
+    Examples
+    --------
+    >>> [said(Estimate(*x)) for x in ((0.5, 0.25, 0.75), (6.17, -45.21, 522.23))]
+    ['0.50 [0.25,\\xa00.75]', '6.2 [-45,\\xa0522]']
+    """
     if number is None or number is pd.NA or isinstance(number, float):
         return ""
-    return str(number).replace(", ", ",\N{NO-BREAK SPACE}")
+    ends = (number.value, number.low, number.high)
+    if number.measurable and max(map(abs, ends)) >= 10:
+        digits = (0 if abs(x) >= 9.95 else 1 if abs(x) >= 0.995 else 2 for x in ends)
+        words = "{} [{}, {}]".format(*(f"{x:z.{k}f}" for x, k in zip(ends, digits, strict=True)))
+    else:
+        words = str(number)
+    return words.replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _name(cell) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+import numpy as np
 import regex
 import torch
 from torch import Tensor
@@ -111,19 +112,6 @@ def words_given_by(segmenter: Callable[[str], Iterable], text: str) -> list[Word
 def has_two_letters(word: str) -> bool:
     """Whether a word has two letters, vowel signs or digits in a row: "I" and "a" have not."""
     return _TWO_LETTERS.search(unicodedata.normalize("NFD", word)) is not None
-
-
-def in_chunks(count: int, n: int) -> list[range]:
-    """0..count-1 in n contiguous ranges, the first ones longer by 1 where n does not divide.
-
-    Examples
-    --------
-    >>> in_chunks(5, 3)
-    [range(0, 2), range(2, 4), range(4, 5)]
-    """
-    size, longer = divmod(count, n)
-    starts = [i * size + min(i, longer) for i in range(n + 1)]
-    return [range(*bounds) for bounds in pairwise(starts)]
 
 
 def shortened(text: str, length: int = 24) -> str:
@@ -339,7 +327,8 @@ class WordPlayers:
         """All tokens of the text in n runs, each beginning with a word: names and positions."""
         if len(words) < self.n:
             return []
-        firsts = [words[chunk[0]].positions[0] for chunk in in_chunks(len(words), self.n)]
+        runs = np.array_split(range(len(words)), self.n)
+        firsts = [words[run[0]].positions[0] for run in runs]
         in_words = {position for group in words for position in group.positions}
         bounds = [0, *(_opening(tokens, parts, in_words, first) for first in firsts[1:])]
         bounds.append(tokens[-1].position + 1)

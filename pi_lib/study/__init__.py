@@ -3,7 +3,8 @@
 `cell` says what is studied, `data` and `backbones` what it is made of, `steps` what is computed and
 stored at a time, `schedule` which step comes next, `workers` who computes it, `store` where results
 live, `record` what is kept of a cell; `grid`, `findings`, `comparisons` and `advice` are about many
-cells. `register_data` and `register_backbone` add data and networks of your own.
+cells, with the statistics of `accuracies` and `across_cells`. `transfer` asks all of it of your own
+network. `register_data` and `register_backbone` add data and networks of yours.
 """
 
 from pi_lib.study.backbones import register_backbone

@@ -11,7 +11,8 @@ from typing import Self
 
 import pandas as pd
 
-from pi_lib.statistics import Estimate, crossing, rank_correlation
+from pi_lib.statistics import Estimate
+from pi_lib.study.across_cells import crossing, rank_correlation
 from pi_lib.study.cell import TITLES, changes_in_words, title_of
 from pi_lib.study.comparisons import ALL_LAYERS, by_way
 from pi_lib.study.findings import VERDICTS, in_words, judged

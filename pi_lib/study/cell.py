@@ -15,9 +15,14 @@ from typing import Any
 from pi_lib.study import backbones, data
 from pi_lib.training.objectives import OBJECTIVES
 
-# A linear probe on the frozen pre-trained encoder; fine-tuned from it; trained from random weights
-# with as many steps; and with `Settings.long` times as many.
-ARMS = ("probe", "finetuned", "scratch", "long")
+# With their words: a linear probe on the frozen pre-trained encoder; fine-tuned from it; trained
+# from random weights with as many steps; and with `Settings.long` times as many.
+ARMS = {
+    "probe": "linear probe",
+    "finetuned": "fine-tuned",
+    "scratch": "scratch",
+    "long": "long scratch",
+}
 # Players drawn from a part of the input, as in the paper; and players that cover all of it.
 PLAYERS = ("drawn", "covering")
 

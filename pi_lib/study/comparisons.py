@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pi_lib.statistics import Difference, Estimate, holm, mean_of_runs, rank_correlation
+from pi_lib.statistics import Difference, Estimate
+from pi_lib.study.accuracies import mean_of_runs
+from pi_lib.study.across_cells import holm, rank_correlation
 from pi_lib.study.cell import changes_in_words
 from pi_lib.study.findings import Runs, verdict
 from pi_lib.study.record import Record
@@ -81,7 +83,7 @@ def trends(
     x : mapping of str to float
         A number by cell.
     given : mapping of str to float, optional
-        Another number by cell, that is held fixed, as `pi_lib.statistics.rank_correlation` does it.
+        Another number by cell, that is held fixed, as `rank_correlation` does it.
 
     Returns
     -------

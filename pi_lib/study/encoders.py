@@ -68,7 +68,10 @@ class MiniLM(nn.Module):
         config._attn_implementation = "sdpa"
         self.bert = BertModel(config, add_pooling_layer=False)
         if pretrained:
-            self.bert.load_state_dict(_bert_weights(folder / "model.safetensors"))
+            unused = ("pooler.", "embeddings.position_ids")
+            weights = load_file(folder / "model.safetensors")
+            used = {name: x for name, x in weights.items() if not name.startswith(unused)}
+            self.bert.load_state_dict(used)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         if attention_mask is None:
@@ -76,11 +79,6 @@ class MiniLM(nn.Module):
         tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         real = attention_mask[..., None].to(tokens.dtype)
         return (tokens * real).sum(1) / real.sum(1).clamp(min=1)
-
-
-def _bert_weights(file: Path) -> dict[str, Tensor]:
-    unused = ("pooler.", "embeddings.position_ids")
-    return {k: v for k, v in load_file(file).items() if not k.startswith(unused)}
 
 
 class ResNet20(nn.Module):

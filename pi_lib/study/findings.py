@@ -24,7 +24,9 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
-from pi_lib.statistics import Difference, Estimate, bootstrap, holm
+from pi_lib.statistics import Difference, Estimate, bootstrap
+from pi_lib.study.across_cells import holm
+from pi_lib.study.cell import ARMS
 from pi_lib.study.record import Record
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
@@ -52,9 +54,7 @@ class Runs:
     def __init__(self, record: Record, players: str | None = None, tau: float = 0.05):
         self.record, self.players, self.tau = record, players or record.players, tau
         self.arms = {
-            arm: record.runs(arm, self.players)
-            for arm in ("probe", "finetuned", "scratch", "long")
-            if record.count(arm, self.players)
+            arm: record.runs(arm, self.players) for arm in ARMS if record.count(arm, self.players)
         }
         self.n = self.arms["probe"][0].n
         self._moments: dict[tuple, Moments] = {}
@@ -221,9 +221,7 @@ def _area(runs: Runs) -> Estimate:
 
 def _difference(values: np.ndarray, note: str = "") -> Difference:
     """Of all samples and of each resample."""
-    if note:
-        return Difference.unmeasurable(note)
-    return Difference.of(float(values[0]), values[1:])
+    return Difference.unmeasurable(note) if note else Difference.of_resamples(values)
 
 
 def _minus(first: Estimate | float, second: Estimate | float) -> Estimate:

@@ -21,12 +21,11 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
-from pi_lib import statistics
 from pi_lib.files import whole
 from pi_lib.interactions import Interactions
 from pi_lib.reliability import steps_to_share
 from pi_lib.statistics import Difference, Estimate
-from pi_lib.study import schedule, workers
+from pi_lib.study import accuracies, schedule, workers
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
@@ -34,7 +33,7 @@ from pi_lib.study.store import Store
 AGAIN = "python -m pi_lib study --grid FILE --record FOLDER"
 # Of the file's form: the first held tables of statistics; the second holds float32 values, as a
 # `pi_lib.TransferStudy` does, and is read too.
-VERSION, READ = 3, (2, 3)
+VERSION, FLOAT32 = 3, 2
 LEVELS = 2**16 - 1
 _KEY = re.compile(r"(?:(\w+)/)?([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
 
@@ -156,10 +155,10 @@ class Record:
         """
         correct = self._correct(arm, on)
         if correct is not None:
-            return statistics.mean_accuracy(correct)
+            return accuracies.mean_accuracy(correct)
         values = [value for key, value in self.header["accuracy"].items() if _is_end(key, arm)]
         tested = self.header["tested"]
-        return statistics.proportion(round(np.mean(values) * tested), tested)
+        return accuracies.proportion(round(np.mean(values) * tested), tested)
 
     def gain(self, over: str = "scratch", on: str | None = None) -> Difference:
         """Accuracy of fine-tuning minus that of another arm: means over runs.
@@ -170,10 +169,10 @@ class Record:
         """
         first, second = self._correct("finetuned", on), self._correct(over, on)
         if first is not None and second is not None:
-            return statistics.paired_gain(first, second)
+            return accuracies.paired_gain(first, second)
         tested = self.header["tested"]
         right = [round(self.accuracy(arm).value * tested) for arm in ("finetuned", over)]
-        return statistics.difference(right[0], tested, right[1], tested)
+        return accuracies.difference(right[0], tested, right[1], tested)
 
     def gain_over(self, other: "Record", on: str | None = None) -> Difference:
         """Accuracy of fine-tuning minus that of fine-tuning in another cell, as `gain`.
@@ -186,7 +185,7 @@ class Record:
                 f"{self.name}, {other.name}: one does not say which test samples were right; make "
                 f"it by {AGAIN}"
             )
-        return statistics.paired_gain(first, second)
+        return accuracies.paired_gain(first, second)
 
     def accuracies(self) -> pd.DataFrame:
         """Loss and accuracy at every checkpoint: arm, run, step, progress, loss, value."""
@@ -202,11 +201,15 @@ class Record:
         )  # fmt: skip
 
     def steps_to_accuracy(self, arm: str, share: float) -> list[float]:
-        """Steps until each run of an arm has a share of its own final accuracy, interpolated."""
+        """Steps until a run of an arm has a share of its own final accuracy, interpolated.
+
+        Of every run that was tested on its way, and not at its end alone.
+        """
         rows = self.accuracies()
         return [
             float(steps_to_share(run["step"].tolist(), run["value"].to_numpy(), share))
             for _, run in rows[rows["arm"] == arm].groupby("run")
+            if len(run) > 1
         ]
 
     def _correct(self, arm: str, on: str | None = None) -> np.ndarray | None:
@@ -232,14 +235,10 @@ class Record:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.header['slug']}.npz"
-        lengths = {key: len(right) for key, right in self.correct.items()}
-        text = json.dumps(self.header | {"version": VERSION, "lengths": lengths}).encode()
-        arrays = {f"correct/{key}": np.packbits(right) for key, right in self.correct.items()}
+        games = {}
         for key, v in self.games.items():
-            arrays[key], arrays[f"range/{key}"] = _levels(v)
-        with whole(path) as aside:
-            np.savez_compressed(aside, about=np.frombuffer(text, np.uint8), **arrays)
-        return path
+            games[key], games[f"range/{key}"] = _levels(v)
+        return write(path, self.header | {"version": VERSION}, games, self.correct)
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":
@@ -261,7 +260,7 @@ class Record:
                 values = {name: arrays[name] for name in arrays.files if name != "about"}
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise RecordError(f"{path} is no record ({error}): make it by {AGAIN}") from error
-        if (version := header.get("version", VERSION)) not in READ:
+        if (version := header.get("version", VERSION)) not in (FLOAT32, VERSION):
             raise RecordError(f"{path} is of version {version}, not {VERSION}: make it by {AGAIN}")
         lengths, correct = header.pop("lengths", {}), {}
         for name in [name for name in values if name.startswith("correct/")]:
@@ -275,6 +274,16 @@ class Record:
             if name not in ranges
         }
         return cls(header, games, correct)
+
+
+def write(path: Path, header: dict, games: dict, correct: dict) -> Path:
+    """Write a record's file, whole or not at all; returns its path."""
+    lengths = {key: len(right) for key, right in correct.items()}
+    text = json.dumps(header | {"lengths": lengths}).encode()
+    arrays = games | {f"correct/{key}": np.packbits(right) for key, right in correct.items()}
+    with whole(path) as aside, open(aside, "wb") as file:  # numpy would name it anew
+        np.savez_compressed(file, about=np.frombuffer(text, np.uint8), **arrays)
+    return path
 
 
 def _levels(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -397,7 +406,7 @@ def _provenance(step: Step, store: Store) -> dict[str, Any]:
 def _elsewhere(entry: Path) -> tuple[dict[str, np.ndarray], float | None]:
     """Which samples a run got right elsewhere, and how much surer it is of its own pictures."""
     right, sure = (load_file(entry / f"{name}.safetensors") for name in ("right", "sure"))
-    surer = statistics.auroc(sure["task"], sure["foreign"]) if sure else None
+    surer = accuracies.auroc(sure["task"], sure["foreign"]) if sure else None
     return right, surer
 
 

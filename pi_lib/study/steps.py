@@ -35,7 +35,7 @@ def _of(folder: str) -> set[str]:
 
 # The modules whose code decides a step's result. Their docstrings and messages do not count.
 _TRAINING = (
-    *_of("training"),
+    *(_of("training") - {"training.tracker"}),  # it watches a run, and leaves it as it is
     "engine.outputs",
     "study.assets",
     "study.backbones",

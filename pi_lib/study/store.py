@@ -35,6 +35,7 @@ SHORTAGES = (OSError, MemoryError)  # the machine's, not the specification's: tr
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 SUMS = "SHA256SUMS"
 DIGEST = "[0-9a-f]{16}"  # the name of an entry; other folders are not of the store
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 DAMAGED = "damaged"  # folder of the entries that were set aside
 _sound: dict[Path, tuple] = {}  # entries checked by this process: sizes and times of their files
 # As they were when the package was loaded: an edit during a run is not what the run computes with.
@@ -86,9 +87,8 @@ class _Reworded(ast.NodeTransformer):
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_text(body[0]):
-            node.body = body[1:] or [ast.Pass()]
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
@@ -100,12 +100,6 @@ class _Reworded(ast.NodeTransformer):
         if isinstance(node.func, ast.Attribute) and node.func.attr == "warn":
             return ast.Call(node.func, [], [])
         return self.generic_visit(node)
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    value = getattr(statement, "value", None)
-    expression = isinstance(statement, ast.Expr) and isinstance(value, ast.Constant)
-    return expression and isinstance(value.value, str)
 
 
 def environment() -> dict[str, Any]:

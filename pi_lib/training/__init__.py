@@ -5,6 +5,7 @@
 - `recipe`: what a run is set up from; `loop`: its steps; `run`: what it gives.
 - `split`: samples and labels, and batches of them; `objectives`: losses, heads, and what counts as
   right; `lora`: which layers get an adapter, and how it is merged.
+- `tracker`: a callback that says, as a run of your own goes, what it keeps.
 - `cuda_graph`: a step recorded once and repeated; `seeds`: streams of random numbers.
 """
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pi_lib as pi
-from pi_lib import progress, statistics, study
+from pi_lib import progress, study
 from pi_lib.book import explorers, figures, hero, runner
 from pi_lib.book.explorers import (
     explore,
@@ -19,7 +19,7 @@ from pi_lib.book.explorers import (
     explore_training,
     explore_transfer,
 )
-from pi_lib.study import backbones
+from pi_lib.study import accuracies, backbones
 
 matplotlib.use("Agg")
 
@@ -311,9 +311,9 @@ def test_training_goes_checkpoint_by_checkpoint(seen, monkeypatch):
 
     # The end is itself; the opposite shares nothing, and all its own is new.
     assert row("share of") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("new, of") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
-    assert row("similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert row("test accuracy") == (str(statistics.proportion(5, 10)),) * 2
+    assert row("new, as") == ("0.00 [0.00, 0.00]", "1.00 [1.00, 1.00]")
+    assert row("Jaccard similarity to") == ("1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert row("test accuracy") == (str(accuracies.proportion(5, 10)),) * 2
     assert len({figure.axes[0].get_ylim() for figure in scales}) == 1
 
 

@@ -16,6 +16,7 @@ from pi_lib.book import figures, runner, study_figures
 from pi_lib.study import advice, comparisons, data, findings
 
 matplotlib.use("Agg")
+COLUMN = 7.84  # inches of a page 1,280 px wide that a figure has; a wider one is shown smaller
 NUMBER = re.compile(r"[-−]?[\d.,]+%?$|\$")  # on an axis; a power of ten is a formula
 
 
@@ -58,7 +59,7 @@ def faults(figure) -> list[str]:
             wrong.append(f"{name!r} is cut above or below")
         if "nan" in name.split():
             wrong.append(f"{name!r} is no number")
-        if text.get_fontsize() < 8:
+        if text.get_fontsize() / 0.96 * min(1, COLUMN / figure.get_figwidth()) < 8:
             wrong.append(f"{name!r} is too small")
     upright = [(text, box) for text, box in shown if text.get_rotation() in (0, 90)]
     for (text, box), (other, beside) in combinations(upright, 2):
@@ -160,7 +161,9 @@ def figures_of_the_study(records):
         "differences": study_figures.differences(
             {name: dict.fromkeys(four, gain) for name, gain in gains.items()}, "accuracy"
         ),
-        "by_order": study_figures.by_order(orders.rename(columns={"arm": "panel"}), "similarity"),
+        "by_order": study_figures.by_order(
+            orders.rename(columns={"arm": "name", "cell": "panel"}), "similarity"
+        ),
         "verdicts": study_figures.verdicts(findings.findings(runs)),
         "approaches": study_figures.approaches(approaches),
         "over_steps": study_figures.over_steps(

@@ -45,8 +45,10 @@ def test_the_picture_is_drawn_with_its_credits(shown):
         "linear probe", "fine-tuned, in all 3 runs", "scratch, in all 3 runs"
     ]  # fmt: skip
     assert all(axis.lines for axis in figure.axes)
-    said = hero.in_words(shown)
+    said = hero.credits(shown)
     assert "https://www.flickr.com/photo.gne?id=19975899671" in said and "CC BY 2.0" in said
+    usual = hero.usual(shown)
+    assert usual.shape == (8, 2) and "[" in usual.loc["kept, beyond chance"].iloc[0]
     with pytest.raises(ValueError, match=r"players \['badly'\] are no words"):
         hero.draw(replace(shown, words=["well", "shot", "written"]))
 

@@ -55,7 +55,9 @@ def test_images_from_one_command_to_one_file(pictures, home, capsys):
     assert f"<td>{record.gain('probe')}</td>" in page
     assert record.header["settings"]["n_train"] == 32 and "<td>32</td>" in page
     assert record.header["identity"].removeprefix("folder:") in page
-    assert re.findall(r'<img alt="[^"]+" src="data:image/png;base64,[\w+/=]+">', page)
+    assert re.findall(
+        r'<img alt="[^"]+" width="\d+" height="\d+" src="data:image/png;base64,[\w+/=]+">', page
+    )
     outside = re.sub(r"base64,[\w+/=]+", "", page)
     assert not re.search(r"https?:|//|<script|<link|@import|url\(", outside)
     assert str(pictures.parent) not in page and "None" not in page and "nan" not in outside.lower()

@@ -7,7 +7,6 @@ statistics are those of `pi_lib.training`, `pi_lib.training.probe`, `pi_lib.extr
 """
 
 import copy
-import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -31,7 +29,10 @@ from pi_lib.interactions import Interactions
 from pi_lib.knowledge import Share, compare, learned_by_scratch
 from pi_lib.players.placement import describe
 from pi_lib.reliability import FEWEST_SAMPLES, Arms, Moments, Origins
-from pi_lib.statistics import Difference, Estimate, mean_accuracy, paired_gain
+from pi_lib.statistics import Difference, Estimate
+from pi_lib.study.accuracies import mean_accuracy, paired_gain
+from pi_lib.study.cell import ARMS
+from pi_lib.study.record import FLOAT32, Record, write
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, fit, images
 from pi_lib.training.objectives import supervised
 from pi_lib.training.probe import Probe, linear_probe
@@ -41,15 +42,8 @@ from pi_lib.values import log_odds
 if TYPE_CHECKING:
     import pandas as pd
 
-ARMS = {
-    "probe": "linear probe",
-    "finetuned": "fine-tuned",
-    "scratch": "scratch",
-    "long": "long scratch",
-}
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 LONGER = 5  # times as many epochs as scratch
-FORM = 2  # of a saved file: that of `pi_lib.study.record`
 
 
 def transfer_study(
@@ -301,45 +295,44 @@ class TransferStudy:
 
     def save(self, path: str | Path) -> Path:
         """Write to one .npz file, games as float32, which `pi_lib.study.record` reads too."""
-        name, path, runs = self.settings["network"], Path(path), sum(self.arms.values(), [])
-        right = {f"{arm}{k}": x for arm, r in self.correct.items() for k, x in enumerate(r, 1)}
-        meta = {k: x for k, x in runs[0].meta.items() if all(r.meta.get(k) == x for r in runs)}
-        about = {
-            "version": FORM, "cell": name, "title": name, "slug": path.stem, "logs": {},
-            "settings": self.settings, "rates": self.settings["rates"], "meta": {"drawn": meta},
-            "labels": runs[0].labels, "ids": runs[0].ids, "players": {"drawn": runs[0].players},
+        name, first = self.settings["network"], self.arms["probe"][0]
+        runs, right = (
+            {f"{arm}{k}": x for arm, of_arm in arms.items() for k, x in enumerate(of_arm, 1)}
+            for arms in (self.arms, self.correct)
+        )
+        meta = first.meta.items()
+        same = {k: x for k, x in meta if all(run.meta.get(k) == x for run in runs.values())}
+        header = {
+            "version": FLOAT32, "cell": name, "title": name, "slug": Path(path).stem, "logs": {},
+            "settings": self.settings, "rates": self.settings["rates"], "meta": {"drawn": same},
+            "labels": first.labels, "ids": first.ids, "players": {"drawn": first.players},
             "accuracy": {key: x.double().mean().item() for key, x in right.items()},
             "tested": self.correct["probe"].shape[1],
         }  # fmt: skip
-        arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
-        arrays |= {f"correct/{key}": np.packbits(x.numpy()) for key, x in right.items()}
-        for arm, runs in self.arms.items():
-            arrays |= {f"drawn/{arm}{k}": x.v.float().numpy() for k, x in enumerate(runs, 1)}
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        return path
+        games = {f"drawn/{key}": x.v.float().numpy() for key, x in runs.items()}
+        return write(Path(path), header, games, {key: x.numpy() for key, x in right.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferStudy":
-        """Read what `save` wrote; a ValueError if the file holds something else."""
+        """Read what `save` wrote; a FileNotFoundError, or a ValueError for another file."""
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist; expected a file that `save` wrote")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            about = json.loads(bytes(arrays.pop("about")))
-            fields = {name: about[name] for name in ("labels", "ids")}
-            fields |= {name: about[name]["drawn"] for name in ("players", "meta")}
-            arms, correct = (
-                {a: [] for a, k in about["settings"]["runs"].items() if k} for _ in "ab"
-            )
-            for arm in arms:
-                for k in range(1, about["settings"]["runs"][arm] + 1):
-                    v = torch.from_numpy(arrays[f"drawn/{arm}{k}"])
-                    arms[arm].append(Interactions.from_values(v, **fields))
-                    bits = np.unpackbits(arrays[f"correct/{arm}{k}"], count=about["tested"])
-                    correct[arm].append(torch.from_numpy(bits > 0))
-        except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+            return cls.of_record(Record.load(path))
+        except (ValueError, KeyError) as error:
             raise ValueError(f"{path} holds no transfer study, or is damaged ({error})") from error
-        return cls(arms, {arm: torch.stack(x) for arm, x in correct.items()}, about["settings"])
+
+    @classmethod
+    def of_record(cls, record: Record) -> "TransferStudy":
+        """The runs of a record, which have here the words for them."""
+        arms = {arm: record.runs(arm) for arm in ARMS if record.count(arm)}
+        correct = {
+            arm: np.stack([record.correct[f"{arm}{k}"] for k in range(1, len(runs) + 1)])
+            for arm, runs in arms.items()
+        }
+        rates = {arm: x for arm, x in record.header["rates"].items() if arm != "probe"}
+        settings = {"network": record.title, "rates": rates} | record.header["settings"]
+        return cls(arms, {arm: torch.from_numpy(x) for arm, x in correct.items()}, settings)
 
 
 def _unbroken(number: Estimate | str | int) -> str:

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 import pi_lib as pi
-from pi_lib import LabelMapPlayers, PatchPlayers, tracker
-from pi_lib.training import Split
+from pi_lib import LabelMapPlayers, PatchPlayers
+from pi_lib.training import Split, tracker
 
 PLAYERS = PatchPlayers(grid=4, n=4, region="central", baseline="zero")
 

@@ -10,8 +10,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import pi_lib as pi
-from pi_lib import training, transfer
-from pi_lib.statistics import paired_gain
+from pi_lib import training
+from pi_lib.study import transfer
+from pi_lib.study.accuracies import paired_gain
 from pi_lib.training import Split, loop
 
 PIXELS, LABELS = load_digits(return_X_y=True)
