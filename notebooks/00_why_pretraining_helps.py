@@ -50,10 +50,10 @@ covering = {
 if covering:  # the same question with players that leave nothing of the input out
     whole = findings.origins_table(covering).dropna(subset="value")
     whole = whole.pivot(index="cell", columns="part", values="value")
-    whole = whole["pretraining"] + whole["both"]
+    whole = whole.reindex(columns=["pretraining", "both"]).sum(axis=1)
     covered = f"less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
 else:
-    covered = "what no pair here was asked for"
+    covered = "a part that is not measured"
 glue("covered", covered, display=False)
 glue("scratch", tables.spans(shares["scratch"] + shares["both"]), display=False)
 glue("pretraining", tables.spans(shares["pretraining"].clip(0)), display=False)

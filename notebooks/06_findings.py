@@ -114,17 +114,18 @@ covering = {
     for r in records.values()
     if r.count("finetuned", "covering")
 }
-whole = findings.origins_table(covering)
-parts = whole.dropna(subset="value").pivot(index="cell", columns="part", values="value")
-probe = parts["pretraining"] + parts["both"]
-display(
-    Markdown(
-        f"{len(covering)} of {len(runs)} cells were asked so. The probe explains "
-        f"{tables.spans(probe.clip(0))} of what fine-tuned runs reproducibly know, less than half in "
-        f"{(probe < 0.5).sum()} of {len(probe)}:"
-    )
-)
-tables.estimates(whole, index="cell", columns="part")
+said = f"{len(covering)} of {len(runs)} cells were asked so."
+if covering:
+    whole = findings.origins_table(covering)
+    parts = whole.dropna(subset="value").pivot(index="cell", columns="part", values="value")
+    probe = parts.reindex(columns=["pretraining", "both"]).sum(axis=1)
+    if len(probe):
+        said += (
+            f" The probe explains {tables.spans(probe.clip(0))} of what fine-tuned runs reproducibly "
+            f"know, less than half in {(probe < 0.5).sum()} of {len(probe)}:"
+        )
+display(Markdown(said))
+tables.estimates(whole, index="cell", columns="part") if covering else None
 
 # %% [markdown]
 # ## The same cell, computed again

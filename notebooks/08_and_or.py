@@ -76,7 +76,7 @@ pd.DataFrame(terms, index=[label(s, "abc") for s in range(8)]).round(3) + 0.0
 game = alarms + pi.and_inverse(torch.tensor([0.0, 0, 0, 1, 0, 0, 0, 0], dtype=torch.float64))
 figure = figures.splits_on_a_line(game, pi.and_or_split(game))
 line = figure.axes[0].lines[0].get_ydata()
-glue("convex_best", f"{pi.and_or_split(game).bound.item():.1f}", display=False)
+glue("convex_best", f"{pi.and_or_split(game).objective.item():.1f}", display=False)
 glue("convex_line", f"{min(line):.1f}", display=False)
 
 # %% [markdown]

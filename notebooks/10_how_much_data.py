@@ -37,7 +37,7 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
-from pi_lib.study import comparisons, data, findings
+from pi_lib.study import comparisons, findings
 from pi_lib.study.across_cells import crossing
 
 begin(profile)
@@ -58,11 +58,10 @@ if records:
     display(Markdown(f"**{records[most].transfer}.** Pre-training:"))
     display(tables.pretraining({"": records[most]}).set_index("network").rename_axis(None))
     same, table = tables.alike(tables.settings(records).set_index("training samples"))
-    guess = 1 / len(data.classes(records[most].header["task"]))
     display(
         Markdown(
-            f"Fine-tuning and training from scratch, with all numbers of labels ({same}). Guessing would "
-            f"get an accuracy of {guess:.2f}."
+            f"Fine-tuning and training from scratch, with all numbers of labels ({same}). "
+            + tables.guessing([records[most]])
         )
     )
     display(table.rename_axis(index=None, columns="labels"))

@@ -128,11 +128,10 @@ def show_sources(records, apart):
     display(table)
     same, table = tables.alike(tables.settings(records).set_axis([*records]))
     task = title_of(next(iter(records.values())).header["task"])
-    guess = 1 / len(data.classes(next(iter(records.values())).header["task"]))
     display(
         Markdown(
-            f"Fine-tuning and training from scratch on {task} ({same}). Guessing would get an accuracy "
-            f"of {guess:.2f}."
+            f"Fine-tuning and training from scratch on {task} ({same}). "
+            + tables.guessing(records.values())
         )
     )
     display(table)

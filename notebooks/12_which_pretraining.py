@@ -68,11 +68,9 @@ if records:
     display(Markdown(f"Pre-training ({same}):"))
     display(table)
     same, table = tables.alike(tables.settings(records).set_axis([*runs]))
-    classes = {task: 1 + max(r.header["labels"]) for (task, _), r in records.items()}
-    said = ", ".join(f"{1 / number:.2f} ({task})" for task, number in classes.items())
     display(
         Markdown(
-            f"Fine-tuning and training from scratch ({same}). Guessing would get an accuracy of {said}."
+            f"Fine-tuning and training from scratch ({same}). {tables.guessing(records.values())}"
         )
     )
     display(table)

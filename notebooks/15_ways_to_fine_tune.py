@@ -68,7 +68,7 @@ runs = {(cell, way): findings.Runs(r) for cell, ways in cells.items() for way, r
 # BatchNorm keeps its pre-trained scales and statistics there, as it does in frozen layers. After the
 # training the matrices of LoRA are added to the weights: what is asked below is a plain network. Ways without
 # a rate of their own choose one on the validation set, each for itself. With sentences, rates are set
-# beforehand: one for all ways but LoRA, which learns nothing at it and has a higher one (see the end).
+# beforehand: one for all ways but those that are about the rate, and a higher one for LoRA (see the end).
 
 # %% tags=["hide-input"]
 if cells:

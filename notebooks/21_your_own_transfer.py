@@ -117,7 +117,7 @@ study.report()
 # The first table is about what is *reproducible*: what two runs of a kind have in common, which chance
 # gives no share of. The second has the shares of {cite}`jiang2024`, of single runs. Read a share only
 # together with what stands beside it: what shuffled interactions give, and what a second fine-tuned
-# run has. The picture has the shares of the third sentence and, on the right, the gain of the first.
+# run has. The picture shows where the knowledge comes from and, on the right, the gain over scratch.
 #
 # ## By order
 #

@@ -699,7 +699,7 @@ def _directness(
     drawn = slice(1, None) if len(straight) > 1 else slice(None)
     if not np.quantile(straight[drawn], TAIL) > 0:
         return unknown, "the runs share no way from start to end"
-    if np.quantile(taken[drawn] / straight[drawn], TAIL) < LEAST_WAY:
+    if np.mean(taken[drawn] < LEAST_WAY * straight[drawn]) > TAIL:
         return unknown, "noise hides the way: it may seem shorter than half the straight one"
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(taken > 0, straight / taken, np.nan), ""

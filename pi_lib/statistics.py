@@ -224,3 +224,17 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
     numerator, denominator = numerator.sum(axis), denominator.sum(axis)
     nothing = np.full_like(denominator, np.nan)
     return np.divide(numerator, denominator, out=nothing, where=denominator != 0)
+
+
+_MOVED = {
+    "pi_lib.study.accuracies": "proportion difference paired_difference mean_accuracy mean_of_runs "
+    "paired_gain auroc",
+    "pi_lib.study.across_cells": "holm rank_correlation crossing energy_distance FEWEST_CELLS",
+}
+
+
+def __getattr__(name: str):
+    for module, names in _MOVED.items():
+        if name in names.split():
+            raise ImportError(f"pi_lib.statistics.{name} is now in {module}: import it from there")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

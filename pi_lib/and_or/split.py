@@ -84,11 +84,11 @@ def and_or_split(
     An interaction is settled only up to ``gap * objective``: smaller ones may be remnants of the
     iteration rather than zeros of the optimum; ask for a smaller `tol` to see those vanish.
 
-    The answer scales with `v` and does not depend on the other games of a batch. Where several
-    splits are optimal, it is the one that the iteration reaches from zero: nothing is random, a
-    smaller `tol` goes further along the same path, and players, and AND and OR, are treated
-    alike, so that equal players get equal interactions, and without noise the dual game swaps
-    `i_and` and `i_or` (above order 1).
+    The answer scales with `v` and, but for rounding, does not depend on the other games of a batch.
+    Where several splits are optimal, it is the one that the iteration reaches from zero: nothing is
+    random, a smaller `tol` goes further along the same path, and players, and AND and OR, are
+    treated alike, so that equal players get equal interactions, and without noise the dual game
+    swaps `i_and` and `i_or` (above order 1).
 
     Examples
     --------

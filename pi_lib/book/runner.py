@@ -426,7 +426,7 @@ def _times(prose: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> str
 
 def _long(seconds: float) -> str:
     """A duration with its unit: 38 s, or 24:52 min."""
-    return f"{seconds:.0f} s" if seconds < 60 else f"{progress.clock(seconds)} min"
+    return f"{seconds:.0f} s" if seconds < 59.5 else f"{progress.clock(seconds)} min"
 
 
 def _foot(job: Job, record: Mapping[str, Any]) -> str:

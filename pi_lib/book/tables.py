@@ -5,6 +5,7 @@ numbers with their intervals, "not measurable" where there is none, nothing for 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -377,6 +378,20 @@ def _p(p: float) -> str:
     return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
+def guessing(records: Iterable["Record"]) -> str:
+    """A sentence: the accuracy of guessing a class, in each task whose data are at hand."""
+    from pi_lib.study import assets, data
+    from pi_lib.study.cell import title_of
+
+    rates = {}
+    for task in dict.fromkeys(record.header["task"] for record in records):
+        with suppress(assets.MissingAsset):
+            rates[title_of(task)] = f"{1 / len(data.classes(task)):.2f}"
+    alike = len({*rates.values()}) == 1
+    shown = [*rates.values()][:1] if alike else [f"{x} ({task})" for task, x in rates.items()]
+    return f"Guessing would get an accuracy of {', '.join(shown)}." if rates else ""
+
+
 def said(number: Estimate | None) -> str:
     """A number as tables have it: nothing for none, and no break within an interval.
 
@@ -386,11 +401,13 @@ def said(number: Estimate | None) -> str:
     --------
     >>> [said(Estimate(*x)) for x in ((0.5, 0.25, 0.75), (6.17, -45.21, 522.23))]
     ['0.50 [0.25,\\xa00.75]', '6.2 [-45,\\xa0522]']
+    >>> said(Estimate(15, np.nan, np.nan))
+    '15.00 (no interval)'
     """
     if number is None or number is pd.NA or isinstance(number, float):
         return ""
     ends = (number.value, number.low, number.high)
-    if number.measurable and max(map(abs, ends)) >= 10:
+    if number.measurable and not np.isnan(number.low) and max(map(abs, ends)) >= 10:
         digits = (0 if abs(x) >= 9.95 else 1 if abs(x) >= 0.995 else 2 for x in ends)
         words = "{} [{}, {}]".format(*(f"{x:z.{k}f}" for x, k in zip(ends, digits, strict=True)))
     else:

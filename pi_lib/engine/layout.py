@@ -49,7 +49,11 @@ class Layout:
             return self._timed(pieces, False)
         if not self.seconds[True]:
             return self._compared(pieces)
-        values = self._timed(pieces, True)
+        try:
+            values = self._timed(pieces, True)
+        except torch.OutOfMemoryError:  # in the usual order it fitted
+            self._decide(False)
+            return self.batches.values(pieces)
         if len(self.seconds[True]) == TIMES:
             usual, last = (min(self.seconds[order]) for order in (False, True))
             self._decide(last < FASTER * usual)
@@ -58,7 +62,7 @@ class Layout:
     def _compared(self, pieces: Pieces) -> Tensor:
         """Values in the usual order; ends the trial where the other does not give the same."""
         expected, error = self.batches.values(pieces), torch.inf
-        with suppress(RuntimeError):  # memory is short, or a view is not possible in this order
+        with suppress(Exception):  # memory is short, or a model refuses inputs in this order
             error = checks.difference(self._timed(pieces, True), expected).max().item()
         if error > checks.tolerance(expected, self.batches.dtype):
             self._decide(False)
@@ -80,10 +84,10 @@ class Layout:
     def _set(self, last: bool) -> None:
         if last == self.batches.channels_last:
             return
+        self.batches.channels_last = last  # before: what fails half-way is put back whole
         order = torch.channels_last if last else torch.contiguous_format
         for weight, usual in zip(self.weights, self.usual, strict=True):
             weight.data = usual.contiguous(memory_format=order)
-        self.batches.channels_last = last
 
     @contextmanager
     def restored(self) -> Iterator["Layout"]:

@@ -75,8 +75,9 @@ def coalition_values(
         float64. Default the model's own precision.
     share : bool or "repeatable", optional
         Whether a module's first layers may run once for what masked inputs have in common
-        (`pi_lib.engine.sharing`), and its convolutions with channels last (`pi_lib.engine.layout`),
-        where that changes no value by more than rounding and saves time on the first samples.
+        (`pi_lib.engine.sharing`), and, in a run of many batches, its convolutions with channels
+        last (`pi_lib.engine.layout`), where that changes no value by more than rounding and saves
+        time on the first samples.
         Switch it off for a model that records what passes through it, or that another thread uses
         meanwhile. With "repeatable" no time is measured, so that a second run gives the same values
         to the last bit: layers are shared on a CPU, where that nearly always pays, and only there.
@@ -90,7 +91,7 @@ def coalition_values(
         of the module, up to 2**28 parameters) or "rounding" (different batches, and the output's
         precision); ``spread``, largest minus smallest value; ``precision``, the coarsest in the
         model; ``shared``, whether layers were shared; ``channels_last``, whether convolutions ran
-        so. Of values from `keep`, what was reported then.
+        so. Of values from `keep`, ``error`` and ``spread`` alone, as they were then.
 
     Returns
     -------
@@ -136,8 +137,9 @@ def games(
 ) -> Iterator[Iterator[Callable[[Tensor], Tensor]]]:
     """Each sample's game: a function from coalitions, bool (m, n), to values, float64 (m,).
 
-    Arguments and errors as `coalition_values`, but for any number of players. The model is on
-    the device for the length of the ``with`` block; take the games one after the other.
+    Arguments and errors as `coalition_values`, but for any number of players, and channels are
+    never last. The model is on the device for the length of the ``with`` block; take the games one
+    after the other.
 
     Examples
     --------
@@ -159,6 +161,8 @@ def _opened(
     batch_size="auto", autocast=None, share=True, keep=None, report=None,
 ) -> Iterator["_Run"]:  # fmt: skip
     """A run of a model on samples, both checked; the model is on the device."""
+    if share not in (True, False, "repeatable"):
+        raise ValueError(f"share={share!r}; expected True, False or 'repeatable'")
     labels = torch.as_tensor(labels)
     if len(labels) != len(inputs):
         raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
@@ -176,8 +180,6 @@ def _opened(
                 "so its parts are never masked: draw the players there (a coarser grid, "
                 'region="all", LabelMapPlayers), or leave the sample out'
             )
-    if not isinstance(share, bool) and share != "repeatable":
-        raise ValueError(f"share={share!r}; expected True, False or 'repeatable'")
     batches = Batches(model, value, output, choose_device(device), batch_size)
     timed = share != "repeatable"
     measured = report is not None or autocast is not None

@@ -315,11 +315,11 @@ class TransferStudy:
     @classmethod
     def load(cls, path: str | Path) -> "TransferStudy":
         """Read what `save` wrote; a FileNotFoundError, or a ValueError for another file."""
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path} does not exist; expected a file that `save` wrote")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} is no file; expected one that `save` wrote")
         try:
             return cls.of_record(Record.load(path))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds no transfer study, or is damaged ({error})") from error
 
     @classmethod

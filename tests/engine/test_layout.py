@@ -29,6 +29,8 @@ class Net(nn.Module):
             self.orders.append("l" if last else "u")
         if last and self.broken == "view":
             x.view(-1)
+        if last and self.broken == "refused":
+            raise ValueError("channels come first")
         features = self.stem(x).relu().mean((2, 3))
         return self.head(features) + (last and self.broken == "values") * features[:, :3]
 
@@ -64,6 +66,7 @@ TRIAL = SHARING + "u" * TIMES + "u" + "l" * TIMES  # of one batch both orders, t
         ((1.0, 2.0), None, TRIAL, "u"),
         ((1.0, 0.99), None, TRIAL, "u"),  # not worth it
         ((2.0, 1.0), "view", TRIAL[: -TIMES + 1], "u"),
+        ((2.0, 1.0), "refused", TRIAL[: -TIMES + 1], "u"),
         ((2.0, 1.0), "values", TRIAL[: -TIMES + 1], "u"),
     ],
 )
@@ -105,6 +108,24 @@ def test_an_interrupted_run_leaves_the_network_as_it_was(values):
         values(model)
     hook.remove()
     assert model.stem.weight.is_contiguous()
+
+
+def test_memory_that_ends_between_two_weights_leaves_none_behind(values, monkeypatch):
+    model, report, copies, contiguous = made((2.0, 1.0)), {}, [], torch.Tensor.contiguous
+    model.second = nn.Conv2d(3, 8, 3).eval()
+    before = [x.data_ptr() for x in model.parameters()]
+
+    def short(x, memory_format=torch.contiguous_format):
+        if memory_format == torch.channels_last and x.shape == model.second.weight.shape:
+            copies.append(x)
+            if len(copies) == 2:
+                raise torch.OutOfMemoryError
+        return contiguous(x, memory_format=memory_format)
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", short)
+    values(model, report=report)
+    assert len(copies) == 2 and not report["channels_last"]
+    assert [x.data_ptr() for x in model.parameters()] == before
 
 
 def test_an_unknown_way_to_share_is_refused(values):
