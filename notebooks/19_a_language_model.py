@@ -223,11 +223,12 @@ found = next(iter(read_all(record).values())) if record else experiment()
 
 # %% tags=["hide-input"]
 done = found.header["size"]
+epochs = {key: f"{done[key]} epoch{'s' * (done[key] != 1)}" for key in ("rounds", "epochs")}
 display(
     Markdown(
         f"Here the vocabulary is of {done['corpus']:,} texts, on which the models were pre-trained for "
-        f"{done['rounds']} epochs. They were fine-tuned on {done['prompts']:,} prompts for {done['epochs']} "
-        f"epochs, {found.header['last_step']['finetuned']} steps. Accuracies are of "
+        f"{epochs['rounds']}. They were fine-tuned on {done['prompts']:,} prompts for "
+        f"{epochs['epochs']}, {found.header['last_step']['finetuned']} steps. Accuracies are of "
         f"{found.header['tested']} test sentences, interactions of {len(found.header['ids'])} of them, "
         f"with {len(found.header['players']['drawn'][0])} players."
     )

@@ -54,7 +54,8 @@ rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
 
 # %% tags=["hide-input"]
 def number(value):
-    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    digits = ".2g" if value is not None and value < 0.01 else ".3g"
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:{digits}}"
 
 
 def said(what):

@@ -23,7 +23,7 @@ def test_without_a_record_the_page_computes_what_it_shows(computed):
     outputs = [output for cell in computed.cells for output in cell.get("outputs", [])]
     assert {output.output_type for output in outputs} <= {"display_data", "execute_result"}
     said = "\n".join(output.data.get("text/markdown", "") for output in outputs)
-    assert "made from 160 texts, read 1 times" in said
+    assert "of 160 texts, on which the models were pre-trained for 1 epoch." in said
     verdicts = [word for word in findings.VERDICTS for _ in range(said.count(f"**{word}**"))]
     assert len(verdicts) == 6
 

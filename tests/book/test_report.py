@@ -49,10 +49,11 @@ def test_images_from_one_command_to_one_file(pictures, home, capsys):
     cell = report.cell(pictures, None, "smoke", {"epochs": 2})
     record, page = study.collect(cell, Store()), output.read_text(encoding="utf-8")
     assert "<h1>EfficientNet-Lite0, ImageNet → stripes &amp; noise" in page
+    words = page.replace("\N{NO-BREAK SPACE}", " ")
     for arm in ("probe", "finetuned", "scratch"):
-        assert f"<td>{record.accuracy(arm)}</td>" in page
+        assert f"<td>{record.accuracy(arm)}</td>" in words
     assert f"a difference of {record.gain()}, paired by test sample" in page
-    assert f"<td>{record.gain('probe')}</td>" in page
+    assert f"<td>{record.gain('probe')}</td>" in words
     assert record.header["settings"]["n_train"] == 32 and "<td>32</td>" in page
     assert record.header["identity"].removeprefix("folder:") in page
     assert re.findall(
