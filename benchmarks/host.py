@@ -85,12 +85,13 @@ def _training_step(small: bool) -> dict:
     ours = (began[1] - began[0]) / (steps - steps // 4)
     x, labels = train.inputs[:size].float() / 255, train.labels[:size]
     optimiser = torch.optim.AdamW(model.parameters(), fused=True)
-    start = time.process_time()
-    for _ in range(steps):
+    for step in range(steps):
+        if step == steps // 4:  # as above: the first ones set up what is needed
+            start = time.process_time()
         optimiser.zero_grad()
         cross_entropy(model(x), labels).backward()
         optimiser.step()
-    bare = (time.process_time() - start) / steps
+    bare = (time.process_time() - start) / (steps - steps // 4)
     return {"what": "a step of training, 128 pictures of 32 px: ms that are not forward, backward "
             "or optimiser", "of": "training", "value": 1000 * (ours - bare)}  # fmt: skip
 

@@ -50,7 +50,7 @@ covering = {
 if covering:  # the same question with players that leave nothing of the input out
     whole = findings.origins_table(covering).dropna(subset="value")
     whole = whole.pivot(index="cell", columns="part", values="value")
-    whole = whole.reindex(columns=["pretraining", "both"]).sum(axis=1)
+    whole = whole.reindex(columns=["pretraining", "both"]).sum(axis=1, min_count=2).dropna()
     covered = f"less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
 else:
     covered = "a part that is not measured"
@@ -74,8 +74,8 @@ glue("squares", len(claims), display=False)
 #
 # **In {glue:text}`own` of {glue:text}`measurable` pairs, most of what a network reliably knows after
 # fine-tuning is not in the pre-trained network.** A *pair* is a pre-trained network and a new task; of
-# the {glue:text}`cells` pairs here, {glue:text}`measurable` can be compared. *Reliably* means: it comes back each time
-# that the network is fine-tuned again. *In the pre-trained network* is what a linear probe reads from it.
+# the {glue:text}`cells` pairs here, {glue:text}`measurable` can be compared. *Reliably* means: it comes
+# back each time that the network is fine-tuned again. *In the pre-trained network* is what a linear probe reads from it.
 # The probe explains {glue:text}`probe` of that knowledge; {glue:text}`pretraining` is explained by the
 # probe alone. Training from scratch, without pre-training, explains {glue:text}`scratch`. The rest,
 # {glue:text}`neither`, is in neither: it may need the pre-trained weights to start from, but a linear

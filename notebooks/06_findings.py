@@ -118,7 +118,7 @@ said = f"{len(covering)} of {len(runs)} cells were asked so."
 if covering:
     whole = findings.origins_table(covering)
     parts = whole.dropna(subset="value").pivot(index="cell", columns="part", values="value")
-    probe = parts.reindex(columns=["pretraining", "both"]).sum(axis=1)
+    probe = parts.reindex(columns=["pretraining", "both"]).sum(axis=1, min_count=2).dropna()
     if len(probe):
         said += (
             f" The probe explains {tables.spans(probe.clip(0))} of what fine-tuned runs reproducibly "
