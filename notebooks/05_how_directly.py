@@ -68,8 +68,8 @@ figure = study_figures.approaches(curves)
 # run that was tested on its way ({numref}`fig-accuracy` shows the first). Where a network ends hardly above
 # chance, it has that much from the start, and 0 steps say nothing.
 #
-# A way cannot be straighter than straight: where the interval of a {term}`directness` reaches beyond 1,
-# it is noise that does. Where the way taken may seem shorter than half the straight one, it is mostly
+# No way is straighter than a straight one, so no true {term}`directness` is above 1. Noise can still make
+# an interval reach beyond 1. If the way taken may seem shorter than half the straight one, it is mostly
 # noise, and the directness is *not measurable*.
 
 # %% tags=["hide-input"]

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from pi_lib.statistics import Estimate
-from pi_lib.study.cell import ARMS
+from pi_lib.study import assets, data
+from pi_lib.study.cell import ARMS, title_of
 
 if TYPE_CHECKING:
     from pi_lib.study.advice import Advice
@@ -380,9 +381,6 @@ def _p(p: float) -> str:
 
 def guessing(records: Iterable["Record"]) -> str:
     """A sentence: the accuracy of guessing a class, in each task whose data are at hand."""
-    from pi_lib.study import assets, data
-    from pi_lib.study.cell import title_of
-
     rates = {}
     for task in dict.fromkeys(record.header["task"] for record in records):
         with suppress(assets.MissingAsset):

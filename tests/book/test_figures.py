@@ -59,7 +59,8 @@ def faults(figure) -> list[str]:
             wrong.append(f"{name!r} is cut above or below")
         if "nan" in name.split():
             wrong.append(f"{name!r} is no number")
-        if text.get_fontsize() / 0.96 * min(1, COLUMN / figure.get_figwidth()) < 8:
+        on_page = text.get_fontsize() / 0.96 * min(1, COLUMN / figure.get_figwidth())
+        if min(on_page, text.get_fontsize()) < 8:
             wrong.append(f"{name!r} is too small")
     upright = [(text, box) for text, box in shown if text.get_rotation() in (0, 90)]
     for (text, box), (other, beside) in combinations(upright, 2):
