@@ -63,12 +63,20 @@ def rows(device: str = "cuda", small: bool = False) -> Iterator[dict]:
         partial(_split_and_transforms, device, small),
     ]  # fmt: skip
     for work in works:
-        try:
-            found = work()
-            yield from [found] if isinstance(found, dict) else found
-        except Exception as error:  # the others are still worth knowing
-            what = f"{work.func.__name__.strip('_').replace('_', ' ')} {work.args[0]}"
-            yield {"what": what, "met": False, "note": f"{type(error).__name__}: {error}"}
+        began = time.perf_counter()
+        for row in found_by(work):
+            yield row | {"took_s": time.perf_counter() - began}
+            began = time.perf_counter()
+
+
+def found_by(work: partial) -> Iterator[dict]:
+    """The rows of a work; a row that says why, where it failed."""
+    try:
+        found = work()
+        yield from [found] if isinstance(found, dict) else found
+    except Exception as error:  # the others are still worth knowing
+        what = f"{work.func.__name__.strip('_').replace('_', ' ')} {work.args[0]}"
+        yield {"what": what, "met": False, "note": f"{type(error).__name__}: {error}"}
 
 
 # ---------------------------------------------------------------- checks
