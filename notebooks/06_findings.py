@@ -131,9 +131,8 @@ tables.estimates(whole, index="cell", columns="part") if covering else None
 # ## The same cell, computed again
 #
 # A cell whose training, samples, players and runs were all drawn anew is another experiment on the same
-# question. Does it come to the same verdicts? (The second time there were fewer training samples and
-# players than the first. Here each verdict is on its cell alone, without a correction for the number of
-# cells: so a claim may be *confirmed* here that is *undecided* above.)
+# question. Does it come to the same verdicts? (Each verdict here is on its cell alone, without a
+# correction for the number of cells: so a claim may be *confirmed* here that is *undecided* above.)
 
 # %% tags=["hide-input"]
 twice = {r.title: findings.Runs(r) for r in read(again).values() if r.title in runs}
@@ -151,8 +150,15 @@ for name, second in twice.items():
     same = (both[0]["verdict"] == both[1]["verdict"]).to_numpy()
     apart = both[0]["claim"][~same]
     differ = f"; apart on: {', '.join(apart)}" if len(apart) else ""
+    sizes = [
+        f"{s['n_train']:,} labels and {s['n']} players"
+        for s in (one.record.header["settings"] for one in (runs[name], second))
+    ]
+    smaller = f" ({sizes[0]} the first time, then {sizes[1]})" if sizes[0] != sizes[1] else ""
     display(
-        Markdown(f"**{name}**: the same verdict on {same.sum()} of {len(same)} claims{differ}.")
+        Markdown(
+            f"**{name}**: the same verdict on {same.sum()} of {len(same)} claims{differ}{smaller}."
+        )
     )
     display(table.set_index("claim").rename_axis(None))
 

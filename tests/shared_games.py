@@ -5,4 +5,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REFERENCE = json.loads((HERE / "data/games_reference.json").read_text())
-GAMES = [HERE.parent / f"notebooks/recorded/paper/{name}.npz" for name in REFERENCE]
+RECORDED = HERE.parent / "notebooks/recorded"
+GAMES = [
+    next(
+        path
+        for folder in ("again", "paper")
+        if (path := RECORDED / folder / f"{name}.npz").exists()
+    )
+    for name in REFERENCE
+]
