@@ -55,7 +55,7 @@ def rows(device: str = "cuda", small: bool = False) -> Iterator[dict]:
         *([partial(_halved, device)] if device.type == "cuda" else []),
         *(partial(_engine, name, size, n, device)
           for name, size in networks.items() for n in players),
-        *([] if small else [partial(_engine, "resnet50", 224, 10, device)]),
+        *([] if small else [partial(_engine, "resnet50", 224, 10, device, 4)]),
         *(partial(_images_a_second, name, batch, device, 4 if small else 40)
           for name in trained for batch in (32, 128)),
         partial(_probe_seconds, device),
@@ -94,7 +94,7 @@ def _against_float64(name: str, size: int, device: torch.device) -> dict:
         for m, y, d in ((model, x, device), (copy.deepcopy(model).double(), x.double(), "cpu"))
     )
     with torch.no_grad():  # what torch does by default
-        masked = _masked(x[:1], players)
+        masked = _masked(x, players)
         tf32 = pi.log_odds(model.to(device)(masked.to(device)).double().cpu(), _zeros(64))
     return _check(
         f"{name}, {size} px: error of v over its spread",
@@ -230,10 +230,9 @@ def _halved(device: torch.device) -> dict:
 # ---------------------------------------------------------------- seconds
 
 
-def _engine(name: str, size: int, n: int, device: torch.device) -> dict:
+def _engine(name: str, size: int, n: int, device: torch.device, samples: int = 20) -> dict:
     """The engine against forward passes of as many pictures, in float32 without TF32."""
     model, players = _network(name).to(device), pi.PatchPlayers(8, n=n)
-    samples = max(1, 2**13 // 2**n) if size < 224 else 1
     x, rows = _pictures(samples, size), samples * 2**n
     batch = min(1024 if device.type == "cuda" else 64, rows)
     whole = x[:1].to(device).expand(batch, -1, -1, -1).contiguous()
@@ -252,8 +251,8 @@ def _engine(name: str, size: int, n: int, device: torch.device) -> dict:
     ways = {
         "plain_forward_s": plain, "engine_s": engine(False), "engine_that_may_share_s": engine(True)
     }  # fmt: skip
-    seconds = _least(ways, device)
-    channels = _least({"channels_last_s": lambda: plain(last)}, device)
+    seconds = _least(ways, device, repeats=2)
+    channels = _least({"channels_last_s": lambda: plain(last)}, device, repeats=2)
     return {
         "what": f"values of {samples} x 2**{n} masks, {name}, {size} px",
         "network": name, "n": n, **seconds, **channels,
@@ -360,6 +359,9 @@ def _network(name: str) -> nn.Module:
             return resnet50().eval()
     model = backbones.build(name, 10, pretrained=False)
     size = NETWORKS[name]
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.3
     with torch.no_grad():  # untrained, BatchNorm would let nothing of the picture through
         for _ in range(10):
             model.train()(_pictures(16, size))
@@ -384,8 +386,8 @@ def _splits(*counts: int) -> list[training.Split]:
 
 
 def _masked(x: Tensor, players) -> Tensor:
-    """All masked versions of one picture."""
-    (placement,) = players.place(x, [0])
+    """All masked versions of the first of some pictures."""
+    placement = players.place(x, range(len(x)))[0]
     members = membership(players.n)
     always = members.new_ones(len(members), 1)
     keep = torch.cat([members, always, ~always], 1)

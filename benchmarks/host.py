@@ -4,6 +4,7 @@ A GPU waits for Python, for data and for the disk. How long, shows without one: 
 that their arithmetic hardly counts, or whose forward passes are clocked and taken off.
 """
 
+import copy
 import json
 import multiprocessing
 import tempfile
@@ -39,7 +40,7 @@ def rows(small: bool = False) -> Iterator[dict]:
         A few seconds' worth, for a test: its numbers mean nothing.
     """
     spawn = multiprocessing.get_context("spawn")
-    for work in (_engine, _training_step, _probe, _extraction, _cell, _split_kernels):
+    for work in (_engine, _training_step, _probe, _extraction, _cell, _split_kernels, _rounding):
         with ProcessPoolExecutor(1, mp_context=spawn) as process:
             yield process.submit(_on_one_thread, work, small).result()
 
@@ -173,6 +174,34 @@ def _split_kernels(small: bool) -> dict:
     dense, blocks = found.values()
     return {"what": "AND-OR split, n = 10: kernels an iteration, as on a GPU",
             "of": "split", "value": dense, "kernels_on_a_cpu": blocks}  # fmt: skip
+
+
+def _rounding(small: bool) -> dict:
+    """Error of v if convolutions round what they are given as a GPU does by default (TF32)."""
+    names, errors = ("resnet20",) if small else tuple(gpu.NETWORKS), {}
+    for name in names:
+        model, x = gpu._network(name), gpu._pictures(1, gpu.NETWORKS[name])
+        masked = gpu._masked(x, pi.PatchPlayers(8, n=6))
+        exact = copy.deepcopy(model).double()
+        for layer in filter(lambda layer: isinstance(layer, nn.Conv2d), model.modules()):
+            layer.weight.data = _to_10_bits(layer.weight.data)
+            layer.register_forward_pre_hook(lambda _, given: (_to_10_bits(given[0]),))
+        with torch.no_grad():
+            values = [
+                pi.log_odds(network(inputs).double(), gpu._zeros(len(inputs)))
+                for network, inputs in ((model, masked), (exact, masked.double()))
+            ]
+        errors[name] = ((values[0] - values[1]).abs().max() / gpu._spread(values[1][None])).item()
+    worst = max(errors, key=errors.get)
+    return {"what": f"{worst}, {gpu.NETWORKS[worst]} px: error of v over its spread, where "
+            "convolutions round their inputs to 10 bits", "of": "rounding",
+            "value": errors[worst], **errors}  # fmt: skip
+
+
+def _to_10_bits(x: torch.Tensor) -> torch.Tensor:
+    """Float32 numbers with 10 bits after the leading one, rounded to the nearest."""
+    bits = x.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 if __name__ == "__main__":

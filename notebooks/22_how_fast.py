@@ -25,6 +25,7 @@
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
 record = "../benchmarks/recorded.json"  # of `make bench`, as seen from this folder
+cells = "recorded/paper"  # folder of recorded cells: when their steps were computed
 
 # %%
 import json
@@ -36,6 +37,7 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
+from pi_lib import study
 from pi_lib.book import begin, figures
 from pi_lib.progress import clock
 from pi_lib.study.cell import TITLES
@@ -44,6 +46,7 @@ begin(profile)
 recorded = json.loads(Path(record).read_text())
 targets = recorded.pop("targets")
 rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
+NOT_MEASURED = Markdown("*Not measured in this record.*")
 
 # %% [markdown]
 # ## What it set out to reach
@@ -180,27 +183,81 @@ if "engine" in rows:
     shown = shown.rename(index=said).rename_axis(None).round(3).astype(object)
     shown = shown.where(shown.notna(), "").T
 else:
-    shown = Markdown("*Not measured in this record.*")
+    shown = NOT_MEASURED
 shown
 
 # %% [markdown]
 # ## On a GPU
 #
 # A GPU's libraries round the inputs of convolutions to 10 bits unless they are told not to, and order
-# sums as they like. Each row is a check that `make gpu` makes on the card itself: what was found, what
-# is allowed, and, for values, the error as the libraries compute *by default*.
+# sums as they like. The engine computes in full float32. Each row is a check that `make gpu` makes on the
+# card itself: what was found and what is allowed.
 
 # %% tags=["hide-input"]
+on_card = rows.get("gpu", pd.DataFrame(columns=["what", "allowed"]))
 if "gpu" in rows:
-    checks = rows["gpu"].dropna(subset="allowed").set_index("what").rename(index=said)
+    checks = on_card.dropna(subset="allowed").set_index("what").rename(index=said)
     card = recorded["gpu"]["environment"]["device"]
-    columns = {"found": "found", "allowed": "allowed", "by_default": "by default"}
+    columns = {"found": "found", "allowed": "allowed", "by_default": "rounded by default"}
     shown = checks.reindex(columns=columns).rename(columns=columns).rename_axis(None)
+    shown = shown.dropna(axis=1, how="all")
     display(Markdown(f"{int(checks['met'].sum())} of {len(checks)} checks hold on one {card}."))
     shown = shown.map(lambda x: "" if pd.isna(x) else f"{x:.1g}")
 else:
-    shown = Markdown("*Not measured in this record.*")
+    shown = NOT_MEASURED
 shown
+
+# %% [markdown]
+# The engine against the plain forward there. A run begins with passes that check the network: their time
+# is the same in a long run and in a short one, and these are short.
+
+# %% tags=["hide-input"]
+COLUMNS = {
+    "plain_forward_s": "plain forward, s",
+    "engine_s": "engine, s",
+    "throughput_of_plain": "throughput of plain",
+    "sharing_over_plain": "time with shared layers over without",
+}
+
+
+def on_the_card(columns, digits):
+    """The rows of the GPU's part that have these numbers."""
+    found = on_card.reindex(columns=["what", *columns]).dropna().set_index("what")
+    found = found.rename(index=said, columns=columns).rename_axis(None)
+    return found.round(digits) if len(found) else NOT_MEASURED
+
+
+on_the_card(COLUMNS, 3)
+
+# %% [markdown]
+# Training, with the steps of a run recorded once as one graph and repeated, and without:
+
+# %% tags=["hide-input"]
+graphed = {
+    "images_per_s": "pictures per second",
+    "without_graph_images_per_s": "pictures per second, without a graph",
+}
+on_the_card(graphed, 0)
+
+# %% tags=["hide-input"]
+steps = pd.DataFrame(
+    {"cell": one.title, "profile": one.header["profile"], **step}
+    for one in study.read_all(cells).values()
+    for step in one.header["provenance"].values()
+    if step["device"] != "cpu" and "T" in step["finished"]  # with the time of day
+)
+for (device, level), some in steps.groupby(["device", "profile"]) if len(steps) else ():
+    ended = pd.to_datetime(some["finished"]).map(pd.Timestamp.timestamp)
+    busy, until = 0.0, 0.0
+    for began, end in sorted(zip(ended - some["seconds"], ended, strict=True)):
+        busy, until = busy + max(0.0, end - max(began, until)), max(until, end)
+    display(
+        Markdown(
+            f"**The paper's cells.** {some['cell'].nunique()} of them were computed at the profile "
+            f"*{level}* on one {device}. Their steps were under way for {clock(busy)}, several at a "
+            "time, in processes that share the card."
+        )
+    )
 
 # %% [markdown]
 # ## What would hold up a GPU
@@ -214,7 +271,7 @@ if "host" in rows:
     shown = rows["host"].set_index("what")[["value"]].map(number).rename(index=said)
     shown = shown.rename(columns={"value": "measured"}).rename_axis(None)
 else:
-    shown = Markdown("*Not measured in this record.*")
+    shown = NOT_MEASURED
 shown
 
 # %% [markdown]
@@ -228,7 +285,7 @@ if "cells" in rows:
     shown = rows["cells"].set_index("what")[["ms_per_cell"]].round(1)
     shown = shown.rename(columns={"ms_per_cell": "milliseconds per cell"}).rename_axis(None)
 else:
-    shown = Markdown("*Not measured in this record.*")
+    shown = NOT_MEASURED
 shown
 
 # %% [markdown]

@@ -22,7 +22,8 @@ ON_THE_PAGE = {  # what the notebook reads of at least one row of each part
     "lora": {"what", "throughput_of_plain"},
     "cells": {"what", "ms_per_cell"},
     "host": {"what", "of", "value"},
-    "gpu": {"what", "found", "allowed", "met", "by_default"},
+    "gpu": {"what", "found", "allowed", "met", "plain_forward_s", "engine_s", "images_per_s",
+            "throughput_of_plain", "sharing_over_plain", "without_graph_images_per_s"},
 }  # fmt: skip
 
 

@@ -31,6 +31,13 @@ class TestChecks:
             row = check("resnet20", 32, device)
             assert row["met"] and row["found"] < 1e-4, row
 
+    @pytest.mark.parametrize("name", ["efficientnet-lite0", "vit-32"])
+    def test_the_networks_of_the_checks_see_their_pictures(self, device, name):
+        """Where v hardly varies, rounding is all that a check would see."""
+        x = gpu._pictures(1, gpu.NETWORKS[name])
+        v = pi.coalition_values(gpu._network(name), x, [0], pi.PatchPlayers(8, n=4), device=device)
+        assert gpu._spread(v) > 0.01
+
     def test_a_run_comes_back_to_the_bit(self, device):
         again, resumed, plain = gpu._training_is_repeatable(device)
         assert again["found"] == resumed["found"] == 0 and plain["met"]

@@ -6,6 +6,7 @@ Tolerances are shares of the spread of v, for models in any unit; what rounding 
 import copy
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -63,17 +64,31 @@ def full_float32() -> Iterator[None]:
 def buffers_restored(networks: Iterable[nn.Module]) -> Iterator[None]:
     """Buffers, as running statistics, are after a block what they were before it."""
     modules = {module for network in networks for module in network.modules()}
-    before = [(module, k, x.clone()) for module in modules for k, x in _buffers(module).items()]
+    before = {module: {k: x.clone() for k, x in _buffers(module).items()} for module in modules}
     try:
         yield
     finally:
         with torch.no_grad():
-            for module, name, x in before:
-                now = _buffers(module).get(name)
-                if now is None or now.shape != x.shape or now.is_inference():
-                    module._buffers[name] = x
-                elif not torch.equal(now, x.to(now.device)):
-                    now.copy_(x)
+            _restore(before)
+
+
+def _restore(before: dict[nn.Module, dict[str, Tensor]]) -> None:
+    """Buffers of a kind are compared in one go: a GPU makes Python wait at each comparison."""
+    kinds = defaultdict(list)
+    for module, buffers in before.items():
+        there = _buffers(module)
+        for name, x in buffers.items():
+            now = there.get(name)
+            if now is None or now.shape != x.shape or now.is_inference():
+                module._buffers[name] = x
+            else:
+                kinds[now.device, now.dtype].append((now, x.to(now.device)))
+    for pairs in kinds.values():
+        if not torch.equal(
+            *(torch.cat([x.flatten() for x in side]) for side in zip(*pairs, strict=True))
+        ):
+            for now, x in pairs:
+                now.copy_(x)
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -167,44 +182,53 @@ def check_model(
     other: Masked,
     networks: Iterable[nn.Module],
     autocast: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Refuse a model whose answers are random, or depend on what else is in the batch.
 
-    Four coalitions of `masked` are run alone and in a batch with others, some of them of `other`,
-    a sample of the same form. Sets `fixed` and `dtype` of `batches`. Returns the coalitions (k, n),
-    k = 4 or fewer where batches are smaller than 8, and their values (2, k), alone and in a batch.
-    The ValueError names what differs, and what to do.
+    Four coalitions of `masked` are run in a batch with others, some of them of `other`, a sample of
+    the same form; the first two, nobody and everybody, alone too. Sets `fixed` and `dtype` of
+    `batches`. Returns the coalitions (k, n), k = 4 or fewer where batches are smaller than 8, their
+    values (k,), and those that were run alone, of the first. The ValueError names what differs,
+    and what to do.
     """
     draw = torch.Generator().manual_seed(0)
     coalitions, others = torch.rand(2, 4, masked.n, generator=draw) < 0.5
     coalitions[0], coalitions[1] = False, True
     coalitions, others = coalitions.to(batches.device), others.to(batches.device)
-    alone = _alone(batches, masked, coalitions).cpu()
+    alone = _alone(batches, masked, coalitions[:2]).cpu()
     refuse_training_mode(networks)
-    first, second = (_among(batches, masked, other, coalitions, others).cpu() for _ in range(2))
+    values = _among(batches, masked, other, coalitions, others).cpu()
     weights = (x for network in networks for x in network.parameters())
     dtypes = (masked.input.dtype, masked.baseline.dtype, batches.output_dtype, autocast)
     batches.dtype = coarsest(weights, *dtypes)
-    allowed = tolerance(torch.cat([alone, first]), batches.dtype)
-    if (apart := difference(first, second)).max() > allowed:
+    alone = alone[: len(values)]
+    allowed = tolerance(torch.cat([alone, values]), batches.dtype)
+    if (apart := difference(alone, values[: len(alone)])).max() > allowed:
+        again = _among(batches, masked, other, coalitions, others).cpu()
+        _refuse_random(values, again, allowed)
+        coalitions = coalitions[: len(values)]
+        if not _is_rounding(batches, masked, other, coalitions, others):
+            row, known = apart.argmax(), depends_on_batch(networks)
+            players = coalitions[row].nonzero()[:, 0].tolist()
+            raise ValueError(
+                "the model's answer depends on what else is in its batch: of sample "
+                f"{masked.sample}, players {players} kept, the value is {alone[row].item():.6g} "
+                f"alone and {values[row].item():.6g} beside others"
+                f"{f' ({known})' if known else ''}. Call .eval() on every part, replace what takes "
+                "statistics or scales from the batch, or give batch_size=1, by which every input "
+                "is answered alone"
+            )
+    return coalitions[: len(values)], values, alone
+
+
+def _refuse_random(values: Tensor, again: Tensor, allowed: float) -> None:
+    """A ValueError if a second run of the same batch gave other values."""
+    if (apart := difference(values, again)).max() > allowed:
         row = apart.argmax()
         raise ValueError(
-            f"the model gave {first[row].item():.6g} and {second[row].item():.6g} for the same "
+            f"the model gave {values[row].item():.6g} and {again[row].item():.6g} for the same "
             "input: switch off what is random in it (dropout, sampling) before extracting"
         )
-    alone, coalitions = alone[: len(first)], coalitions[: len(first)]
-    apart = difference(alone, first)
-    if apart.max() > allowed and not _is_rounding(batches, masked, other, coalitions, others):
-        row, known = apart.argmax(), depends_on_batch(networks)
-        players = coalitions[row].nonzero()[:, 0].tolist()
-        raise ValueError(
-            f"the model's answer depends on what else is in its batch: of sample {masked.sample}, "
-            f"players {players} kept, the value is {alone[row].item():.6g} alone and "
-            f"{first[row].item():.6g} beside others{f' ({known})' if known else ''}. Call .eval() "
-            "on every part, replace what takes statistics or scales from the batch, or give "
-            "batch_size=1, by which every input is answered alone"
-        )
-    return coalitions, torch.stack([alone, first])
 
 
 def measure(
@@ -212,6 +236,7 @@ def measure(
     masked: Masked,
     coalitions: Tensor,
     values: Tensor,
+    alone: Tensor,
     autocast: torch.dtype | None = None,
 ) -> dict[str, float | str | bool]:
     """How much values of coalitions of a sample are off, as `report` has it; warns of autocast.
@@ -220,10 +245,12 @@ def measure(
     """
     exact, varies = _in_float64(batches, [(masked, coalitions)]), spread(values)
     if exact is not None:
-        error = difference(values, exact.cpu()).max().item()
+        exact = exact.cpu()
+        apart = [difference(x, exact[: len(x)]) for x in (values, alone)]
     else:
         rounding = torch.finfo(batches.dtype).eps / 2 * values[values.isfinite()].abs()
-        error = max([*difference(*values).tolist(), *rounding.tolist()])
+        apart = [difference(alone, values[: len(alone)]), rounding]
+    error = torch.cat(apart).max().item()
     if autocast is not None:
         warnings.warn(
             f"autocast={autocast}: values are off by up to {error:.2g} where they vary by "

@@ -24,6 +24,9 @@ from pi_lib.progress import track
 from pi_lib.values import has_player, log_odds, next_token_log_odds
 
 MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
+# Batches between two times that values are copied back, by device: a GPU runs dry meanwhile.
+AT_ONCE = {"cpu": 1}
+AT_ONCE_ELSEWHERE = 8
 
 
 def coalition_values(
@@ -186,9 +189,9 @@ def _opened(
     report = {} if report is None else report
 
     def check(masked: Masked, other: Masked) -> None:
-        coalitions, values = checks.check_model(batches, masked, other, networks, autocast)
+        found = checks.check_model(batches, masked, other, networks, autocast)
         if measured:
-            report.update(checks.measure(batches, masked, coalitions, values, autocast))
+            report.update(checks.measure(batches, masked, *found, autocast))
 
     sharing = layout = stored = None
     if share and is_eager(model) and (timed or batches.device.type == "cpu"):
@@ -275,8 +278,8 @@ class _Run:
     stored: _Stored | None
 
     def each(self, coalitions: Tensor) -> Iterator[Tensor]:
-        """Values of every sample in turn; several share a batch that one of them does not fill."""
-        together = max(self.batches.size // len(coalitions), 1)
+        """Values of every sample in turn; samples are run together up to so many rows."""
+        together = max(self.rows_at_once // len(coalitions), 1)
         if self.layout is not None:
             self.layout.start(len(self.placements) * len(coalitions))
         group: list[int] = []
@@ -287,6 +290,11 @@ class _Run:
             group.append(sample)
         if group:
             yield from self.values(group, coalitions)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Masked inputs between two times that values are copied back from the device."""
+        return self.batches.size * AT_ONCE.get(self.batches.device.type, AT_ONCE_ELSEWHERE)
 
     def values_of(self, sample: int, coalitions: Tensor) -> Tensor:
         """Values (m,) of one sample."""
@@ -350,12 +358,13 @@ class _Run:
         """Values of the coalitions of one sample after the other."""
         batches, total = self.batches, len(masked) * len(coalitions)
         parts, done, size, shared = [], 0, None, None
+        may_share = len(masked) == 1 and total >= self.rows_at_once
         while done < total:
             try:
                 new = []
                 if batches.size != size:  # at first, and when memory was short
                     size = batches.size
-                    if self.sharing is not None and len(masked) == 1:
+                    if self.sharing is not None and may_share:
                         new, shared = self.sharing.choose(masked[0], coalitions[done:])
                 if not new:
                     stop = min(done + size, total)

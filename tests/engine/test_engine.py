@@ -18,7 +18,7 @@ from pi_lib import (
     log_odds,
 )
 from pi_lib.coalitions import coalition, membership
-from pi_lib.engine import batches
+from pi_lib.engine import batches, run
 from pi_lib.engine.batches import Batches, Masked, rows_of
 from pi_lib.study import backbones
 
@@ -124,7 +124,7 @@ def test_memory_shortage_halves_the_batch():
     assert sizes.count(8) == 1 and 2 in sizes  # learned once, for every later sample
 
 
-CHECKS = 4 + 2  # forward passes a run that look whether answers repeat, alone and in a batch
+CHECKS = 2 + 1  # forward passes a run that look whether answers alone and in a batch are the same
 
 
 def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path, monkeypatch):
@@ -389,6 +389,26 @@ def test_several_samples_share_a_batch_that_one_does_not_fill(batch_size):
     rows = sizes[CHECKS:]
     each = batch_size // 16 * 16
     assert rows == [min(each, 9 * 16 - k) for k in range(0, 9 * 16, each)]
+    alone = coalition_values(model, images, labels, players, batch_size=16)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_where_a_device_would_run_dry_samples_are_run_together(monkeypatch):
+    """As on a GPU, whose values are copied back once in eight batches."""
+    monkeypatch.setitem(run.AT_ONCE, "cpu", 8)
+    images = torch.rand(9, 3, 10, 10, generator=torch.Generator().manual_seed(4))
+    players, model, labels = PatchPlayers(grid=5, n=4), image_model(), torch.arange(9) % 5
+    model(images)
+    groups, one = [], run._Run._compute
+
+    def counted(self, samples, coalitions):
+        groups.append(samples)
+        return one(self, samples, coalitions)
+
+    monkeypatch.setattr(run._Run, "_compute", counted)
+    together = coalition_values(model, images, labels, players, batch_size=16)
+    assert groups == [[*range(8)], [8]]
+    monkeypatch.setitem(run.AT_ONCE, "cpu", 1)
     alone = coalition_values(model, images, labels, players, batch_size=16)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
 
