@@ -145,12 +145,18 @@ class Inverse:
         places = [self._spread(where[rows, :, columns], eigenvalues.shape)
                   for rows, columns, _, eigenvalues in con.blocks]  # fmt: skip
         self.shapes = [place.shape for place in places]
-        self.sizes = [place.numel() for place in places]
         self.order = torch.cat([place.flatten() for place in places])
         self.order_back = torch.empty_like(self.order)
         self.order_back[self.order] = where.flatten()
-        self.vectors = [vectors for _, _, vectors, _ in con.blocks]
         self.divisor = self._divisor(ratio)
+        # Each block's place in two flat tensors, found once: finding it takes as long as using it.
+        self.flat, self.turned = con.basis_low.new_empty(2, len(self.order))
+        sizes = [place.numel() for place in places]
+        parts = zip(con.blocks, self.flat.split(sizes), self.turned.split(sizes), strict=True)
+        self.parts = [
+            (vectors, vectors.T, flat.view(len(vectors), -1), turned.view(len(vectors), -1))
+            for (_, _, vectors, _), flat, turned in parts
+        ]
 
     def at(self, ratio: Tensor) -> "Inverse":
         """The same at another `ratio`."""
@@ -161,17 +167,14 @@ class Inverse:
     def __call__(self, values: Tensor) -> Tensor:
         con = self.con
         t = con.rows(con.basis_high.T, values).view(-1, con.low) @ con.basis_low
-        t = self._blockwise([v.T for v in self.vectors], t.flatten().index_select(0, self.order))
-        t = self._blockwise(self.vectors, t.div_(self.divisor))
-        t = t.index_select(0, self.order_back).view(-1, con.low) @ con.basis_low.T
+        torch.index_select(t.view(-1), 0, self.order, out=self.flat)
+        for _, vectors_t, flat, turned in self.parts:
+            torch.mm(vectors_t, flat, out=turned)
+        self.turned.div_(self.divisor)
+        for vectors, _, flat, turned in self.parts:
+            torch.mm(vectors, turned, out=flat)
+        t = self.flat.index_select(0, self.order_back).view(-1, con.low) @ con.basis_low.T
         return con.rows(con.basis_high, t.view(values.shape))
-
-    def _blockwise(self, matrices: list[Tensor], flat: Tensor) -> Tensor:
-        out = torch.empty_like(flat)
-        parts = zip(matrices, flat.split(self.sizes), out.split(self.sizes), strict=True)
-        for matrix, part, target in parts:
-            torch.mm(matrix, part.view(len(matrix), -1), out=target.view(len(matrix), -1))
-        return out
 
     def _divisor(self, ratio: Tensor) -> Tensor:
         return torch.cat([

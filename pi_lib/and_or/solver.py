@@ -89,7 +89,14 @@ class Solver:
         Fresh memory of their size would be cleared by the system at each step.
         """
         self.inverse = inverse(self.con, self._each(self.ratio))
+        self.exact = self.inverse.at(torch.zeros_like(self._each(self.ratio)))
         self.q, self.back = torch.empty_like(self.x), torch.empty_like(self.x)
+        self._measure()
+
+    def _measure(self) -> None:
+        """What depends on the lengths of steps."""
+        self.wide_length = self._wide(self.length).repeat(1, self.con.low)
+        self.wide_ratio = self._wide(self.ratio)
 
     def step(self, check: bool) -> None:
         """One iteration; before a `check`, also how far the sparse point is from the constraint."""
@@ -99,7 +106,7 @@ class Solver:
         dual = self.inverse(missing if self.box is None else missing.add_(q[e]))
         self.con.transpose(dual, out=back[ab])
         if self.box is not None:
-            torch.mul(dual, self._wide(self.ratio), out=back[e])
+            torch.mul(dual, self.wide_ratio, out=back[e])
         if check:
             self.dual, self.image, self.projected = dual, back[ab], q - back
             squared = (self.projected - (q + self.x).div_(2)).square_()
@@ -122,8 +129,7 @@ class Solver:
         if self.box is not None:
             value -= total(self.dual.abs() * self.box)
             excess = self.projected[e] - self.projected[e].clamp(-self.box, self.box)
-            exact = self.inverse.at(torch.zeros_like(self._each(self.ratio)))
-            self.answer = self.answer + self.con.transpose(exact(excess))
+            self.answer = self.answer + self.con.transpose(self.exact(excess))
         norm = _dual_norm(self.image, self.models, self.alpha)
         self.bound = torch.maximum(self.bound, value / torch.maximum(norm, self.length))
         objective = total(_penalty(self.answer, self.models, self.alpha))
@@ -136,7 +142,7 @@ class Solver:
         """
         distance, total = self.distance, self._total
         self.first = torch.where(self.age <= CHECK_EVERY, distance, self.first)
-        now = (distance <= 0.04 * self.first) | (self.age >= 0.36 * iteration)
+        now = (distance <= 0.04 * self.first) | (self.age >= 0.25 * iteration)
         now |= (distance <= 0.64 * self.first) & (distance > self.latest)
         self.latest = torch.where(now, torch.inf, distance)
         if not now.any():
@@ -154,6 +160,7 @@ class Solver:
         self.x = torch.where(self._wide(now), z + y, self.x)
         self.anchor = torch.where(self._wide(now), self.x, self.anchor)
         self.age = torch.where(now, 0.0, self.age)
+        self._measure()
 
     def interactions(self) -> tuple[Tensor, ...]:
         """AND and OR of the last certified answer, (games, models, 2**n)."""
@@ -187,8 +194,7 @@ class Solver:
     def _reflect(self, x: Tensor, q: Tensor) -> Tensor:
         """``2 prox(x) - x`` into `q`, of the penalty on a and b and of the box on e."""
         ab, e = self._parts
-        length = self._wide(self.length).repeat(1, self.con.low)
-        dual = _dual_part(x[ab], length, self.models, self.alpha, out=q[ab])
+        dual = _dual_part(x[ab], self.wide_length, self.models, self.alpha, out=q[ab])
         torch.sub(x[ab], dual, alpha=2, out=q[ab])
         if self.box is not None:
             torch.clamp(x[e], -self.box, self.box, out=q[e])
