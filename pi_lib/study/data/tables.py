@@ -64,6 +64,8 @@ def saved(folder: Path):
 
     if (folder / "dataset_dict.json").is_file():
         return datasets.load_from_disk(str(folder))
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # they speak of downloads, and nothing is downloaded
     try:
         return datasets.load_dataset(str(folder))
     except Exception as error:  # whatever the library makes of the reader's files
@@ -72,6 +74,9 @@ def saved(folder: Path):
             "a test split: train*.parquet and test*.parquet (or .csv, .tsv, .json), or images in "
             "train/CLASS/ and test/CLASS/"
         ) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _downloaded(hub: str):
