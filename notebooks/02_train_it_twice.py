@@ -101,7 +101,7 @@ reliability = table[table["quantity"] == "reliability"]
 singles = reliability[reliability["orders"].isin(["1", "2", "3", "4+"])]
 finetuned = singles[singles["first"] == "finetuned"]
 
-# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Over all orders, the reliability of fine-tuned runs is {glue:text}`twice_harsanyi` in Harsanyi dividends, {glue:text}`twice_walsh` in Walsh coefficients. Reliability by order, the number of players of an interaction, a panel per cell. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "A panel per cell with two marks for each order. Reliability falls with the order; the marks of Walsh coefficients lie higher than those of Harsanyi dividends."}}
+# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Over all orders, the reliability of fine-tuned runs is {glue:text}`twice_harsanyi` in Harsanyi dividends, {glue:text}`twice_walsh` in Walsh coefficients. Reliability by order, the number of players of an interaction, a panel per cell. 0 by chance; 1 if all came back. Whiskers: 95 % intervals over samples."}, "image": {"alt": "A panel per cell with two marks for each order. Reliability falls with the order; in most cells the marks of Walsh coefficients lie higher than those of Harsanyi dividends."}}
 names = {"walsh": "Walsh coefficients", "harsanyi": "Harsanyi dividends"}
 shown = finetuned.assign(panel=finetuned["cell"], name=finetuned["basis"].map(names))
 figure = study_figures.by_order(shown, "reliability of fine-tuned runs")

@@ -293,6 +293,8 @@ def by_order(frame: "pd.DataFrame", label: str) -> Figure:
         axis.margins(x=0.1)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
+    for axis in axes.flat[len(panels) - columns : len(panels)]:  # with nothing below
+        axis.tick_params(axis="x", labelbottom=True)
     figure.supxlabel("order: players of an interaction", fontsize=11)
     figure.supylabel(label, fontsize=11)
     if len(names) > 1:
@@ -308,7 +310,7 @@ def verdicts(frame: "pd.DataFrame") -> Figure:
     """
     claims, cells = list(frame["claim"].unique()), list(frame["cell"].unique())
     figure, axis = plt.subplots(
-        figsize=(1.75 + 0.78 * len(claims), 1.1 + 0.42 * len(cells)), layout="constrained"
+        figsize=(1.9 + 0.78 * len(claims), 1.1 + 0.42 * len(cells)), layout="constrained"
     )
     for claim, cell, verdict in zip(frame["claim"], frame["cell"], frame["verdict"], strict=True):
         row, column = cells.index(cell), claims.index(claim)
@@ -319,7 +321,7 @@ def verdicts(frame: "pd.DataFrame") -> Figure:
         axis.text(
             column, row, fill(verdict, 12), ha="center", va="center", fontsize=8, color=_ink(colour)
         )
-    axis.set_yticks(range(len(cells)), [fill(cell, 21) for cell in cells], fontsize=9)
+    axis.set_yticks(range(len(cells)), [fill(cell, 24) for cell in cells], fontsize=8)
     axis.set_xticks(range(len(claims)), [fill(claim, 12) for claim in claims], fontsize=8)
     axis.tick_params(length=0)
     axis.set(xlim=(-0.5, len(claims) - 0.5), ylim=(len(cells) - 0.5, -0.5))
