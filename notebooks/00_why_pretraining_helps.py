@@ -51,7 +51,7 @@ if covering:  # the same question with players that leave nothing of the input o
     whole = findings.origins_table(covering).dropna(subset="value")
     whole = whole.pivot(index="cell", columns="part", values="value")
     whole = whole.reindex(columns=["pretraining", "both"]).sum(axis=1, min_count=2).dropna()
-    covered = f"less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
+    covered = f"{tables.spans(whole.clip(0))}, less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
 else:
     covered = "a part that is not measured"
 glue("covered", covered, display=False)
@@ -134,7 +134,7 @@ figure = study_figures.origins(origins, gains, weights)
 #
 # | | encoder starts from | trained on the new task | runs |
 # |---|---|---|---|
-# | **linear probe** | pre-trained weights, kept frozen | the last layer only | one, its optimum; two trained ones in some pairs |
+# | **linear probe** | pre-trained weights, kept frozen | the last layer only | one, its optimum, or two trained ones |
 # | **fine-tuned** | pre-trained weights | everything | several: other head, other batches |
 # | **scratch** | random weights | everything, same data and schedule | several: other weights too |
 # | **long scratch** | random weights | the same, several times as long | several |
@@ -153,7 +153,8 @@ figure = study_figures.verdicts(claims)
 
 # %% [markdown]
 # - *Preserved, discarded, new*: [What is preserved](03_what_is_preserved).
-# - *Hard to learn from scratch*: [What scratch learns](04_what_scratch_learns).
+# - *Hard to learn from scratch*, a difference of shares that chance moves too:
+#   [What scratch learns](04_what_scratch_learns).
 # - *Faster, and more direct*: [How directly](05_how_directly).
 # - Every number behind the squares, with intervals: [Findings](06_findings).
 #
