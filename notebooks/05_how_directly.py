@@ -50,10 +50,12 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 #
 # $$\frac{C(X^1_t, X^r_{end})}{\sqrt{V(X^1_t)\, C_{XX}(end)}}, \qquad r \neq 1,$$
 #
-# with $C$ and $V$ as in [Train it twice](02_train_it_twice). At the end it is not 1 but the square root of the
-# {term}`reliability`: even two finished runs agree no better.
+# with $C$ and $V$ as in [Train it twice](02_train_it_twice). At the end it is not 1 but, on average over
+# runs, the square root of the {term}`reliability`: even finished runs agree no better. Checkpoints are of
+# {glue:text}`asked` samples of a cell, the games on other pages of {glue:text}`all_asked`: so more is
+# *not measurable* here.
 
-# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs; most rise with the steps of training."}}
+# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs; most rise with the steps of training."}}
 ways = {
     (name, arm): r.approach(arm) for name, r in runs.items() for arm in ("finetuned", "scratch")
 }
@@ -119,6 +121,13 @@ explore_training({r.title: r for r in live.values()})
 # %% tags=["remove-cell"]
 last = curves.dropna(subset="value").groupby(["cell", "arm"])["value"].last()
 glue("ends", tables.spans(last, ".2f"), display=False)
+asked = [len(next(iter(r.record.over_time("finetuned").values()))) for r in runs.values()]
+glue("asked", tables.spans(asked, "d"), display=False)
+glue(
+    "all_asked",
+    tables.spans((len(r.arms["finetuned"][0]) for r in runs.values()), "d"),
+    display=False,
+)
 
 # %% [markdown]
 # ## Exercises
@@ -133,7 +142,8 @@ glue("ends", tables.spans(last, ".2f"), display=False)
 # 1. To its own end 1, from the first step on: the paper's measure calls it the fastest of all. To the
 #    ends of other runs as similar as the start is, which is what this page draws.
 # 2. Two runs agree only on what comes back. Here the curves end at {glue:text}`ends`; 1 would be two
-#    equal runs.
+#    equal runs. A run that is less noisy than the others may agree with them better than they do among
+#    themselves: such a curve ends higher.
 # 3. No. Steps are counted to half of a run's *own* final value: a run that starts high and goes far may
 #    need more of them.
 # :::
