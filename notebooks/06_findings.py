@@ -14,9 +14,9 @@
 #
 # **Key points**
 #
-# - Each claim of the paper becomes one number that is above 0 if the claim holds, and that chance
-#   takes to 0. The claim is *confirmed* where the number's 95 % interval lies above 0 and its p, corrected for the
-#   number of cells, is below 0.05; *contradicted* where the interval lies below 0; *undecided* if neither; *not
+# - Each claim of the paper becomes one number that is above 0 if the claim holds. The claim is *confirmed*
+#   where the number's 95 % interval lies above 0 and its p, corrected for the number of cells, is below
+#   0.05; *contradicted* where the interval lies below 0 and p is as small; *undecided* if neither; *not
 #   measurable* where single runs agree on too little.
 # - Beside it stand the paper's own share, chance and a second run, and what the paper's number alone
 #   would have said.
@@ -29,6 +29,7 @@ record = "recorded/paper"  # folder of the recorded cells
 again = "recorded/again"  # cells of it that were computed a second time, from the start
 
 # %%
+import pandas as pd
 from IPython.display import Markdown, display
 from myst_nb import glue
 
@@ -62,7 +63,9 @@ tables.counts(claims)
 # The column *paper's number alone* gives the verdict of the paper's own number on the same networks:
 # without chance, without a second run. It is empty where the paper has no such number. What only a
 # fine-tuned run has is *new*, so *only a small part is preserved* and *much is learned anew* are tested by
-# one number. Steps and directness: see [How directly each run gets there](05_how_directly).
+# one number. *What is preserved is hard to learn from scratch* is a difference that chance moves:
+# [What scratch training learns](04_what_scratch_learns) says by how much. Steps and directness: see
+# [How directly each run gets there](05_how_directly).
 
 # %% tags=["hide-input"]
 for name, rows in claims.groupby("claim", sort=False):
@@ -97,7 +100,7 @@ tables.estimates(findings.origins_table(runs, centred=True), index="cell", colum
 # ## Accuracy and reliability
 #
 # Where a column is empty, there is no such arm, or one run of it. Of the linear probe there is usually one,
-# its optimum; in some recorded cells two were trained, under two heads.
+# its optimum; where there are two, they were trained, under two heads.
 
 # %% tags=["hide-input"]
 tables.overview(runs)
@@ -128,16 +131,51 @@ display(Markdown(said))
 tables.estimates(whole, index="cell", columns="part") if covering else None
 
 # %% [markdown]
-# ## The same cell, computed again
+# ## Cells that were computed again
 #
-# A cell whose training, samples, players and runs were all drawn anew is another experiment on the same
-# question. Does it come to the same verdicts? (Each verdict here is on its cell alone, without a
-# correction for the number of cells: so a claim may be *confirmed* here that is *undecided* above.)
+# All networks of these cells were trained a second time, with learning rates chosen anew, and pre-trained
+# a second time too where weights are not published. What else differs is said with each cell. Does it come
+# to the same verdicts? (Each verdict here is on its cell alone, without a correction for the number of
+# cells: so a claim may be *confirmed* here that is *undecided* above.)
+
 
 # %% tags=["hide-input"]
+def made(one):
+    """Training set, players and long scratch of a cell."""
+    s = one.record.header["settings"]
+    long = (
+        f"long scratch of {s['long']} times the epochs" if "long" in one.arms else "no long scratch"
+    )
+    return f"{s['n_train']:,} labels, {s['n']} players, {long}"
+
+
 twice = {r.title: findings.Runs(r) for r in read(again).values() if r.title in runs}
-for name, second in twice.items():
-    both = [findings.findings({name: one}) for one in (runs[name], second)]
+pairs = {
+    name: [findings.findings({name: one}) for one in (runs[name], second)]
+    for name, second in twice.items()
+}
+if pairs:
+    first, second = (pd.concat(frames) for frames in zip(*pairs.values(), strict=True))
+    same = (first["verdict"] == second["verdict"]).sum()
+    opposite = [
+        {*both} == {"confirmed", "contradicted"}
+        for both in zip(first["verdict"], second["verdict"], strict=True)
+    ]
+    numbers = [
+        (x, y)
+        for x, y in zip(first["tested"], second["tested"], strict=True)
+        if x.measurable and y.measurable
+    ]
+    apart = sum(x.low > y.high or y.low > x.high for x, y in numbers)
+    display(
+        Markdown(
+            f"In all, {same} of {len(first)} verdicts are the same both times; {sum(opposite)} are "
+            f"*confirmed* one time and *contradicted* the other. Of {len(numbers)} numbers that are measured "
+            f"both times, {apart} have intervals that lie apart: intervals over samples do not hold "
+            "what another training, or another setting, changes."
+        )
+    )
+for name, both in pairs.items():
     table = both[0][["claim"]].assign(
         **{
             f"{what}, {when}": frame["tested"].map(tables.said)
@@ -148,16 +186,14 @@ for name, second in twice.items():
         }
     )
     same = (both[0]["verdict"] == both[1]["verdict"]).to_numpy()
-    apart = both[0]["claim"][~same]
-    differ = f"; apart on: {', '.join(apart)}" if len(apart) else ""
-    sizes = [
-        f"{s['n_train']:,} labels and {s['n']} players"
-        for s in (one.record.header["settings"] for one in (runs[name], second))
-    ]
-    smaller = f" ({sizes[0]} the first time, then {sizes[1]})" if sizes[0] != sizes[1] else ""
+    differ = both[0]["claim"][~same]
+    differ = f"; not on: {', '.join(differ)}" if len(differ) else ""
+    ids = [one.record.header["ids"] for one in (runs[name], twice[name])]
     display(
         Markdown(
-            f"**{name}**: the same verdict on {same.sum()} of {len(same)} claims{differ}{smaller}."
+            f"**{name}**: the same verdict on {same.sum()} of {len(same)} claims{differ}. First: "
+            f"{made(runs[name])}. Again: {made(twice[name])}; of its {len(ids[1])} samples, "
+            f"{len({*ids[0]} & {*ids[1]})} are among those of the first time."
         )
     )
     display(table.set_index("claim").rename_axis(None))
@@ -177,8 +213,8 @@ tried = [
 edge = sum(taken in (min(rates), max(rates)) for taken, rates in tried)
 display(
     Markdown(
-        f"In {edge} of {len(tried)} of the choices below, the rate taken is the smallest or the largest "
-        "that was tried: a better one may lie beyond it."
+        f"In {edge} of the {len(tried)} choices below among several rates, the one taken is the smallest or "
+        "the largest that was tried: a better one may lie beyond it."
     )
 )
 tables.rates(records)
@@ -203,6 +239,12 @@ tables.rates(records)
 
 # %% tags=["hide-cell"]
 tables.provenance(records)
+
+# %% [markdown]
+# The cells that were computed again:
+
+# %% tags=["hide-cell"]
+tables.provenance({name: second.record for name, second in twice.items()}) if twice else None
 
 # %% [markdown]
 # To compute the recorded cells anew, on a GPU and with a folder of data as [](../data) describes it:
