@@ -79,7 +79,8 @@ glue(
     display=False,
 )
 if lines:
-    display(tables.effects(lines))
+    with pd.option_context("display.max_rows", None):
+        display(tables.effects(lines))
 
 # %% [markdown]
 # ## Are interactions a guide?
@@ -111,7 +112,8 @@ display(Markdown("\n".join(said)))
 
 # %% [markdown]
 # Cells that share a network and data are not independent experiments, and the intervals take them as if
-# they were: they are rather too narrow. A similarity describes two sets of networks on a few inputs, with
+# they were: they are rather too narrow. What pre-training *alone* explains leaves out what scratch explains
+# too: little is left out where scratch learns little, and there the gain is large. A similarity describes two sets of networks on a few inputs, with
 # the choices that [](07_choices) lists. It is no score of a network.
 #
 # ## What this rests on
