@@ -75,7 +75,7 @@ glue("kept_live", tables.spans(kept), display=False)
 
 # %% [markdown]
 # In {numref}`fig-knowledge`, the grey and blue bars together are the probe's strength, the orange and
-# blue bars together the fine-tuned model's. It looks as the paper says: small blue bars. But what
+# blue bars together the fine-tuned model's. Most blue bars are small, as the paper says. But what
 # would two networks show that share nothing?
 #
 # ## The same share by chance, and in a second run
