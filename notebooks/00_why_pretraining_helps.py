@@ -153,8 +153,7 @@ figure = study_figures.verdicts(claims)
 
 # %% [markdown]
 # - *Preserved, discarded, new*: [What is preserved](03_what_is_preserved).
-# - *Hard to learn from scratch*, a difference of shares that chance moves too:
-#   [What scratch learns](04_what_scratch_learns).
+# - *Hard to learn from scratch*: [What scratch learns](04_what_scratch_learns).
 # - *Faster, and more direct*: [How directly](05_how_directly).
 # - Every number behind the squares, with intervals: [Findings](06_findings).
 #

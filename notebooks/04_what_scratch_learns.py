@@ -34,7 +34,6 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
-import pi_lib as pi
 from pi_lib import study
 from pi_lib.book import begin, study_figures, tables
 from pi_lib.study import findings
@@ -57,7 +56,7 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # with its interactions shuffled within sample and order (*chance*).
 
 
-# %% mystnb={"figure": {"name": "fig-learned", "caption": "Scratch has more than chance of the preserved part in {glue:text}`learned_above` cells. That a second fine-tuned run has more than scratch and long scratch is confirmed in {glue:text}`learned_second`, contradicted in {glue:text}`learned_below`. Share of the preserved knowledge that other networks have. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell marks on a line: chance, scratch, long scratch where there is one, and second run, which lies farthest to the right in most cells."}}
+# %% mystnb={"figure": {"name": "fig-learned", "caption": "Scratch has more than chance of the preserved part in {glue:text}`learned_above` cells. That a second fine-tuned run has more, beyond chance, than scratch and long scratch is confirmed in {glue:text}`learned_second`, contradicted in {glue:text}`learned_below`. Share of the preserved knowledge that other networks have. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell marks on a line: chance, scratch, long scratch where there is one, and second run, which lies farthest to the right in most cells."}}
 def learned(r):
     scratch = r.learned()
     long = {"long scratch": r.learned("long")} if "long" in r.arms else {}
@@ -91,12 +90,13 @@ display(
 # A second fine-tuned run starts from the same weights and resembles the first in *everything*, also
 # in what is new. So the control is the same difference for the new part: how much more of $K_{new}$
 # has the second fine-tuned run than the scratch run? Preserved knowledge is special only as far as its
-# own difference is the larger one.
+# own difference is the larger one. From every share, what chance would give is subtracted first: a network
+# with stronger interactions has more of any part, also when they are shuffled.
 #
 # The verdicts below are stricter than the figures: each takes the smaller of the differences to scratch
 # and to long scratch, and its p is corrected for the number of cells.
 
-# %% mystnb={"figure": {"name": "fig-special", "caption": "By the verdicts below, that the preserved part differs by more than the new part is confirmed in {glue:text}`special_above` cells, contradicted in {glue:text}`special_below`. How much more a second fine-tuned run has than a scratch run: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, mostly at or right of zero."}}
+# %% mystnb={"figure": {"name": "fig-special", "caption": "By the verdicts below, that the preserved part differs by more than the new part is confirmed in {glue:text}`special_above` cells, contradicted in {glue:text}`special_below`. How much more a second fine-tuned run has than a scratch run, both beyond chance: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, mostly at or right of zero."}}
 differences = {
     name: {
         "preserved part": r.hard["scratch"].preserved.excess,
@@ -105,7 +105,9 @@ differences = {
     }
     for name, r in runs.items()
 }
-figure = study_figures.differences(differences, "share in a second fine-tuned run, minus scratch")
+figure = study_figures.differences(
+    differences, "share beyond chance in a second fine-tuned run, minus scratch"
+)
 
 # %% tags=["hide-input"]
 claims = findings.findings(runs)
@@ -120,34 +122,6 @@ counted = {
 for key, count in counted.items():
     glue(key, f"{count} of {len(runs)}", display=False)
 tables.counts(pd.concat([hard, harder]))
-
-# %% [markdown]
-# Chance moves the first of these claims. A network with stronger interactions has more of any part, also
-# when its interactions are shuffled.
-
-
-# %% tags=["hide-input"]
-def by_chance(r):
-    """What the tested difference would be if all interactions were shuffled."""
-    second = pi.learned_by_scratch(r.knowledge, r.arms["finetuned"][1]).ratio()
-    return min(second.chance.value - r.learned(arm).chance.value for arm in r.hard)
-
-
-shuffled = [by_chance(r) for r in runs.values()]
-sides = {"confirmed": 1, "contradicted": -1}
-decided = [
-    sides[verdict] * luck > 0
-    for verdict, luck in zip(hard["verdict"], shuffled, strict=True)
-    if verdict in sides
-]
-display(
-    Markdown(
-        "With the interactions of both shuffled, the tested difference would not be 0 but, in the first "
-        f"runs, {tables.spans(shuffled, '.2f')}. In {sum(decided)} of the {len(decided)} cells in which "
-        "the claim is confirmed or contradicted, it lies on the side of the verdict: there, part of the "
-        "verdict is strength, not knowledge."
-    )
-)
 
 # %% [markdown]
 # Every number behind these verdicts stands on the page [Findings](06_findings).

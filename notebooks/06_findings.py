@@ -63,9 +63,7 @@ tables.counts(claims)
 # The column *paper's number alone* gives the verdict of the paper's own number on the same networks:
 # without chance, without a second run. It is empty where the paper has no such number. What only a
 # fine-tuned run has is *new*, so *only a small part is preserved* and *much is learned anew* are tested by
-# one number. *What is preserved is hard to learn from scratch* is a difference that chance moves:
-# [What scratch training learns](04_what_scratch_learns) says by how much. Steps and directness: see
-# [How directly each run gets there](05_how_directly).
+# one number. Steps and directness: see [How directly each run gets there](05_how_directly).
 
 # %% tags=["hide-input"]
 for name, rows in claims.groupby("claim", sort=False):

@@ -376,13 +376,16 @@ def learned_by_scratch(knowledge: Knowledge, scratch: Interactions) -> Learned:
 class LearnedPart:
     """Shares of a part of the fine-tuned knowledge that other networks have.
 
-    Of networks from `scratch`, of a `second_run` of fine-tuning, of networks from scratch by
-    `chance`; `excess` is the second run minus scratch, paired by sample.
+    Of networks from `scratch`, of a `second_run` of fine-tuning; of either by chance, if its
+    interactions are shuffled, `chance` and `second_run_chance`. `excess` is what the second run has
+    beyond chance minus what scratch has beyond chance, paired by sample: stronger interactions
+    alone, of one or the other, do not move it.
     """
 
     scratch: Estimate
     second_run: Estimate
     chance: Estimate
+    second_run_chance: Estimate
     excess: Difference
 
 
@@ -463,17 +466,22 @@ def hard_to_learn(
         name: _shares_in_others(part, finetuned, scratch, n, counts, *weights)
         for name, part in parts.items()
     }
-    excess = {name: second - scratch for name, (scratch, second, _) in curves.items()}
+    excess = {
+        name: second - second_chance - (scratch - chance)
+        for name, (scratch, second, chance, second_chance) in curves.items()
+    }
     of = Difference.of_resamples
     learned = {
-        name: LearnedPart(*(Estimate.of_resamples(x, note) for x in shares), of(excess[name], note))
+        name: LearnedPart(
+            *(Estimate.of_resamples(x, note) for x in shares), excess=of(excess[name], note)
+        )
         for name, shares in curves.items()
     }
     return HardToLearn(**learned, special=of(excess["preserved"] - excess["new"], note))
 
 
 def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> list[np.ndarray]:
-    """Shares of a part in scratch, in second runs, by chance in scratch: (1 + N,) each.
+    """Shares of a part in scratch, in second runs, and by chance in either: (1 + N,) each.
 
     `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run; `own` and `other`
     are the weights (1 + N, F) and (1 + N, S) of runs in each resample.
@@ -494,8 +502,11 @@ def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> list[
     whole = np.mean([part.abs().sum(-1).numpy() for part in parts], 0) @ counts.T  # (F, 1 + N)
     pairs, across = (own.T[:, None] * weights.T[None] for weights in (own, other))
     pairs[range(len(own.T)), range(len(own.T))] = 0  # a run has all of itself
-    cases = (strength, scratch, across), (strength, finetuned, pairs), (by_chance, scratch, across)
-    return [share(*case) for case in cases]
+    return [
+        share(overlap, runs, weights)
+        for overlap in (strength, by_chance)
+        for runs, weights in ((scratch, across), (finetuned, pairs))
+    ]
 
 
 def jaccard(first: Interactions, second: Interactions, tau: float = 0.05) -> Tensor:

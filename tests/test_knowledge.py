@@ -240,6 +240,7 @@ def test_hard_to_learn_is_the_slow_comparison():
     )
     found = hard_to_learn(probes, finetuned, scratch)
     sums = {(part, where): [] for part in ("preserved", "new") for where in ("again", "scratch")}
+    lucky = {case: [] for case in sums}
     whole = {"preserved": [], "new": []}
     for i, own in enumerate(finetuned):
         k = compare(probes[0], own)
@@ -253,6 +254,10 @@ def test_hard_to_learn_is_the_slow_comparison():
                 sums[part, where] += [
                     shared(terms, normalised(other, 0.05)).abs().sum().item() for other in others
                 ]
+                lucky[part, where] += [
+                    chance_overlap(terms, normalised(other, 0.05), own.n).sum().item()
+                    for other in others
+                ]
     for part in whole:
         again, learned = (
             np.mean(sums[part, where]) / np.mean(whole[part]) for where in ("again", "scratch")
@@ -260,12 +265,27 @@ def test_hard_to_learn_is_the_slow_comparison():
         side = getattr(found, part)
         assert side.second_run.value == pytest.approx(again)
         assert side.scratch.value == pytest.approx(learned)
-        assert side.excess.value == pytest.approx(again - learned)
+        again_chance, chance = (
+            np.mean(lucky[part, where]) / np.mean(whole[part]) for where in ("again", "scratch")
+        )
+        assert side.second_run_chance.value == pytest.approx(again_chance)
+        assert side.chance.value == pytest.approx(chance)
+        assert side.excess.value == pytest.approx(again - again_chance - (learned - chance))
     assert found.special.value == pytest.approx(
         found.preserved.excess.value - found.new.excess.value
     )
-    assert len(found.to_frame()) == 9
+    assert len(found.to_frame()) == 11
     assert hard_to_learn(probes, finetuned, scratch, resample_runs=True) != found
+
+
+def test_strength_alone_is_not_hard_to_learn():
+    """What shares nothing has no more in the stronger of two networks."""
+    probe, own, other, scratch = (random(seed, samples=200, n=5) for seed in range(4))
+    terms = scratch.i_and.clone()
+    terms[:, -1] -= 0.8 * terms[:, 1:].sum(-1)  # as strong, while the output moves less: in its
+    found = hard_to_learn([probe], [own, other], [of(terms.tolist())])  # units, stronger
+    scratch_more = found.preserved.chance.value - found.preserved.second_run_chance.value
+    assert scratch_more > 0.05 > abs(found.preserved.excess.value)
 
 
 def test_hard_to_learn_finds_what_was_planted():

@@ -260,8 +260,8 @@ CLAIMS = (
     ),
     Claim(
         "what is preserved is hard to learn from scratch",
-        "share of the preserved part in a second fine-tuned run, minus that in scratch or long "
-        "scratch, the smaller difference of the two",
+        "share of the preserved part, beyond chance, in a second fine-tuned run, minus that in "
+        "scratch or long scratch, the smaller difference of the two",
         lambda runs: _least(hard.preserved.excess for hard in runs.hard.values()),
         Runs.learned,
         lambda runs: _minus(PAPER_LEARNED, runs.learned()),
