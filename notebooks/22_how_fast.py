@@ -85,7 +85,11 @@ pd.DataFrame(
 LIMITS = {  # what stands in the way of a target, shown where it is missed
     "outside_forward": "What is not the forward is almost all one thing: gathering the output of the "
     "last shared layer for each coalition, which moves as many bytes as the layer has numbers. "
-    "Sharing an earlier, smaller layer would lower this share and raise the whole time, so we do not."
+    "Sharing an earlier, smaller layer would lower this share and raise the whole time, so we do not.",
+    "throughput_of_plain": "These runs are short: the passes that check the network, and the waits for "
+    "values that are copied back, count beside few batches.",
+    "sharing_over_plain": "Both ways are tried on the first sample of a run: where it is the only one, the "
+    "trial counts in full.",
 }
 display(
     Markdown(
