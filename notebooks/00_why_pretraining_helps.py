@@ -51,7 +51,8 @@ if covering:  # the same question with players that leave nothing of the input o
     whole = findings.origins_table(covering).dropna(subset="value")
     whole = whole.pivot(index="cell", columns="part", values="value")
     whole = whole.reindex(columns=["pretraining", "both"]).sum(axis=1, min_count=2).dropna()
-    covered = f"{tables.spans(whole.clip(0))}, less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
+    few = f"less than half in {(whole < 0.5).sum()} of {len(whole)} pairs"
+    covered = f"{tables.spans(whole.clip(0))}, {few}"
 else:
     covered = "a part that is not measured"
 glue("covered", covered, display=False)

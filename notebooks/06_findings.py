@@ -168,9 +168,9 @@ if pairs:
     display(
         Markdown(
             f"In all, {same} of {len(first)} verdicts are the same both times; {sum(opposite)} are "
-            f"*confirmed* one time and *contradicted* the other. Of {len(numbers)} numbers that are measured "
-            f"both times, {apart} have intervals that lie apart: intervals over samples do not hold "
-            "what another training, or another setting, changes."
+            f"*confirmed* one time and *contradicted* the other. Of {len(numbers)} numbers that are "
+            f"measured both times, {apart} have intervals that lie apart: intervals over samples do "
+            "not hold what another training, or another setting, changes."
         )
     )
 for name, both in pairs.items():
@@ -211,8 +211,8 @@ tried = [
 edge = sum(taken in (min(rates), max(rates)) for taken, rates in tried)
 display(
     Markdown(
-        f"In {edge} of the {len(tried)} choices below among several rates, the one taken is the smallest or "
-        "the largest that was tried: a better one may lie beyond it."
+        f"In {edge} of the {len(tried)} choices below among several rates, the one taken is the "
+        "smallest or the largest that was tried: a better one may lie beyond it."
     )
 )
 tables.rates(records)

@@ -88,8 +88,8 @@ LIMITS = {  # what stands in the way of a target, shown where it is missed
     "Sharing an earlier, smaller layer would lower this share and raise the whole time, so we do not.",
     "throughput_of_plain": "These runs are short: the passes that check the network, and the waits for "
     "values that are copied back, count beside few batches.",
-    "sharing_over_plain": "Both ways are tried on the first sample of a run: where it is the only one, the "
-    "trial counts in full.",
+    "sharing_over_plain": "Both ways are tried on the first sample of a run: where it is the only "
+    "one, the trial counts in full.",
 }
 display(
     Markdown(
