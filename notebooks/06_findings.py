@@ -165,12 +165,12 @@ if pairs:
         if x.measurable and y.measurable
     ]
     apart = sum(x.low > y.high or y.low > x.high for x, y in numbers)
+    why = ": intervals over samples do not hold what another training, or another setting, changes"
     display(
         Markdown(
             f"In all, {same} of {len(first)} verdicts are the same both times; {sum(opposite)} are "
             f"*confirmed* one time and *contradicted* the other. Of {len(numbers)} numbers that are "
-            f"measured both times, {apart} have intervals that lie apart: intervals over samples do "
-            "not hold what another training, or another setting, changes."
+            f"measured both times, {apart} have intervals that lie apart{why if apart else ''}."
         )
     )
 for name, both in pairs.items():
