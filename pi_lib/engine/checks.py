@@ -88,7 +88,8 @@ def _restore(before: dict[nn.Module, dict[str, Tensor]]) -> None:
             *(torch.cat([x.flatten() for x in side]) for side in zip(*pairs, strict=True))
         ):
             for now, x in pairs:
-                now.copy_(x)
+                if not torch.equal(now, x):  # what is equal may share memory, and not be writable
+                    now.copy_(x)
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -185,17 +186,16 @@ def check_model(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Refuse a model whose answers are random, or depend on what else is in the batch.
 
-    Four coalitions of `masked` are run in a batch with others, some of them of `other`, a sample of
-    the same form; the first two, nobody and everybody, alone too. Sets `fixed` and `dtype` of
-    `batches`. Returns the coalitions (k, n), k = 4 or fewer where batches are smaller than 8, their
-    values (k,), and those that were run alone, of the first. The ValueError names what differs,
-    and what to do.
+    Four coalitions of `masked` are run alone and in a batch with others, some of them of `other`,
+    a sample of the same form. Sets `fixed` and `dtype` of `batches`. Returns the coalitions (k, n),
+    k = 4 or fewer where batches are smaller than 8, and their values (k,) in the batch and alone.
+    The ValueError names what differs, and what to do.
     """
     draw = torch.Generator().manual_seed(0)
     coalitions, others = torch.rand(2, 4, masked.n, generator=draw) < 0.5
     coalitions[0], coalitions[1] = False, True
     coalitions, others = coalitions.to(batches.device), others.to(batches.device)
-    alone = _alone(batches, masked, coalitions[:2]).cpu()
+    alone = _alone(batches, masked, coalitions).cpu()
     refuse_training_mode(networks)
     values = _among(batches, masked, other, coalitions, others).cpu()
     weights = (x for network in networks for x in network.parameters())

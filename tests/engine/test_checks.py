@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, log_odds
-from pi_lib.engine import sharing
+from pi_lib.engine import checks, sharing
 from pi_lib.engine.callables import networks_in
 
 PLAYERS = PatchPlayers(grid=4, n=4, baseline="zero")
@@ -369,3 +369,12 @@ def test_rounding_that_large_outputs_magnify_is_no_dependence_on_the_batch():
     assert report["error"] >= 1e-2 and report["error_against"] == "float64"  # and it is known
     with pytest.raises(ValueError, match="depends on what else is in its batch"):
         coalition_values(Coarse(always=True).eval(), x, [0], players)
+
+
+def test_a_buffer_is_restored_beside_one_that_cannot_be_written_to():
+    model = torch.nn.Module()
+    model.register_buffer("count", torch.zeros(1))
+    model.register_buffer("wide", torch.ones(1).expand(3))  # three places, one number
+    with checks.buffers_restored([model]):
+        model.count += 1
+    assert model.count.item() == 0 and model.wide.tolist() == [1, 1, 1]

@@ -124,7 +124,7 @@ def test_memory_shortage_halves_the_batch():
     assert sizes.count(8) == 1 and 2 in sizes  # learned once, for every later sample
 
 
-CHECKS = 2 + 1  # forward passes a run that look whether answers alone and in a batch are the same
+CHECKS = 4 + 1  # forward passes a run that look whether answers alone and in a batch are the same
 
 
 def test_interrupted_goes_on_with_the_sample_in_hand(tmp_path, monkeypatch):
