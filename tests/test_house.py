@@ -20,7 +20,7 @@ MODULES = {
 # The method in the order in which it happens: a module knows those above it.
 ORDER = (
     "coalitions transforms and_or.constraint and_or.solver and_or.split and_or players.placement "
-    "players.patches players.label_maps players.words players files progress values "
+    "players.patches players.label_maps players.words players files processes progress values "
     "engine.outputs engine.callables engine.batches engine.checks engine.sharing engine.layout "
     "engine.run engine interactions search extraction statistics knowledge reliability "
     "training.seeds training.split training.run training.objectives training.regression "

@@ -1,16 +1,23 @@
-"""Run one notebook with papermill, in an interpreter of its own: started by `pi_lib.book.runner`.
+"""Run one notebook with papermill, in a process of its own: begun by `pi_lib.book.runner`.
 
-It is run as a file and imports nothing of pi_lib, which would load torch a second time, beside the
-kernel that needs it.
+It and the notebook's kernel are forks of a process that has loaded torch: see
+`pi_lib.processes`.
 """
 
-import json
+import asyncio
 import logging
 import os
+import signal
 import sys
 import tempfile
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
+
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+from pi_lib import processes
 
 LONGEST_SOCKET = 103  # bytes that the path of a unix socket may have everywhere
 
@@ -39,8 +46,19 @@ def sockets(folder: str) -> str:
     return f"@{Path(folder).name}"  # Linux takes names that are no files
 
 
-def execute(notebook: str, parameters: dict, cwd: str, lines: str) -> None:
-    """Execute a notebook in place; each code cell that begins is a line in the file `lines`."""
+def execute(
+    notebook: str, parameters: dict, cwd: str, lines: str, log: str, environment: Mapping[str, str]
+) -> None:
+    """Execute a notebook in place; each code cell that begins is a line in the file `lines`.
+
+    What notebook and kernel say goes to the file `log`.
+    """
+    processes.begin(environment)
+    with open(log, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
     import nbformat
     import papermill
     from traitlets.config import Config
@@ -54,6 +72,9 @@ def execute(notebook: str, parameters: dict, cwd: str, lines: str) -> None:
             with open(lines, "a", encoding="utf-8") as file:
                 file.write(f"cell {next(started)}/{total}\n")
 
+    kernels = KernelProvisionerFactory.instance()
+    kernels.provisioners["fork"] = EntryPoint("fork", f"{__name__}:Fork", kernels.GROUP_NAME)
+    kernels.default_provisioner_name = "fork"
     with tempfile.TemporaryDirectory(prefix="pi_lib") as folder:
         papermill.execute_notebook(
             notebook,
@@ -69,13 +90,38 @@ def execute(notebook: str, parameters: dict, cwd: str, lines: str) -> None:
         )
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of what started this process, which holds its standard input open."""
-    os.read(0, 1)
-    os._exit(1)
+class Fork(LocalProvisioner):
+    """Begins a kernel as a fork of this process."""
+
+    async def launch_kernel(self, cmd, *, env, **_):
+        self.process = Kernel(target=_kernel, args=(cmd[cmd.index("-f") :], env))
+        self.process.start()
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
 
 
-if __name__ == "__main__":
-    Thread(target=_end_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    execute(**json.loads(sys.argv[1]))
+class Kernel(get_context("fork").Process):
+    """A process as jupyter_client knows them, by the names of `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self) -> int:
+        self.join()
+        return self.exitcode
+
+
+def _kernel(arguments: list[str], environment: Mapping[str, str]) -> None:
+    """The kernel itself, in a group of its own, where Ctrl-C is no more than what is sent to it."""
+    processes.begin(environment)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    sys.argv = ["ipykernel_launcher.py", *arguments]
+    asyncio.set_event_loop(asyncio.new_event_loop())  # not its owner's, which is running
+
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])

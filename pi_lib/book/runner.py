@@ -18,20 +18,25 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from pi_lib import progress
+from pi_lib import processes, progress
 from pi_lib.book import execute
 from pi_lib.study import PROFILES, assets, store
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS_A_MINUTE = 200  # of reading, formulas and figures among them
-_children: set[subprocess.Popen] = set()  # that execute notebooks now
+ONE_CORE = {
+    "OMP_NUM_THREADS": "1",  # as a study's steps: the same numbers whatever runs beside it
+    "OMP_WAIT_POLICY": "PASSIVE",  # on a busy machine, threads that spin starve those that work
+}
+_children: set[BaseProcess] = set()  # that execute notebooks now
 # Modules that change nothing of what a page shows.
 RUNNER = {
-    "__main__", "book.execute", "book.report", "book.repository", "book.runner", "progress",
-    "study.assets", "study.workers",
+    "__main__", "book.execute", "book.report", "book.repository", "book.runner", "processes",
+    "progress", "study.assets", "study.workers",
 }  # fmt: skip
 
 
@@ -146,7 +151,7 @@ def run(
                 progress.show(f"{job.name}: done in {progress.clock(future.result())}")
     except BaseException:
         for child in [*_children]:
-            child.stdin.close()  # it ends with its standard input, and its kernel with it
+            child.kill()  # and its kernel ends with it
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -354,28 +359,23 @@ def _in_own_process(job: Job) -> float:
     log.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(_read(Path(job.source)), copy)
     lines.write_text("")
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",  # as a study's steps: the same numbers whatever runs beside it
-        "OMP_WAIT_POLICY": "PASSIVE",  # on a busy machine, threads that spin starve those that work
-        progress.VARIABLE: str(lines.resolve()),
-    }
+    environment = os.environ | ONE_CORE | {progress.VARIABLE: str(lines.resolve())}
     start = time.monotonic()
-    work = {
-        "notebook": str(copy.resolve()), "parameters": job.parameters,
-        "cwd": str(Path(job.source).parent), "lines": str(lines.resolve()),
-    }  # fmt: skip
-    # -P: as in a notebook, what stands beside this file cannot be imported
-    command = [sys.executable, "-P", execute.__file__, json.dumps(work)]
-    with (
-        log.open("w", encoding="utf-8") as said,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, env=environment
-        ) as child,
-    ):
-        _children.add(child)
-        child.wait()
-        _children.discard(child)
-    if child.returncode:
+    paths = (
+        copy.resolve(),
+        job.parameters,
+        Path(job.source).parent,
+        lines.resolve(),
+        log.resolve(),
+    )
+    child = processes.context(os.environ | ONE_CORE).Process(
+        target=execute.execute, args=(*paths, environment)
+    )
+    child.start()
+    _children.add(child)
+    child.join()
+    _children.discard(child)
+    if child.exitcode:
         raise Failed(_failure(job))
     seconds = time.monotonic() - start
     _publish(job, seconds)

@@ -5,18 +5,16 @@ store)``, which gives a future: when it is done, the store has the step's entry,
 """
 
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
+from pi_lib import processes
 from pi_lib.study.store import Store, write
 
 if TYPE_CHECKING:
@@ -77,13 +75,12 @@ class Processes:
         self.slots = slots
 
     def __enter__(self) -> "Processes":
-        spawn = get_context("spawn")
-        reader, self._alive = spawn.Pipe(duplex=False)
-        self._pool = ProcessPoolExecutor(self.slots, spawn, _begin, (reader,))
+        begin = (processes.begin, (dict(os.environ),))
+        self._pool = ProcessPoolExecutor(self.slots, processes.context(), *begin)
         return self
 
     def submit(self, step: "Step", store: Store) -> Future:
-        with _interrupts_wait():
+        with processes.interrupts_wait():
             return self._pool.submit(_compute, step, store.root)
 
     def __exit__(self, kind, *_) -> None:
@@ -91,7 +88,6 @@ class Processes:
             for process in [*self._pool._processes.values()]:
                 process.kill()  # the pool's own `kill_workers`, from Python 3.14 on
         self._pool.shutdown(cancel_futures=True)
-        self._alive.close()
 
 
 class Cluster:
@@ -163,34 +159,8 @@ class Cluster:
         return step.compute(store)  # raises if the run diverged
 
 
-# ---------------------------------------------------------------- in a process of `Processes`
-
-
-def _begin(alive: Connection) -> None:
-    """Let this process end when the other end of a pipe is closed, as at its owner's death."""
-
-    def watch() -> None:
-        wait([alive])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
 def _compute(step: "Step", root: Path) -> None:
     step.compute(Store(root))
-
-
-@contextmanager
-def _interrupts_wait():
-    """Ctrl-C waits for the end of the block, and never reaches processes begun in it.
-
-    It is sent to all processes of a terminal; this one tells the others.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---------------------------------------------------------------- to a worker and back
