@@ -11,7 +11,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -135,15 +135,11 @@ def distinct(names: Sequence[str]) -> list[str]:
     >>> distinct(["good", "film", "good"])
     ['good', 'film', 'good (2)']
     """
-    counts, result = Counter(), {}
+    result = []
     for name in names:
-        counts[name] += 1
-        numbered = name if counts[name] == 1 else f"{name} ({counts[name]})"
-        while numbered in result:  # a name may look like a numbered one
-            counts[name] += 1
-            numbered = f"{name} ({counts[name]})"
-        result[numbered] = None
-    return list(result)
+        numbered = (name if k == 1 else f"{name} ({k})" for k in count(1))
+        result.append(next(candidate for candidate in numbered if candidate not in result))
+    return result
 
 
 class WordPlayers:
@@ -312,9 +308,9 @@ class WordPlayers:
             ]
         if len(players) < self.n:
             what, aim = ("words", "chunks") if self.cover else ("content words", "players")
-            count = len(groups if self.cover else players)
+            there = len(groups if self.cover else players)
             raise _DoesNotFit(
-                f"has {count} {what}, fewer than the n={self.n} {aim} asked for", text
+                f"has {there} {what}, fewer than the n={self.n} {aim} asked for", text
             )
         if self.masking == "drop" and not self._something_stays(encoding, tokens, players):
             raise _DoesNotFit("has no token left when all its players are dropped", text)

@@ -1,6 +1,5 @@
 """Words as players: which they are, which tokens they own, and what the model receives."""
 
-import re
 import unicodedata
 import warnings
 from functools import cache
@@ -161,21 +160,6 @@ def test_what_divides_words():
     assert words("'tis the dogs' 3.5 10/12 (x)-y -z-") == "tis the dogs 3.5 10 12 x y z".split()
     assert words("great😍film 👨\u200d👩 🇫🇷 5️⃣ ...") == ["great", "film", "5️⃣"]
     assert words("") == words(" \t\n") == []
-
-
-@given(st.text(st.sampled_from("aB1 _-'.,:;/()"), max_size=30))
-def test_plain_words_are_those_of_before(text):
-    """Content words of ASCII, as at commit a695a64, but for heads that were cut and numbers."""
-    text = re.sub(r"(?<=\d)[.,](?=\d)", " ", text)  # 1,000 was two words
-    before = [m.span() for m in re.finditer(r"[^\W_]{2,}(?:['’-][^\W_]+)*", text)]
-    now = [(w.start, w.end) for w in words_of(text) if has_two_letters(w.text)]
-    cut = re.compile(r"(?:(?<![^\W_])[^\W_]['-])+$")  # single letters before: O'Neill
-    expected = []
-    for start, end in before:
-        if head := cut.search(text, 0, start):
-            start = head.start()
-        expected.append((start, end))
-    assert now == expected
 
 
 def test_a_letter_is_no_content_word_and_a_syllable_is():
@@ -341,10 +325,7 @@ def test_words_in_one_token_are_one_player(tokenizer_name):
 
 def test_unknown_words_are_masked_with_the_background_and_written_special_tokens_are_not():
     (placement,) = WordPlayers(wordpiece(), 1, background="mask").place(["xyz [SEP] good"], [0])
-    assert [token for token, owner in zip(
-        wordpiece().convert_ids_to_tokens(placement.inputs[0].tolist()),
-        placement.owner[0].tolist(), strict=True,
-    ) if owner == 1] == ["[CLS]", "[SEP]", "[SEP]"]  # fmt: skip
+    assert tokens_of(wordpiece(), placement, 1) == ["[CLS]", "[SEP]", "[SEP]"]
 
 
 @pytest.mark.filterwarnings("ignore:.*texts are longer")
@@ -649,13 +630,10 @@ def test_words_are_masked_whole(tokenizer):
     content = ["unbelievably", "drab", "film", "isn't", "good"]
     assert len(placement.names) == 4
     assert placement.names == [word for word in content if word in placement.names]
-    tokens = tokenizer.convert_ids_to_tokens(placement.inputs[0].tolist())
     for player, name in enumerate(placement.names):
-        pieces = [
-            t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == player
-        ]
+        pieces = tokens_of(tokenizer, placement, player)
         assert "".join(p.removeprefix("##") for p in pieces) == name.lower()
-    kept = [t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == 4]
+    kept = tokens_of(tokenizer, placement, 4)
     assert kept[0] == "[CLS]" and kept[-1] == "[SEP]" and "the" in kept
     assert placement.baseline == tokenizer.mask_token_id
 
