@@ -9,6 +9,9 @@ import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -193,8 +196,13 @@ def test_torchvision_download_has_the_publishers_checksums(tmp_path, monkeypatch
     monkeypatch.delenv("PI_LIB_DATA", raising=False)
     fashion = replace(assets.ASSETS["fashion-mnist"], system=str(tmp_path / "system"))
     monkeypatch.setitem(assets.ASSETS, "fashion-mnist", fashion)
-    monkeypatch.setattr(FashionMNIST, "mirrors", [mirror.as_uri() + "/"])
-    fetched = fetch("fashion-mnist")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=mirror)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        fetched = fetch("fashion-mnist")
+        server.shutdown()
     assert fetched == tmp_path / "home" / "data" / "fashion-mnist"
     assert names(fetched) == sorted(contents)
     assert contents == {
