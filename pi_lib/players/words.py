@@ -466,18 +466,13 @@ def _groups(
 def _opening(tokens: list[_Token], parts, in_words: set[int], first: int) -> int:
     """Position of the first token that stands directly before the word at `first`, as a bracket."""
     index = next(i for i, token in enumerate(tokens) if token.position == first)
-    opening = first
-    while index > 0:
-        before, token = tokens[index - 1], tokens[index]
-        if (before.part, before.end) != (token.part, token.start) or (
-            parts[token.part][token.start : token.start + 1].isspace()
-        ):
-            opening = token.position  # a space is before it
-            break
+    for before, token in reversed([*pairwise(tokens[: index + 1])]):
+        spaced = parts[token.part][token.start : token.start + 1].isspace()
+        if spaced or (before.part, before.end) != (token.part, token.start):
+            return token.position
         if before.position in in_words:
             break  # no space between two words: what is between them stays with the first
-        index -= 1
-    return opening
+    return first
 
 
 def _beside_tokens(encoding: Mapping) -> dict[str, Tensor]:

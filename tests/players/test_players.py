@@ -44,12 +44,7 @@ def test_the_draw_depends_on_seed_and_sample_alone():
     assert by_id != [p.names for p in PatchPlayers(grid=8, n=5, seed=1).place(IMAGES, [7, 7, 8])]
 
 
-@given(
-    st.integers(3, 9),
-    st.sampled_from(["central", "all"]),
-    st.integers(0, 99),
-    st.data(),
-)
+@given(st.integers(3, 9), st.sampled_from(["central", "all"]), st.integers(0, 99), st.data())
 def test_any_patches_are_disjoint_connected_and_seeded(grid, region, seed, data):
     """Every player owns a rectangle of its own, of the sizes that the grid allows."""
     most = (grid - 2) ** 2 if region == "central" else grid**2
@@ -232,10 +227,7 @@ def test_a_placement_has_no_empty_player():
     ("make", "message"),
     [
         (lambda: PatchPlayers(grid=3, region="all"), "n=10 players.*or n=None for all of them"),
-        (
-            lambda: PatchPlayers(others={"age": [1, 2]}),
-            r"others\['age'\] is list; expected a tensor",
-        ),
+        (lambda: PatchPlayers(others={"age": [1, 2]}), r"others\['age'\] is list; expected a ten"),
         (lambda: LabelMapPlayers(torch.tensor([0, 1]), per_sample=True), "a map for each sample"),
         (
             lambda: LabelMapPlayers(torch.tensor([[0, 1], [0, 0]]), per_sample=True),

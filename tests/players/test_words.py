@@ -338,9 +338,8 @@ def test_truncation_cuts_no_player(tokenizer, name, side, monkeypatch):
     monkeypatch.setattr(tokenizer, "truncation_side", side)
     whole = WordPlayers(tokenizer, 4, mask_token=5).place([text])[0]
     sizes = {word: tokens_of(tokenizer, whole, i) for i, word in enumerate(whole.names)}
-    assert list(sizes) == text.split() and len(sizes["marvellousness"]) > 2 < len(
-        sizes["unflinchingly"]
-    )
+    assert list(sizes) == text.split()
+    assert len(sizes["marvellousness"]) > 2 < len(sizes["unflinchingly"])
     fitting = []
     for length in range(3, whole.inputs.shape[1] + 1):
         players = WordPlayers(tokenizer, 1, mask_token=5, max_length=length)
@@ -371,9 +370,8 @@ def test_repeated_words_have_names_of_their_own():
     text = "good film , good cast , Good story , not good"
     words = [w[0] for w in WordPlayers(wordpiece(), 1).content_words(text)]
     (placement,) = WordPlayers(wordpiece(), len(words)).place([text])
-    assert placement.names == (
-        ["good", "film", "good (2)", "cast", "Good", "story", "not", "good (3)"]
-    )
+    numbered = ["good", "film", "good (2)", "cast", "Good", "story", "not", "good (3)"]
+    assert placement.names == numbered
     drawn = {WordPlayers(wordpiece(), 1).place([text], [i])[0].names[0] for i in range(60)}
     assert drawn == set(placement.names)  # a word's name does not hang on the draw
 
@@ -397,17 +395,8 @@ def test_chunks_cover_the_sentence(tokenizer, n):
         at = text.index(name.removesuffix("…"), at)
         assert len(name) <= 24
     if n == 7:
-        assert placement.names == (
-            [
-                "It is",
-                "(not) the",
-                "best of",
-                "$5 films:",
-                "unbelievably <drab>,",
-                "a_b",
-                "and dull!",
-            ]
-        )
+        chunks = "It is|(not) the|best of|$5 films:|unbelievably <drab>,|a_b|and dull!"
+        assert placement.names == chunks.split("|")
     again = WordPlayers(tokenizer, n, cover=True, seed=5).place([text], [9])[0]
     assert torch.equal(placement.owner, again.owner)  # no draw
 
@@ -622,20 +611,6 @@ def test_a_sentence_of_which_nothing_would_stay_is_refused():
     assert WordPlayers(tokenizer, 1, masking="drop").fits(text)
     with pytest.raises(ValueError, match="leave mask_token out"):
         WordPlayers(tokenizer, masking="drop", mask_token=5)
-
-
-def test_words_are_masked_whole(tokenizer):
-    text = "The unbelievably drab film isn't good."
-    (placement,) = WordPlayers(tokenizer, n=4).place([text])
-    content = ["unbelievably", "drab", "film", "isn't", "good"]
-    assert len(placement.names) == 4
-    assert placement.names == [word for word in content if word in placement.names]
-    for player, name in enumerate(placement.names):
-        pieces = tokens_of(tokenizer, placement, player)
-        assert "".join(p.removeprefix("##") for p in pieces) == name.lower()
-    kept = tokens_of(tokenizer, placement, 4)
-    assert kept[0] == "[CLS]" and kept[-1] == "[SEP]" and "the" in kept
-    assert placement.baseline == tokenizer.mask_token_id
 
 
 def test_special_tokens_stay_when_the_background_is_masked(tokenizer):
