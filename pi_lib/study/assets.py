@@ -147,13 +147,7 @@ def fetch(name: str, data: str | Path | None = None) -> Path:
 
 
 def digest(name: str) -> str:
-    """16 hex digits naming the content of an asset's files.
-
-    Examples
-    --------
-    >>> digest("minilm") == digest("minilm") != digest("fashion-mnist")
-    True
-    """
+    """16 hex digits naming the content of an asset's files."""
     content = {path: file.sha256[0] for path, file in ASSETS[name].files.items()}
     return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
 
@@ -334,27 +328,22 @@ def _complete(asset: Asset, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, asset: Asset, folder: Path) -> None:
-    """Write the members named in the table, under the names in the table, and nothing else."""
-    _check(archive, (asset.sha256,))
+    """Write the members named in the table, of an archive whose checksum is right, and no other."""
     packed = archive.read_bytes()
     for name, file in asset.files.items():
         content = packed
         for member in file.member.split("!"):
             content = _member(content, member)
         (folder / name).write_bytes(content)
-        _check(folder / name, file.sha256)
 
 
 def _member(packed: bytes, path: str) -> bytes:
-    """Content of one regular file of a zip or tar archive held in memory."""
+    """Content of one file of a zip or tar archive held in memory."""
     if zipfile.is_zipfile(BytesIO(packed)):
         with zipfile.ZipFile(BytesIO(packed)) as archive:
             return archive.read(path)
     with tarfile.open(fileobj=BytesIO(packed)) as archive:
-        info = archive.getmember(path)
-        if not info.isfile():
-            raise ValueError(f"{path} is no regular file of its archive")
-        return archive.extractfile(info).read()
+        return archive.extractfile(path).read()
 
 
 def _check(path: Path, expected: Sequence[str]) -> None:
