@@ -613,12 +613,6 @@ def test_a_sentence_of_which_nothing_would_stay_is_refused():
         WordPlayers(tokenizer, masking="drop", mask_token=5)
 
 
-def test_special_tokens_stay_when_the_background_is_masked(tokenizer):
-    (placement,) = WordPlayers(tokenizer, n=2, background="mask").place(["the drab film was drab"])
-    owner = placement.owner[0].tolist()
-    assert owner[0] == owner[-1] == 2 and 3 in owner
-
-
 def test_stop_words_and_cut_words_are_no_players(tokenizer):
     players = WordPlayers(tokenizer, n=3)
     assert not players.fits("it was the best of them") and players.fits("great moving drab film")
