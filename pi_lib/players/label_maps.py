@@ -91,18 +91,16 @@ class LabelMapPlayers:
         `masks` are ``(n, ...)``, or with ``per_sample=True`` ``(B, n, ...)``.
         """
         masks = torch.as_tensor(masks).bool()
-        per_sample, owners = options.get("per_sample"), []
-        for sample in masks if per_sample else masks[None]:
-            if (overlap := sample.sum(0) > 1).any():
-                where = tuple(torch.nonzero(overlap)[0].tolist())
-                both = torch.nonzero(sample[(slice(None), *where)])[:, 0].tolist()
-                raise ValueError(
-                    f"players {both} overlap at element {where}; an element has one owner"
-                )
-            if empty := torch.nonzero(~sample.flatten(1).any(1))[:, 0].tolist():
-                raise ValueError(f"players {empty} own no element")
-            owners.append(torch.where(sample.any(0), sample.int().argmax(0), -1))
-        return cls(torch.stack(owners) if per_sample else owners[0], baseline, **options)
+        axis = 1 if options.get("per_sample") else 0  # of the players
+        if (overlap := masks.sum(axis) > 1).any():
+            where = tuple(torch.nonzero(overlap)[0].tolist())
+            both = torch.nonzero(masks.movedim(axis, -1)[where])[:, 0].tolist()
+            raise ValueError(f"players {both} overlap at element {where}; an element has one owner")
+        if not (owns := masks.flatten(axis + 1).any(-1)).all():
+            empty = sorted(set(torch.nonzero(~owns)[:, -1].tolist()))
+            raise ValueError(f"players {empty} own no element")
+        owner = torch.where(masks.any(axis), masks.int().argmax(axis), -1)
+        return cls(owner, baseline, **options)
 
     def place(self, inputs: Tensor, ids: Sequence[int] | None = None) -> list[Placement]:
         """Placements of inputs ``(B, *shape)`` or ``(B, C, *shape)``, as a label map is shaped.

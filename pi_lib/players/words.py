@@ -11,7 +11,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -135,15 +135,11 @@ def distinct(names: Sequence[str]) -> list[str]:
     >>> distinct(["good", "film", "good"])
     ['good', 'film', 'good (2)']
     """
-    counts, result = Counter(), {}
+    result = []
     for name in names:
-        counts[name] += 1
-        numbered = name if counts[name] == 1 else f"{name} ({counts[name]})"
-        while numbered in result:  # a name may look like a numbered one
-            counts[name] += 1
-            numbered = f"{name} ({counts[name]})"
-        result[numbered] = None
-    return list(result)
+        numbered = (name if k == 1 else f"{name} ({k})" for k in count(1))
+        result.append(next(candidate for candidate in numbered if candidate not in result))
+    return result
 
 
 class WordPlayers:
@@ -312,9 +308,9 @@ class WordPlayers:
             ]
         if len(players) < self.n:
             what, aim = ("words", "chunks") if self.cover else ("content words", "players")
-            count = len(groups if self.cover else players)
+            there = len(groups if self.cover else players)
             raise _DoesNotFit(
-                f"has {count} {what}, fewer than the n={self.n} {aim} asked for", text
+                f"has {there} {what}, fewer than the n={self.n} {aim} asked for", text
             )
         if self.masking == "drop" and not self._something_stays(encoding, tokens, players):
             raise _DoesNotFit("has no token left when all its players are dropped", text)
@@ -470,18 +466,13 @@ def _groups(
 def _opening(tokens: list[_Token], parts, in_words: set[int], first: int) -> int:
     """Position of the first token that stands directly before the word at `first`, as a bracket."""
     index = next(i for i, token in enumerate(tokens) if token.position == first)
-    opening = first
-    while index > 0:
-        before, token = tokens[index - 1], tokens[index]
-        if (before.part, before.end) != (token.part, token.start) or (
-            parts[token.part][token.start : token.start + 1].isspace()
-        ):
-            opening = token.position  # a space is before it
-            break
+    for before, token in reversed([*pairwise(tokens[: index + 1])]):
+        spaced = parts[token.part][token.start : token.start + 1].isspace()
+        if spaced or (before.part, before.end) != (token.part, token.start):
+            return token.position
         if before.position in in_words:
             break  # no space between two words: what is between them stays with the first
-        index -= 1
-    return opening
+    return first
 
 
 def _beside_tokens(encoding: Mapping) -> dict[str, Tensor]:

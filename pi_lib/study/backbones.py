@@ -47,11 +47,10 @@ class Backbone:
         return bool(self.weights)
 
 
-def _small(build: Callable[[bool], nn.Module], features: int, origin: str, **known) -> Backbone:
-    """A network for 32 px images, pre-trained here."""
-    return Backbone(
-        build, "image", features, origin, **{"licence": "BSD-3-Clause"} | known, size=32
-    )
+def _small(make: Callable[[], nn.Module], features: int, origin: str, **known) -> Backbone:
+    """A network of torchvision's layers for 32 px images, pre-trained here."""
+    build = partial(encoders.Small, make)
+    return Backbone(build, "image", features, origin, "BSD-3-Clause", 32, **known)
 
 
 def _torchvision(name: str, last: str, weights: str, features: int, **known) -> Backbone:
@@ -89,30 +88,32 @@ BACKBONES = {
         "Apache-2.0",
         weights="minilm",
     ),
-    "resnet20": _small(
+    "resnet20": Backbone(
         encoders.ResNet20,
+        "image",
         64,
         "ResNet-20 for 32 px images (He et al. 2016, arXiv 1512.03385, section 4.2), pre-trained "
         "here by pi_lib.pretrain",
-        licence="MIT",
+        "MIT",
+        size=32,
         any_size=True,
         maps=True,
     ),
     "vgg16-32": _small(
-        partial(encoders.Small, encoders.vgg16_32),
+        encoders.vgg16_32,
         512,
         "VGG-16 with BatchNorm, its form for 32 px images: pooled features, no hidden linear "
         "layers (Simonyan and Zisserman 2015, arXiv 1409.1556; torchvision's layers)",
     ),
     "resnet50-32": _small(
-        partial(encoders.Small, encoders.resnet50_32),
+        encoders.resnet50_32,
         2048,
         "ResNet-50 with a 3x3 first convolution for 32 px images (He et al. 2016, arXiv "
         "1512.03385; torchvision's layers)",
         any_size=True,
     ),
     "vit-32": _small(
-        partial(encoders.Small, encoders.vit_32),
+        encoders.vit_32,
         192,
         "a vision transformer of 6 layers, 3 heads and 4x4 patches for 32 px images (Dosovitskiy "
         "et al. 2021, arXiv 2010.11929; torchvision's layers)",

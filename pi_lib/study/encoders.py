@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi_lib.study.assets import NAMING, OWN, Unavailable, fetch, first, own_paths
+from pi_lib.study.assets import OWN, Unavailable, fetch, first, own_paths
 
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -158,7 +158,7 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
     return first(
         name,
         [(OWN, own), ("torchvision's own download", download)],
-        f"To supply it, put {file} into a folder and name that folder: {NAMING}.",
+        file,
     )
 
 
@@ -180,8 +180,6 @@ class FirstToken(nn.Module):
     def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         if self.image:
             return self.net(pixel_values=inputs * 2 - 1).last_hidden_state[:, 0]
-        if attention_mask is None:
-            attention_mask = torch.ones_like(inputs)
         return self.net(input_ids=inputs, attention_mask=attention_mask).last_hidden_state[:, 0]
 
 
@@ -197,8 +195,7 @@ def _hub_model(name: str, hub: str, **options) -> nn.Module:
     return first(
         hub,
         [(OWN, lambda: load(own_paths([name])[0])), ("the Hugging Face hub", lambda: load(hub))],
-        f"To supply it, put its config.json and model.safetensors into a folder {name}/ within "
-        f"another, and name that one: {NAMING}.",
+        f"{name}/ with its config.json and model.safetensors",
     )
 
 

@@ -44,12 +44,7 @@ def test_the_draw_depends_on_seed_and_sample_alone():
     assert by_id != [p.names for p in PatchPlayers(grid=8, n=5, seed=1).place(IMAGES, [7, 7, 8])]
 
 
-@given(
-    st.integers(3, 9),
-    st.sampled_from(["central", "all"]),
-    st.integers(0, 99),
-    st.data(),
-)
+@given(st.integers(3, 9), st.sampled_from(["central", "all"]), st.integers(0, 99), st.data())
 def test_any_patches_are_disjoint_connected_and_seeded(grid, region, seed, data):
     """Every player owns a rectangle of its own, of the sizes that the grid allows."""
     most = (grid - 2) ** 2 if region == "central" else grid**2
@@ -231,30 +226,8 @@ def test_a_placement_has_no_empty_player():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PatchPlayers(grid=8, n=37), "n=37 players cannot be drawn from the 36 patches"),
-        (
-            lambda: PatchPlayers(region="middle"),
-            "region='middle'; expected one of 'central', 'all'",
-        ),
-        (lambda: PatchPlayers(baseline="grey"), "baseline='grey'"),
-        (lambda: PatchPlayers().place(torch.rand(1, 3, 6, 6)), "6x6 pixels are smaller"),
-        (lambda: PatchPlayers().place(torch.zeros(1, 3, 9, 9, dtype=torch.uint8)), "float"),
-        (lambda: PatchPlayers().place(torch.rand(3, 9, 9)), "image tensor"),
-        (lambda: PatchPlayers(mean=torch.zeros(1)).place(IMAGES), "one value per channel"),
-        (lambda: PatchPlayers().place(IMAGES, [1]), "1 ids for 3 samples"),
-        (lambda: LabelMapPlayers(torch.tensor([0, 2])), r"players \[1\] own no element"),
-        (lambda: LabelMapPlayers(torch.tensor([-1, -1])), "holds no player"),
-        (lambda: LabelMapPlayers(torch.tensor([0.0])), "integer labels"),
-        (
-            lambda: LabelMapPlayers(torch.tensor([0, 1])).place(torch.rand(2, 3)),
-            "outside the input",
-        ),
-        (lambda: LabelMapPlayers.from_masks(torch.ones(2, 3)), r"players \[0, 1\] overlap"),
         (lambda: PatchPlayers(grid=3, region="all"), "n=10 players.*or n=None for all of them"),
-        (
-            lambda: PatchPlayers(others={"age": [1, 2]}),
-            r"others\['age'\] is list; expected a tensor",
-        ),
+        (lambda: PatchPlayers(others={"age": [1, 2]}), r"others\['age'\] is list; expected a ten"),
         (lambda: LabelMapPlayers(torch.tensor([0, 1]), per_sample=True), "a map for each sample"),
         (
             lambda: LabelMapPlayers(torch.tensor([[0, 1], [0, 0]]), per_sample=True),
@@ -264,12 +237,9 @@ def test_a_placement_has_no_empty_player():
             lambda: LabelMapPlayers(MAPS, per_sample=True).place(torch.rand(2, 2, 3)),
             "3 label maps for 2 samples",
         ),
-        (
-            lambda: LabelMapPlayers.from_masks(torch.tensor([[1, 0], [0, 0]])),
-            r"players \[1\] own no",
-        ),
     ],
 )
 def test_bad_players_are_refused(make, message):
+    """Further ones are in tests/test_bad_input.py."""
     with pytest.raises(ValueError, match=message):
         make()

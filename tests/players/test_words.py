@@ -1,6 +1,5 @@
 """Words as players: which they are, which tokens they own, and what the model receives."""
 
-import re
 import unicodedata
 import warnings
 from functools import cache
@@ -161,21 +160,6 @@ def test_what_divides_words():
     assert words("'tis the dogs' 3.5 10/12 (x)-y -z-") == "tis the dogs 3.5 10 12 x y z".split()
     assert words("great😍film 👨\u200d👩 🇫🇷 5️⃣ ...") == ["great", "film", "5️⃣"]
     assert words("") == words(" \t\n") == []
-
-
-@given(st.text(st.sampled_from("aB1 _-'.,:;/()"), max_size=30))
-def test_plain_words_are_those_of_before(text):
-    """Content words of ASCII, as at commit a695a64, but for heads that were cut and numbers."""
-    text = re.sub(r"(?<=\d)[.,](?=\d)", " ", text)  # 1,000 was two words
-    before = [m.span() for m in re.finditer(r"[^\W_]{2,}(?:['’-][^\W_]+)*", text)]
-    now = [(w.start, w.end) for w in words_of(text) if has_two_letters(w.text)]
-    cut = re.compile(r"(?:(?<![^\W_])[^\W_]['-])+$")  # single letters before: O'Neill
-    expected = []
-    for start, end in before:
-        if head := cut.search(text, 0, start):
-            start = head.start()
-        expected.append((start, end))
-    assert now == expected
 
 
 def test_a_letter_is_no_content_word_and_a_syllable_is():
@@ -341,10 +325,7 @@ def test_words_in_one_token_are_one_player(tokenizer_name):
 
 def test_unknown_words_are_masked_with_the_background_and_written_special_tokens_are_not():
     (placement,) = WordPlayers(wordpiece(), 1, background="mask").place(["xyz [SEP] good"], [0])
-    assert [token for token, owner in zip(
-        wordpiece().convert_ids_to_tokens(placement.inputs[0].tolist()),
-        placement.owner[0].tolist(), strict=True,
-    ) if owner == 1] == ["[CLS]", "[SEP]", "[SEP]"]  # fmt: skip
+    assert tokens_of(wordpiece(), placement, 1) == ["[CLS]", "[SEP]", "[SEP]"]
 
 
 @pytest.mark.filterwarnings("ignore:.*texts are longer")
@@ -357,9 +338,8 @@ def test_truncation_cuts_no_player(tokenizer, name, side, monkeypatch):
     monkeypatch.setattr(tokenizer, "truncation_side", side)
     whole = WordPlayers(tokenizer, 4, mask_token=5).place([text])[0]
     sizes = {word: tokens_of(tokenizer, whole, i) for i, word in enumerate(whole.names)}
-    assert list(sizes) == text.split() and len(sizes["marvellousness"]) > 2 < len(
-        sizes["unflinchingly"]
-    )
+    assert list(sizes) == text.split()
+    assert len(sizes["marvellousness"]) > 2 < len(sizes["unflinchingly"])
     fitting = []
     for length in range(3, whole.inputs.shape[1] + 1):
         players = WordPlayers(tokenizer, 1, mask_token=5, max_length=length)
@@ -390,9 +370,8 @@ def test_repeated_words_have_names_of_their_own():
     text = "good film , good cast , Good story , not good"
     words = [w[0] for w in WordPlayers(wordpiece(), 1).content_words(text)]
     (placement,) = WordPlayers(wordpiece(), len(words)).place([text])
-    assert placement.names == (
-        ["good", "film", "good (2)", "cast", "Good", "story", "not", "good (3)"]
-    )
+    numbered = ["good", "film", "good (2)", "cast", "Good", "story", "not", "good (3)"]
+    assert placement.names == numbered
     drawn = {WordPlayers(wordpiece(), 1).place([text], [i])[0].names[0] for i in range(60)}
     assert drawn == set(placement.names)  # a word's name does not hang on the draw
 
@@ -416,17 +395,8 @@ def test_chunks_cover_the_sentence(tokenizer, n):
         at = text.index(name.removesuffix("…"), at)
         assert len(name) <= 24
     if n == 7:
-        assert placement.names == (
-            [
-                "It is",
-                "(not) the",
-                "best of",
-                "$5 films:",
-                "unbelievably <drab>,",
-                "a_b",
-                "and dull!",
-            ]
-        )
+        chunks = "It is|(not) the|best of|$5 films:|unbelievably <drab>,|a_b|and dull!"
+        assert placement.names == chunks.split("|")
     again = WordPlayers(tokenizer, n, cover=True, seed=5).place([text], [9])[0]
     assert torch.equal(placement.owner, again.owner)  # no draw
 
@@ -641,29 +611,6 @@ def test_a_sentence_of_which_nothing_would_stay_is_refused():
     assert WordPlayers(tokenizer, 1, masking="drop").fits(text)
     with pytest.raises(ValueError, match="leave mask_token out"):
         WordPlayers(tokenizer, masking="drop", mask_token=5)
-
-
-def test_words_are_masked_whole(tokenizer):
-    text = "The unbelievably drab film isn't good."
-    (placement,) = WordPlayers(tokenizer, n=4).place([text])
-    content = ["unbelievably", "drab", "film", "isn't", "good"]
-    assert len(placement.names) == 4
-    assert placement.names == [word for word in content if word in placement.names]
-    tokens = tokenizer.convert_ids_to_tokens(placement.inputs[0].tolist())
-    for player, name in enumerate(placement.names):
-        pieces = [
-            t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == player
-        ]
-        assert "".join(p.removeprefix("##") for p in pieces) == name.lower()
-    kept = [t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == 4]
-    assert kept[0] == "[CLS]" and kept[-1] == "[SEP]" and "the" in kept
-    assert placement.baseline == tokenizer.mask_token_id
-
-
-def test_special_tokens_stay_when_the_background_is_masked(tokenizer):
-    (placement,) = WordPlayers(tokenizer, n=2, background="mask").place(["the drab film was drab"])
-    owner = placement.owner[0].tolist()
-    assert owner[0] == owner[-1] == 2 and 3 in owner
 
 
 def test_stop_words_and_cut_words_are_no_players(tokenizer):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pi_lib import PatchPlayers, study
+from pi_lib import study
 from pi_lib.study import data, steps
 from pi_lib.study.assets import MissingAsset
 from pi_lib.study.data import DataSet, Samples, fashion_mnist, pictures, registry, samples, shifts
@@ -36,32 +36,22 @@ def folder(tmp_path):
     """A reader's folder with a few samples of each task, laid out as the real ones."""
     draw = np.random.default_rng(0)
 
-    def pictures(count, side):
+    def drawn(count, side):
         smooth = draw.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
         return smooth.repeat(side // 4, 1).repeat(side // 4, 2)
 
-    train, test = pictures(40, 32), pictures(20, 32)
+    train, test = drawn(40, 32), drawn(20, 32)
     labels = {"ytrain": np.arange(40, dtype=np.uint8) % 10, "ytest": np.arange(20) % 10}
     np.savez(tmp_path / "cifar10_subset_5085_1017.npz", Xtrain=train, Xtest=test, **labels)
-
-    def pack(name, packed, classes):
-        files = []
-        for picture in packed:
-            file = io.BytesIO()
-            Image.fromarray(picture).save(file, "jpeg", quality=95)
-            files.append(file.getvalue())
-        np.savez(
-            tmp_path / name,
-            jpeg=np.frombuffer(b"".join(files), dtype=np.uint8),
-            offset=np.cumsum([0, *map(len, files)]),
-            label=np.arange(len(files), dtype=np.uint8) % len(classes),
-            classes=np.array(classes),
-        )
-
-    pack("cifar10_jpeg_train.npz", train, [f"class {i}" for i in range(10)])
-    pack("cifar10_jpeg_test.npz", test, [f"class {i}" for i in range(10)])
-    pack("flowers128_train.npz", pictures(10, 128), ["daisy", "rose"])
-    pack("flowers128_val.npz", pictures(4, 128), ["daisy", "rose"])
+    ten, two = [f"class {i}" for i in range(10)], ["daisy", "rose"]
+    for name, packed, classes in (
+        ("cifar10_jpeg_train.npz", train, ten),
+        ("cifar10_jpeg_test.npz", test, ten),
+        ("flowers128_train.npz", drawn(10, 128), two),
+        ("flowers128_val.npz", drawn(4, 128), two),
+    ):
+        labels = np.arange(len(packed)) % len(classes)
+        pictures.pack(tmp_path / name, packed, labels, classes, quality=95)
     (tmp_path / "sst2").mkdir()
     (tmp_path / "sst2" / "train.tsv").write_text("a fine film\t1\na dull film\t0\nfine\t1\n")
     (tmp_path / "sst2" / "test.tsv").write_text("dull\t0\nnot bad\t1\n")
@@ -160,11 +150,6 @@ def test_other_texts_are_rated_alike(name, negative, positive):
     assert not data.overlap(name, "sst2") and data.overlap(name, name)
 
 
-def test_text_has_no_size():
-    with pytest.raises(ValueError, match="movie-reviews has sentences: size=32"):
-        data.load("movie-reviews", size=32)
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "counts"),
     [
@@ -176,9 +161,8 @@ def test_text_has_no_size():
 def test_pictures_from_the_readers_folder(folder, monkeypatch, name, shape, counts):
     task = data.load(name, data=folder)
     assert (len(task.train), len(task.test)) == counts
-    assert task.train.inputs.shape == (counts[0], *shape) and task.train.ids == list(
-        range(counts[0])
-    )
+    assert task.train.inputs.shape == (counts[0], *shape)
+    assert task.train.ids == list(range(counts[0]))
     assert task.mean.shape == (3,) and 0 < task.mean.min() <= task.mean.max() < 1
     monkeypatch.setenv("PI_LIB_DATA", str(folder))
     again = data.load(name, n_train=10, n_test=2, size=16)
@@ -232,7 +216,6 @@ def test_missing_folder_says_what_to_supply(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_train": 60_001}, "fashion-mnist: n_train=60001, but there are 60000 samples"),
         ({"n_train": 10, "n_test": 0}, "n_test=0, but there are 10000 samples"),
         ({"n_train": 10, "n_test": 10, "size": 0}, "size is the side"),
     ],
@@ -240,18 +223,6 @@ def test_missing_folder_says_what_to_supply(tmp_path, monkeypatch):
 def test_bad_sizes_are_refused_with_the_numbers(options, message):
     with pytest.raises(ValueError, match=message):
         data.load("fashion-mnist", **options)
-
-
-def test_unknown_name_names_the_known():
-    with pytest.raises(ValueError, match="'mnist'; there are fashion-mnist, movie-reviews"):
-        data.load("mnist")
-
-
-def test_images_takes_pixels_only():
-    with pytest.raises(TypeError, match="expected images as a uint8 tensor; got torch.float32"):
-        data.images(torch.zeros(1))
-    with pytest.raises(TypeError, match="got list"):
-        data.images(["a"])
 
 
 # The paper's data sets, which cannot be downloaded here: small local ones of the same schema.
@@ -280,9 +251,8 @@ def shows_its_class_alone(split, tolerance=12):
 def cub(tmp_path):
     """CUB-200-2011 in small: three classes, five photographs each, the last of each for testing."""
     root = tmp_path / "CUB_200_2011"
-    lines = {
-        name: [] for name in "images image_class_labels train_test_split bounding_boxes".split()
-    }
+    files = "images image_class_labels train_test_split bounding_boxes".split()
+    lines = {name: [] for name in files}
     classes = ["001.Black_footed_Albatross", "002.Crow", "003.Tree_Swallow"]
     for number in range(1, 16):
         label = (number - 1) // 5
@@ -308,17 +278,6 @@ def test_cub_is_cropped_to_its_boxes_and_resized(cub, tmp_path):
     assert shows_its_class_alone(task.train) and shows_its_class_alone(task.test)
     assert "cropped to the bounding boxes" in task.origin
     assert data.load("cub", size=32, data=tmp_path).train.inputs.shape == (12, 3, 32, 32)
-
-
-def test_the_papers_players_lie_on_cub(cub, tmp_path):
-    task = data.load("cub", n_train=3, n_test=1, data=tmp_path)
-    players = PatchPlayers(grid=8, n=10, region="central", mean=task.mean)
-    (placement,) = players.place(data.images(task.test.inputs), task.test.ids)
-    owner = placement.owner[0, 0]
-    assert [(owner == player).sum().item() for player in range(10)] == [28 * 28] * 10
-    border = torch.ones_like(owner, dtype=torch.bool)
-    border[28:-28, 28:-28] = False
-    assert (owner[border] == 10).all()
 
 
 def test_only_chosen_images_are_opened(cub, tmp_path):
@@ -352,16 +311,6 @@ def test_cub_of_another_schema_is_refused(cub, tmp_path, file, line, message):
         data.load("cub", data=tmp_path)
 
 
-def test_a_box_over_the_border_is_cut_there(cub, tmp_path):
-    path = cub / "bounding_boxes.txt"
-    path.write_text(path.read_text().replace("1 10.0 5.0 30.0 30.0", "1 -0.0 5.0 61.5 30.0", 1))
-    with pytest.raises(ValueError, match="line 1"):  # negative: not the format
-        data.load("cub", data=tmp_path)
-    path.write_text(path.read_text().replace("1 -0.0 5.0 61.5", "1 0.0 5.0 61.5", 1))
-    picture = data.load("cub", data=tmp_path).train.inputs[0]  # all 60 columns of rows 5 to 35
-    assert picture[0, 112, 10] < 30 < 170 < picture[0, 112, 90]
-
-
 def test_a_class_without_training_samples_is_refused(cub, tmp_path):
     path = cub / "train_test_split.txt"
     lines = path.read_text().splitlines()
@@ -389,43 +338,37 @@ def test_a_crop_is_the_box_pixel_by_pixel():
     assert (pictures.pixels(picture, None, "it") == pixels).all()
 
 
+MODELS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "smart fortwo")
+
+
 @pytest.fixture
 def cars(tmp_path):
     """Stanford Cars in small, with the devkit's MATLAB files."""
     from scipy.io import savemat
 
     root = tmp_path / "stanford_cars"
-    types = [(f"bbox_{k}", "O") for k in ("x1", "y1", "x2", "y2")] + [
-        ("class", "O"),
-        ("fname", "O"),
-    ]
-    for part, count, file in (
-        ("train", 6, "devkit/cars_train_annos.mat"),
-        ("test", 3, "cars_test_annos_withlabels.mat"),
-    ):
+    fields = "bbox_x1 bbox_y1 bbox_x2 bbox_y2 class fname".split()
+    annotations = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
+    for part, count, file in zip(("train", "test"), (6, 3), annotations, strict=True):
         (root / f"cars_{part}").mkdir(parents=True)
         (root / "devkit").mkdir(exist_ok=True)
-        rows = np.empty((1, count), dtype=types)
+        rows = np.empty((1, count), dtype=[(name, "O") for name in fields])
         for i in range(count):
             x0, y0, x1, y1 = BOXES[i % 3]
             name = f"{i + 1:05}.jpg"
-            photo(SIZES[i % 3], BOXES[i % 3], COLOURS[i % 3]).save(
-                root / f"cars_{part}" / name, **FINE
-            )
+            picture = photo(SIZES[i % 3], BOXES[i % 3], COLOURS[i % 3])
+            picture.save(root / f"cars_{part}" / name, **FINE)
             # counted from 1, the last pixel included, in the smallest type that holds it
             corner = [np.uint8(value) for value in (x0 + 1, y0 + 1, x1, y1)]
             rows[0, i] = (*corner, np.uint8(i % 3 + 1), name)
         savemat(root / file, {"annotations": rows})
-    names = np.array(
-        ["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "smart fortwo"], dtype="O"
-    )
-    savemat(root / "devkit" / "cars_meta.mat", {"class_names": names[None]})
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array([MODELS], dtype="O")})
     return root
 
 
 def test_cars_are_cropped_to_their_boxes_and_resized(cars, tmp_path):
     task = data.load("cars", data=tmp_path)
-    assert task.classes == ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "smart fortwo")
+    assert task.classes == MODELS
     assert task.train.inputs.shape == (6, 3, 224, 224)
     assert task.train.labels.tolist() == [0, 1, 2] * 2 and task.test.labels.tolist() == [0, 1, 2]
     assert shows_its_class_alone(task.train) and shows_its_class_alone(task.test)
@@ -525,10 +468,7 @@ def test_sst2_as_the_hub_has_it_tests_on_the_validation_split(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (
-            {"text": SENTENCES, "label": SENTIMENTS},
-            "has the columns text, label; expected sentence",
-        ),
+        ({"text": SENTENCES, "label": SENTIMENTS}, "has the columns text, label; expected sent"),
         ({"sentence": SENTENCES, "target": SENTIMENTS}, "columns sentence, target; expected sent"),
         (
             {"sentence": SENTENCES, "label": SENTIMENTS | {"validation": [-1, -1]}},
@@ -563,9 +503,7 @@ def test_tables_without_a_split_or_unreadable_are_refused(tmp_path):
 
 def test_a_header_or_a_wrong_label_in_sst2_is_named(folder):
     (folder / "sst2" / "test.tsv").write_text("sentence\tlabel\ndull\t0\n")
-    with pytest.raises(
-        ValueError, match="test.tsv, line 1: expected a sentence, a tab, and 0 or 1"
-    ):
+    with pytest.raises(ValueError, match="test.tsv, line 1: expected a sentence, a tab, and 0 or"):
         data.load("sst2", data=folder)
 
 
@@ -723,8 +661,7 @@ def test_stored_results_know_the_code_and_version_of_a_loader(registered, tmp_pa
     [
         ("cifar10", {}, "there is a 'cifar10' already: it is built in: choose another"),
         ("cifar10", {"replace": True}, "it is built in"),
-        ("spots+odd", {}, "expected letters, digits"),
-        ("folder:x", {}, "expected letters, digits"),
+        ("folder:x+odd", {}, "expected letters, digits"),
         (3, {}, "a name is a string; got 3"),
         ("spots", {"kind": "sound"}, "kind='sound'; expected 'image' or 'text'"),
         ("spots", {"loader": "file.csv"}, "a loader is a function of a folder; got str"),
@@ -742,20 +679,11 @@ def test_what_cannot_be_registered_is_refused(registered, name, options, message
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (lambda folder: [1, 2], "its loader gave list; expected pi_lib.study.data.DataSet"),
-        (
-            lambda folder: spots(folder, kind="text"),
-            "registered as image, but its loader gave text",
-        ),
-        (
-            lambda folder: Samples(["a"], [0.5]),
-            "labels are whole numbers along one axis; got float",
-        ),
-        (
-            lambda folder: Samples(["a", "b"], [0]),
-            "one of each for every sample; got .*'inputs': 2",
-        ),
-        (lambda folder: Samples(np.zeros((1, 3, 8, 8)), [0]), "N, H, W, C. of uint8; got float64"),
+        (lambda _: [1, 2], "its loader gave list; expected pi_lib.study.data.DataSet"),
+        (lambda _: spots(_, kind="text"), "registered as image, but its loader gave text"),
+        (lambda _: Samples(["a"], [0.5]), "labels are whole numbers along one axis; got float"),
+        (lambda _: Samples(["a", "b"], [0]), "one of each for every sample; got .*'inputs': 2"),
+        (lambda _: Samples(np.zeros((1, 3, 8, 8)), [0]), "N, H, W, C. of uint8; got float64"),
     ],
 )
 def test_a_loader_that_gives_something_else_is_named(registered, loader, message):
@@ -765,9 +693,7 @@ def test_a_loader_that_gives_something_else_is_named(registered, loader, message
 
 
 def test_limits_take_what_there_is_and_say_so(cub, tmp_path):
-    with pytest.warns(
-        UserWarning, match="cub: n_test=2000, but there are 3 samples: all are taken"
-    ):
+    with pytest.warns(UserWarning, match="cub: n_test=2000, but there are 3 samples: all are"):
         task = data.load("cub", n_train=3, n_test=2000, at_most=["n_test"], data=tmp_path)
     assert (len(task.train), len(task.test)) == (3, 3)
     assert sorted(task.test.ids) == [5, 10, 15]

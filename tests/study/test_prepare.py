@@ -39,12 +39,12 @@ def cifar10(path, per_batch=20):
     return pictures, labels
 
 
-def test_cifar10(tmp_path, capsys):
+def test_cifar10(tmp_path, capsys, monkeypatch):
     pictures, labels = cifar10(tmp_path / "cifar-10-binary.tar.gz")
     made = tmp_path / "made"
+    monkeypatch.setattr(prepare, "SUBSET", (30, 20))
     assert prepare.main(["cifar10", str(tmp_path / "cifar-10-binary.tar.gz"), str(made)]) == 0
     assert len(capsys.readouterr().out.split()) == 3
-    prepare.prepare_cifar10(tmp_path / "cifar-10-binary.tar.gz", made, subset=(30, 20))
     subset = data.load("cifar10", data=made)
     assert torch.equal(subset.train.inputs, torch.from_numpy(pictures[:30]))
     assert subset.train.labels.tolist() == labels[:30].tolist()
@@ -93,10 +93,6 @@ def test_the_split_is_that_of_the_recorded_results():
     assert [sorted(test)[:5] for test in drawn[:2]] == [[2, 10, 24, 29, 30], [5, 10, 23, 25, 30]]
 
 
-def broken(tmp_path, members):
-    return archive(tmp_path / "archive.tgz", members)
-
-
 @pytest.mark.parametrize(
     ("what", "members", "message"),
     [
@@ -113,7 +109,7 @@ def broken(tmp_path, members):
     ],
 )
 def test_another_layout_is_refused(tmp_path, capsys, what, members, message):
-    path = broken(tmp_path, members)
+    path = archive(tmp_path / "archive.tgz", members)
     assert prepare.main([what, str(path), str(tmp_path / "made")]) == 1
     assert message in capsys.readouterr().err
 

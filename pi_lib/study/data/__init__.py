@@ -1,20 +1,16 @@
 """Data sets by name, and how a sample becomes an input.
 
-Some tasks work on any machine: pictures of clothes (Fashion-MNIST) and rated texts, of film and
-product reviews, editorials and tweets. The paper's own (CIFAR-10, CUB-200-2011, Stanford Cars,
-SST-2) are looked for in the reader's own folder (``PI_LIB_DATA``, or ``data=``), then in the
-Hugging Face hub and its cache.
-``folder:PATH`` is a data set of the reader's own, and `register_data` adds one by name. A name may
-go on with `SHIFTS`: ``fashion-mnist+odd+inverted`` is every second picture of Fashion-MNIST, dark
-made light, and ``fashion-mnist+segmentation`` asks for the class of every pixel of scenes made of
-its pictures.
-
-Subsets are balanced over the classes, drawn by a seed, and nested: with one seed, the first
-100 of 1,000 training samples are those that one gets by asking for 100.
-
 A module a data set, each with a function `load`; `samples` says what it gives, `registry` names
 them, `shifts` and `scenes` make others of them, `task` draws the subsets, and `pictures` and
 `tables` read files. `prepare` makes the project's files of the published archives.
+
+Fashion-MNIST and the rated texts work on any machine. The paper's own (CIFAR-10, CUB-200-2011,
+Stanford Cars, SST-2) are looked for in the reader's own folder (``PI_LIB_DATA``, or ``data=``),
+then in the Hugging Face hub and its cache. A name may go on with `SHIFTS`:
+``fashion-mnist+odd+inverted`` is every second picture of Fashion-MNIST, dark made light.
+
+Subsets are balanced over the classes, drawn by a seed, and nested: with one seed, the first
+100 of 1,000 training samples are those that one gets by asking for 100.
 """
 
 from pi_lib.study.data.registry import (

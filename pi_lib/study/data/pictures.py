@@ -54,7 +54,7 @@ def photos(
     name: str,
     picture: Callable[[int], "PIL.Image.Image"],
     what: Callable[[int], str],
-    boxes: Sequence[Box] | None,
+    boxes: Sequence[Box] | None = None,
 ) -> Callable[[np.ndarray], Iterator[np.ndarray]]:
     """A reader that opens and decodes a picture when it is its turn."""
 
@@ -63,7 +63,7 @@ def photos(
             try:
                 with picture(i) as opened:
                     part = pixels(opened, None if boxes is None else boxes[i], what(i))
-            except OSError as error:
+            except (OSError, SyntaxError) as error:
                 raise ValueError(f"{what(i)} cannot be read as an image: {error}") from error
             yield part
 
@@ -104,20 +104,14 @@ def packed_jpegs(
                 arrays[key] for key in ("jpeg", "offset", "label", "classes")
             )
 
-        def decode(at: np.ndarray) -> np.ndarray:
-            pictures = []
-            for i in at:
-                try:
-                    picture = JpegImageFile(io.BytesIO(jpeg[offset[i] : offset[i + 1]].tobytes()))
-                    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
-                    pictures.append(np.asarray(picture))
-                except (OSError, SyntaxError) as error:
-                    raise ValueError(f"{file}, image {i} cannot be read: {error}") from error
-            return np.stack(pictures)
+        def picture(i: int) -> JpegImageFile:
+            return JpegImageFile(io.BytesIO(jpeg[offset[i] : offset[i + 1]].tobytes()))
 
+        decode = photos(name, picture, lambda i: f"{file}, image {i}")
         return Samples(decode, label), tuple(classes.tolist())
 
-    (train, classes), (test, _) = map(read, assets.supplied(name, names, folder))
+    own = (assets.OWN, lambda: assets.own_paths(names, folder))
+    (train, classes), (test, _) = map(read, assets.first(name, [own], ", ".join(names)))
     return DataSet(classes, train, test, origin)
 
 

@@ -23,33 +23,20 @@ import numpy as np
 from pi_lib.study.data import cifar10, flowers
 from pi_lib.study.data.pictures import pack
 
-SUBSET = (5085, 1017)  # images of CIFAR-10 whose pixels are kept
+SUBSET = (5085, 1017)  # training and test images of CIFAR-10 whose pixels are kept
 SIDE, QUALITY = 128, 90  # of the flowers' JPEGs
 KINDS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 
-def prepare_cifar10(archive: Path, folder: Path, subset: tuple[int, int] = SUBSET) -> list[Path]:
-    """CIFAR-10 from ``cifar-10-binary.tar.gz``: all images as JPEG, and a subset unchanged.
+def prepare_cifar10(archive: Path, folder: Path) -> list[Path]:
+    """CIFAR-10 from ``cifar-10-binary.tar.gz``: all images as JPEG, the first of them unchanged.
 
-    Parameters
-    ----------
-    archive : path
-        The binary version: records of one byte, the label, and 3,072, the pixels, channels first.
-        The version for Python holds pickles, which could run code.
-    folder : path
-        Where the files are written.
-    subset : (int, int), optional
-        How many training and test images, the first of the archive, are kept with their pixels.
+    The archive is the binary version: records of one byte, the label, and 3,072, the pixels,
+    channels first. The version for Python holds pickles, which could run code. The JPEGs, of
+    quality 75, are ordered by class, and within it as in the archive.
 
-    Returns
-    -------
-    list of Path
-        The files. The JPEGs, of quality 75, are ordered by class, and within it as in the archive.
-
-    Raises
-    ------
-    ValueError
-        If the archive has another layout.
+    Gives the paths of the files that were written into `folder`. Raises ValueError if the archive
+    has another layout.
     """
     records = _members(archive, r"cifar-10-batches-bin/(data_batch_\d|test_batch)\.bin", _records)
     names = [re.search(r"/(\w+)\.bin", name)[1] for name in records]
@@ -66,7 +53,7 @@ def prepare_cifar10(archive: Path, folder: Path, subset: tuple[int, int] = SUBSE
     *batches, test = records.values()
     unchanged, files = {}, []
     splits = (("train", np.concatenate(batches)), ("test", test))
-    for (part, rows), name, count in zip(splits, cifar10.JPEG, subset, strict=True):
+    for (part, rows), name, count in zip(splits, cifar10.JPEG, SUBSET, strict=True):
         labels, pictures = rows[:, 0], rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         unchanged |= {f"X{part}": pictures[:count], f"y{part}": labels[:count]}
         at = np.argsort(labels, kind="stable")
@@ -79,24 +66,13 @@ def prepare_cifar10(archive: Path, folder: Path, subset: tuple[int, int] = SUBSE
 def prepare_flowers(archive: Path, folder: Path) -> list[Path]:
     """TF Flowers from ``flower_photos.tgz``: the middle square of each photograph, at 128 px.
 
-    Parameters
-    ----------
-    archive : path
-        With a folder of JPEGs for each of five kinds of flowers.
-    folder : path
-        Where the files are written.
+    The archive has a folder of JPEGs for each of five kinds of flowers. Those that are written, of
+    quality 90, keep their names, which begin with Flickr's number. Of each kind one photograph in
+    five, rounded up, is for testing: the first of NumPy's ``RandomState(42).permutation`` of the
+    names in order.
 
-    Returns
-    -------
-    list of Path
-        The files: JPEGs of quality 90, with their names, which begin with Flickr's number. Of each
-        kind one photograph in five, rounded up, is for testing: the first of NumPy's
-        ``RandomState(42).permutation`` of the names in order.
-
-    Raises
-    ------
-    ValueError
-        If the archive has another layout, or a photograph cannot be read.
+    Gives the paths of the files that were written into `folder`. Raises ValueError if the archive
+    has another layout, or a photograph cannot be read.
     """
     photos = _members(archive, rf"flower_photos/({'|'.join(KINDS)})/[^/]+\.jpg", _square)
     names = {kind: sorted(n for n in photos if n.split("/")[-2] == kind) for kind in KINDS}
@@ -123,13 +99,7 @@ def prepare_flowers(archive: Path, folder: Path) -> list[Path]:
 
 
 def drawn_for_testing(n: int) -> set[int]:
-    """Positions of one photograph in five, rounded up: the split of the recorded results.
-
-    Examples
-    --------
-    >>> sorted(drawn_for_testing(633))[:4], len(drawn_for_testing(633))
-    ([2, 10, 24, 29], 127)
-    """
+    """Positions of one photograph in five, rounded up: the split of the recorded results."""
     return set(np.random.RandomState(42).permutation(n)[: math.ceil(n / 5)].tolist())
 
 

@@ -11,22 +11,24 @@ from pi_lib.training.objectives import AIMS
 
 
 def shifted(data_set: DataSet, shift: str) -> DataSet:
-    """A data set of which samples are chosen, or whose pictures are changed.
+    """A data set of which samples are chosen, or whose pictures are changed, by `SHIFTS`.
 
-    Parameters
-    ----------
-    data_set : DataSet
-    shift : str
-        One of `SHIFTS`, but not of `SCENES`.
+    Scenes are not made here: see `pi_lib.study.data.scenes`.
     """
     if shift in OF_PICTURES:
         return _both(data_set, lambda samples: _changed(samples, shift))
     if shift in ("odd", "even"):
-        return _both(data_set, lambda samples: _every_second(samples, shift == "odd"))
+        first = int(shift == "odd")
+        return _both(data_set, lambda x: _chosen(x, np.arange(first, len(x.labels), 2)))
     half = (len(data_set.classes) + 1) // 2
     low, high = (0, half) if shift == "first-classes" else (half, len(data_set.classes))
-    data_set = replace(data_set, classes=data_set.classes[low:high])
-    return _both(data_set, lambda samples: _of_classes(samples, low, high))
+
+    def of_classes(samples: Samples) -> Samples:
+        at = np.flatnonzero((samples.labels >= low) & (samples.labels < high))
+        chosen = _chosen(samples, at)
+        return replace(chosen, labels=chosen.labels - low)
+
+    return _both(replace(data_set, classes=data_set.classes[low:high]), of_classes)
 
 
 def _both(data_set: DataSet, change) -> DataSet:
@@ -44,18 +46,8 @@ def _changed(samples: Samples, shift: str) -> Samples:
     return replace(samples, inputs=read)
 
 
-def _every_second(samples: Samples, first: int) -> Samples:
-    at = np.arange(int(first), len(samples.labels), 2)
-    return _chosen(samples, at, samples.labels[at])
-
-
-def _of_classes(samples: Samples, low: int, high: int) -> Samples:
-    at = np.flatnonzero((samples.labels >= low) & (samples.labels < high))
-    return _chosen(samples, at, samples.labels[at] - low)
-
-
-def _chosen(samples: Samples, at: np.ndarray, labels: np.ndarray) -> Samples:
-    return Samples(lambda chosen: samples.read(at[chosen]), labels, samples.ids[at])
+def _chosen(samples: Samples, at: np.ndarray) -> Samples:
+    return Samples(lambda chosen: samples.read(at[chosen]), samples.labels[at], samples.ids[at])
 
 
 def _inverted(picture: np.ndarray, _: int) -> np.ndarray:

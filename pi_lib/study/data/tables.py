@@ -19,22 +19,11 @@ def anywhere(
     hub: str,
     **schema,
 ) -> DataSet:
-    """A data set from the reader's folder (its own layout, or tables like the hub's) or the hub.
+    """A data set by its name: from the reader's own folder `data`, or from the hub.
 
-    Parameters
-    ----------
-    name : str
-        Its name, which is that of the folder of tables too.
-    data : path or None
-        The reader's own folder.
-    files : list of str
-        Of its own layout, relative to that folder.
-    read : callable
-        Their paths to a data set.
-    hub : str
-        Its name on the hub.
-    **schema
-        What `tabular` is to know of its tables.
+    In the folder it has its own layout, whose paths `files` are given to `read`, or it is a folder
+    of its name with tables like those of `hub`, its name there. `schema` is what `tabular` is to
+    know of them.
     """
 
     def tables_of_folder() -> DataSet:
@@ -51,8 +40,8 @@ def anywhere(
             (f"{assets.OWN}, as tables", tables_of_folder),
             (f"the Hugging Face hub and its cache ({hub})", tables_of_hub),
         ],
-        f"To supply it, put {', '.join(files)}, or the hub's files in {name}/, into a folder and "
-        f"name that folder: {assets.NAMING}. Or, where there is internet: "
+        f"{', '.join(files)}, or the hub's files in {name}/,",
+        " Or, where there is internet: "
         f"python -c \"import datasets; datasets.load_dataset('{hub}')\" fills the hub's cache "
         "(HF_HOME), which may be copied.",
     )
