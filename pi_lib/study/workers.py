@@ -1,4 +1,4 @@
-"""Who computes the steps of a study: this process, processes beside it, or a Dask cluster.
+"""Who computes the steps of a study beside this process: others on this machine, or a Dask cluster.
 
 Each is a context manager with `slots`, how many steps it takes at a time, and ``submit(step,
 store)``, which gives a future: when it is done, the store has the step's entry, or it raises.
@@ -15,23 +15,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from pi_lib.study.store import Store, write
+from pi_lib.study.store import Store, contents
 
 if TYPE_CHECKING:
     from pi_lib.study.steps import Step
 
 TIMEOUT = 5  # seconds that a scheduler has to answer
 _ONE_STEP = Lock()  # in a worker: training sets the random state of its whole process
-
-
-class Pool(Protocol):
-    """What computes steps."""
-
-    slots: int
-
-    def submit(self, step: "Step", store: Store) -> Future: ...
 
 
 def usual_slots() -> int:
@@ -47,30 +39,11 @@ def usual_slots() -> int:
     return max(1, min(cores - 1, memory // (6 * 2**30)))
 
 
-class Here:
-    """This process, one step after the other."""
-
-    slots = 1
-
-    def submit(self, step: "Step", store: Store) -> Future:
-        future = Future()
-        try:
-            future.set_result(step.compute(store))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Processes:
     """Processes on this machine, which write to the store themselves.
 
     They end with this process, however it ends, and at once when the ``with`` block is left by an
     exception: what they had in hand goes on from its last state when it is asked for again.
-
-    Parameters
-    ----------
-    slots : int
-        How many.
     """
 
     def __init__(self, slots: int):
@@ -104,18 +77,12 @@ class Cluster:
     Parameters
     ----------
     address : str
-        Of the scheduler, such as "tcp://10.0.0.5:8786".
+        Of the scheduler, such as "tcp://10.0.0.5:8786": a ConnectionError if none answers there
+        within 5 seconds, an ImportError without Dask.
     slots : int, optional
         Steps under way at a time; default twice the workers' threads, at least 8.
     resources : dict of str to float, optional
         What a step takes of a worker's resources, such as ``{"GPU": 1}``.
-
-    Raises
-    ------
-    ImportError
-        If Dask is not installed.
-    ConnectionError
-        If no scheduler answers at the address within 5 seconds.
     """
 
     def __init__(
@@ -155,10 +122,9 @@ class Cluster:
         self._threads.shutdown()
 
     def _compute(self, step: "Step", store: Store) -> Path:
-        sent = {_place(need, store): _files(need, store) for need in step.needs}
-        done = self._client.submit(
-            _work, step, sent, _place(step, store), pure=False, resources=self._resources
-        )
+        sent = [contents(need.path(store)) for need in step.needs]
+        name = step.path(store).name
+        done = self._client.submit(_work, step, sent, name, pure=False, resources=self._resources)
         store.put(*step.key, done.result())
         return step.compute(store)  # raises if the run diverged
 
@@ -193,48 +159,25 @@ def _interrupts_wait():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# ---------------------------------------------------------------- to a worker and back
+# ---------------------------------------------------------------- on a worker of a `Cluster`
 
 
-def _place(step: "Step", store: Store) -> str:
-    return step.path(store).relative_to(store.root).as_posix()
-
-
-def _files(step: "Step", store: Store) -> dict[str, bytes]:
-    """Of a stored step, its files by their paths within its entry."""
-    entry = step.path(store)
-    files = (path for path in entry.rglob("*") if path.is_file())
-    return {path.relative_to(entry).as_posix(): path.read_bytes() for path in files}
-
-
-def _work(step: "Step", sent: dict[str, dict[str, bytes]], place: str) -> dict[str, bytes]:
-    """Compute a step in a store of the worker's own; returns the files of its entry."""
+def _work(step: "Step", sent: list[dict[str, bytes]], name: str) -> dict[str, bytes]:
+    """Compute a step in a store of the worker's own, beside what it needs; returns its entry."""
     from distributed import get_worker
 
     from pi_lib.training import TrainingDiverged
 
     folder = TemporaryDirectory(prefix="pi_lib", dir=get_worker().local_directory)
     with _ONE_STEP, folder as root:
-        store = _Sent(Path(root), sent)
-        if _place(step, store) != place:
+        store = Store(root)
+        if step.path(store).name != name:
             raise RuntimeError(
                 f"worker {get_worker().address} has another version of pi_lib than the process "
                 "that sent the step: install the same on both"
             )
+        for need, files in zip(step.needs, sent, strict=True):
+            store.put(*need.key, files)
         with suppress(TrainingDiverged):  # stored all the same
             step.compute(store)
-        return _files(step, store)
-
-
-class _Sent(Store):
-    """A store in which the entries that were sent are there, though not with all their files."""
-
-    def __init__(self, root: Path, sent: dict[str, dict[str, bytes]]):
-        super().__init__(root)
-        self.sent = {root / place for place in sent}
-        for place, files in sent.items():
-            write(root / place, files)
-
-    def get(self, step, spec, modules, compute) -> Path:
-        entry = self.path(step, spec, modules)
-        return entry if entry in self.sent else super().get(step, spec, modules, compute)
+        return contents(step.path(store))
