@@ -44,13 +44,7 @@ CORRUPTIONS = {"noise": noise, "blur": blur, "low contrast": low_contrast, "inve
 
 
 def corrupted(pictures: Tensor, kind: str) -> Tensor:
-    """Pictures under one of `CORRUPTIONS`: uint8 (N, C, H, W), the same every time.
-
-    Examples
-    --------
-    >>> corrupted(torch.full((1, 1, 8, 8), 250, dtype=torch.uint8), "inverted").unique()
-    tensor([5], dtype=torch.uint8)
-    """
+    """Pictures under one of `CORRUPTIONS`: uint8 (N, C, H, W), the same every time."""
     parts = [
         CORRUPTIONS[kind](training.images(part), number)
         for number, part in enumerate(pictures.split(AT_A_TIME))

@@ -349,13 +349,7 @@ def in_words(frame: pd.DataFrame) -> str:
 
 
 def verdict(number: Estimate, p: float = 0.0) -> str:
-    """One of `VERDICTS` on a number that is above 0 if the claim holds.
-
-    Examples
-    --------
-    >>> verdict(Estimate(0.3, 0.1, 0.5)), verdict(Estimate(0.3, 0.1, 0.5), p=0.2)
-    ('confirmed', 'undecided')
-    """
+    """One of `VERDICTS` on a number that is above 0 if the claim holds, and its corrected p."""
     if not number.measurable or np.isnan(number.low):
         return "not measurable"
     side = number.compared_with(0)

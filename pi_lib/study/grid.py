@@ -29,14 +29,6 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
 
     A `profile` takes the place of the file's; what its cells change stays changed. Raises GridError
     if the file is no such grid, naming every error in it by its line, or there is no such profile.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "two.yml"
-    >>> _ = file.write_text("cells: [{backbone: minilm, task: sst2}]")
-    >>> [cell.name for cell in read(file)]
-    ['minilm on sst2']
     """
     import yaml
 

@@ -257,17 +257,15 @@ class Record:
             raise RecordError(f"{path} is no record ({error}): make it by {AGAIN}") from error
         if (version := header.get("version", VERSION)) not in (FLOAT32, VERSION):
             raise RecordError(f"{path} is of version {version}, not {VERSION}: make it by {AGAIN}")
-        lengths, correct = header.pop("lengths", {}), {}
-        for name in [name for name in values if name.startswith("correct/")]:
-            key = name.removeprefix("correct/")
-            length = lengths.get(key, header["tested"])
-            correct[key] = np.unpackbits(values.pop(name))[:length] > 0
-        ranges = {name: at for name, at in values.items() if name.startswith("range/")}
-        games = {
-            name: _from_levels(v, ranges[f"range/{name}"]) if f"range/{name}" in ranges else v
-            for name, v in values.items()
-            if name not in ranges
-        }
+        games, correct, lengths = {}, {}, header.pop("lengths", {})
+        for name, x in values.items():
+            if name.startswith("correct/"):
+                key = name.removeprefix("correct/")
+                correct[key] = np.unpackbits(x)[: lengths.get(key, header["tested"])] > 0
+            elif f"range/{name}" in values:
+                games[name] = _from_levels(x, values[f"range/{name}"])
+            elif not name.startswith("range/"):
+                games[name] = x
         return cls(header, games, correct)
 
 

@@ -169,21 +169,12 @@ class Store:
             Writes the result's files into the folder that it is given. The folder holds what an
             attempt that was interrupted has left there, and `compute` may go on from it.
 
-        Raises
-        ------
-        StoreError
-            If the disk is full or cannot be written to.
-
-        Warns
-        -----
-        DamagedEntry
-            If the entry was there, but is not what was written.
-
         Notes
         -----
         The folder is written aside and renamed, so a reader never sees half an entry. A second
         process that asks for the same entry waits for the first. An attempt that fails leaves
-        nothing; one that is interrupted, or short of memory or disk, leaves its folder.
+        nothing; one that is interrupted, or short of memory or disk, leaves its folder. A full or
+        unwritable disk raises StoreError; an entry that is not as written warns by DamagedEntry.
         """
         modules = sorted(modules)
         entry = self.path(step, spec, modules)

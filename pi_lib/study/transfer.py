@@ -88,21 +88,17 @@ def transfer_study(
     samples : int, default 16
         The first test samples that the players fit, at least 5: the games are about these.
         Accuracy is of all test samples.
-    epochs, batch_size : int, default 10 and 32
-        Of `pi_lib.training.fit`.
+    epochs, batch_size, device, verbose
+        Of `pi_lib.training.fit`; by default 10 epochs, batches of 32.
     learning_rate : float or sequence of float, default 1e-4, 3e-4, 1e-3 and 3e-3
         Of several the one is taken, for fine-tuning and scratch apart, that is best on a held-out
-        part of `train`. Every run is then trained on all of `train`.
-    validation : float, default 0.2
-        The share of `train` that is held out to choose a learning rate.
+        share of `train`, `validation` (default 0.2). Every run is then trained on all of `train`.
     tokenizer : fast tokenizer of `transformers`, optional
         Needed for sentences; default that of `players`.
     value, output
         Of `pi_lib.coalition_values`; the output is also what training compares with labels.
     features : str or callable, optional
         Where the probe reads: of `pi_lib.linear_probe`. Default the input of the last linear layer.
-    device, verbose
-        Of `pi_lib.training.fit`.
     seed : int, default 0
         Of weights, heads, batches and dropout: every arm and run draws from streams of its own.
     folder : path, optional
@@ -257,10 +253,10 @@ class TransferStudy:
             tried = sorted(map(float, rates["tried"]))
             for edge, word in ((tried[:1], "smaller"), (tried[-1:], "larger")):
                 if rates["chosen"] in edge and arm != "long":
-                    rate = (
-                        f"the best learning rate, {rates['chosen']:g}, is the last that was tried"
+                    said.append(
+                        f"For {ARMS[arm]} the best learning rate, {rates['chosen']:g}, is the last "
+                        f"that was tried: a {word} one may be better still."
                     )
-                    said.append(f"For {ARMS[arm]} {rate}: a {word} one may be better still.")
         return said
 
     def plot(self):

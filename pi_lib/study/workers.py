@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -56,8 +56,12 @@ class Processes:
         return self
 
     def submit(self, step: "Step", store: Store) -> Future:
-        with _interrupts_wait():
-            return self._pool.submit(_compute, step, store.root)
+        # Ctrl-C reaches all processes of a terminal: not those begun here, whom this one tells
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(step.compute, store)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __exit__(self, kind, *_) -> None:
         if kind is not None:
@@ -140,23 +144,6 @@ def _begin(alive: Connection) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
-
-
-def _compute(step: "Step", root: Path) -> None:
-    step.compute(Store(root))
-
-
-@contextmanager
-def _interrupts_wait():
-    """Ctrl-C waits for the end of the block, and never reaches processes begun in it.
-
-    It is sent to all processes of a terminal; this one tells the others.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---------------------------------------------------------------- on a worker of a `Cluster`
