@@ -29,16 +29,20 @@ def dask_setup(_=None) -> None:
     steps._extract = extract
 
 
-def milliseconds(cells: int, pool: workers.Pool) -> float:
-    """Wall time a cell."""
+def milliseconds(cells: int, pool: workers.Cluster | None = None) -> float:
+    """Wall time a cell, on a cluster or in this process."""
     asked = [
         job
         for number in range(cells)
         for job in schedule.jobs(study.Cell(profile="smoke", changes={"n_train": 64 + number}))
     ]
     with TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        failed = [error for *_, error in schedule.finished(asked, Store(folder), pool) if error]
+        start, store, failed = time.perf_counter(), Store(folder), []
+        if pool is None:
+            for job in asked:
+                schedule.compute(job, store)
+        else:
+            failed = [error for *_, error in schedule.finished(asked, store, pool) if error]
         seconds = time.perf_counter() - start
         steps = len(list(Path(folder).glob("*/*/record.json")))
     # of each run: its training, and its games with either set of players
@@ -48,7 +52,7 @@ def milliseconds(cells: int, pool: workers.Pool) -> float:
 
 def _here(cells: int) -> float:
     dask_setup()
-    return milliseconds(cells, workers.Here())
+    return milliseconds(cells)
 
 
 def _on_dask(cells: int) -> float:

@@ -39,10 +39,6 @@ def _run(options: argparse.Namespace) -> None:
     runner.run(options.only, profile=options.profile, values=values, jobs=options.jobs)
 
 
-def _build(options: argparse.Namespace) -> None:
-    runner.build()
-
-
 def _assets(options: argparse.Namespace) -> None:
     from pi_lib.study import assets
 
@@ -240,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_run(command("run", _run, "execute the notebooks with papermill into book/executed"))
-    command("build", _build, "render the executed notebooks and the prose as HTML, strictly")
+    command("build", lambda _: runner.build(), "render notebooks and prose as HTML, strictly")
     assets = command("assets", _assets, "fetch data and weights, checksums verified")
     assets.add_argument("--data", metavar="DIR", help="a folder of yours to look in first")
     _add_study(

@@ -16,13 +16,7 @@ PERMUTATIONS = 9999  # for its p
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """P values corrected for how many there are (Holm 1979); NaN stays and is not counted.
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
+    """P values corrected for how many there are (Holm 1979); NaN stays and is not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full_like(p, np.nan)
     ascending = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is sorted last
@@ -36,29 +30,10 @@ def rank_correlation(
 ) -> Difference:
     """Spearman's rank correlation over cells, its 95 % interval from resampling them.
 
-    Parameters
-    ----------
-    x, y : sequence of float
-        A number for each cell; cells in which one of them is NaN are left out.
-    given : sequence of float, optional
-        A third number that is held fixed: the correlation is that of what its ranks leave of the
-        ranks of the others (the partial rank correlation).
-
-    Returns
-    -------
-    Difference
-        Its p is that of 9,999 permutations. Not measurable with fewer than 5 cells.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many numbers of each.
-
-    Examples
-    --------
-    >>> rho = rank_correlation([1, 2, 3, 4, 5, 6], [1, 4, 9, 16, 25, 36])
-    >>> round(rho.value, 6), rho.p < 0.05
-    (1.0, True)
+    Of numbers `x` and `y` (cells,); cells in which one is NaN are left out, and fewer than 5 are
+    not measurable. A third number that is `given` is held fixed: the correlation is that of what
+    its ranks leave of the ranks of the others (the partial rank correlation). p is that of 9,999
+    permutations. Raises ValueError if there are not as many numbers of each.
     """
     numbers = [np.asarray(z, dtype=np.float64) for z in (x, y, given) if z is not None]
     if len({len(z) for z in numbers}) > 1:
@@ -66,8 +41,7 @@ def rank_correlation(
     numbers = [z[~np.isnan(numbers).any(0)] for z in numbers]
     cells = len(numbers[0])
     if cells < FEWEST_CELLS:
-        note = f"{cells} cells: a correlation needs {FEWEST_CELLS}"
-        return Difference.unmeasurable(note)
+        return Difference.unmeasurable(f"{cells} cells: a correlation needs {FEWEST_CELLS}")
     estimate = bootstrap(*numbers, statistic=_spearman)
     a, b = _ranks(*numbers)
     random = np.random.default_rng(0)
@@ -104,36 +78,14 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def crossing(sizes: Sequence[float], gains: Sequence[Estimate], margin: float) -> Estimate:
-    """The size of training data from which on a gain stays under a margin.
+    """The size of training data, in samples, from which on a gain stays under a margin.
 
     Interpolated on the logarithm of the size; infinite where the largest size still gains as much,
     the smallest size where none does. The interval comes from 2,000 draws of all gains, each from
     the normal distribution that its own interval stands for.
 
-    Parameters
-    ----------
-    sizes : sequence of float
-        Ascending.
-    gains : sequence of Estimate
-        Of a size each, with symmetric 95 % intervals, as `paired_difference` gives them.
-    margin : float
-        In the unit of the gains, accuracy from 0 to 1.
-
-    Returns
-    -------
-    Estimate
-        Of a number of samples, or infinite.
-
-    Raises
-    ------
-    ValueError
-        If the sizes do not ascend, or there is not a gain for each.
-
-    Examples
-    --------
-    >>> known = [Estimate(x, x, x) for x in (0.3, 0.1, 0.0)]
-    >>> round(crossing([10, 100, 1000], known, 0.05).value)
-    316
+    `sizes` ascend; each has one of the `gains`, in accuracy from 0 to 1 as the `margin`, with a
+    symmetric 95 % interval as `paired_difference` gives it. Else a ValueError.
     """
     if len(sizes) != len(gains) or list(sizes) != sorted(set(sizes)):
         raise ValueError(f"expected a gain for each ascending size; got {list(sizes)}, {gains}")
@@ -162,12 +114,6 @@ def energy_distance(x: Tensor, y: Tensor, resamples: int = 200) -> Estimate:
     different points, so that two samples of one distribution come out at 0, give or take; its 95 %
     interval from resampling the points of both sets. `x` is (N, D) and `y` (M, D), float64; a
     ValueError for other shapes, or fewer than two points.
-
-    Examples
-    --------
-    >>> points = torch.arange(8.0)[:, None]
-    >>> energy_distance(points, points + 100).value > 0.9
-    True
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(

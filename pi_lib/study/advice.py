@@ -4,6 +4,7 @@ A line rests on claims, each held against cells (`pi_lib.study.findings.judged`)
 looked up by the claim's outcome, so that no line can say the opposite of what it rests on.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -99,12 +100,9 @@ class Advice:
 def advice(folders: Mapping[str, Mapping[str, Record]]) -> list[Advice]:
     """The lines for which there are records.
 
-    Parameters
-    ----------
-    folders : mapping of str to mapping of str to Record
-        Records as `pi_lib.study.read_all` gives them, by the name of their folder: "paper",
-        "data_size", "domains", "domains_text", "pretraining", "discarding", "other_tasks", "ways".
-        Those that are missing or empty are left out.
+    These are as `pi_lib.study.read_all` gives them, by the name of their folder: "paper",
+    "data_size", "domains", "domains_text", "pretraining", "discarding", "other_tasks", "ways".
+    Those that are missing or empty are left out.
     """
     lists = {name: [*records.values()] for name, records in folders.items()}
     of_tasks = lists.get("paper", []) + lists.get("other_tasks", [])
@@ -117,7 +115,7 @@ def advice(folders: Mapping[str, Mapping[str, Record]]) -> list[Advice]:
         (kind, lists.get("pretraining", [])),
         (rate, lists.get("discarding", [])),
     ]
-    said = (line(records) for line, records in lines if records)
+    said = [line(records) for line, records in lines if records]
     return [line for line in said if line.claims]
 
 
@@ -329,7 +327,7 @@ def _claims(
     frame = frame.assign(cell=frame["cell"].map(lambda both: both[1]))
     return {
         name: Claim(
-            _capital(text.format(name)),
+            (said := text.format(name))[:1].upper() + said[1:],
             label.format(name),
             frame[names == name],
             {outcome: sentence.format(name) for outcome, sentence in (says or {}).items()},
@@ -340,17 +338,13 @@ def _claims(
 
 def _how_often(claims: Mapping[str, Claim]) -> str:
     """How often each verdict fell on each claim; those alike stand together."""
-    alike: dict[str, list[str]] = {}
+    alike = defaultdict(list)
     for name, claim in claims.items():
         count = claim.frame["verdict"].value_counts()
         cells = f"of {len(claim.frame)} {'cell' if len(claim.frame) == 1 else 'cells'}"
         words = [f"{word} in {count[word]}" for word in VERDICTS if word in count]
-        alike.setdefault(f"{', '.join(words)} {cells}", []).append(name)
+        alike[f"{', '.join(words)} {cells}"].append(name)
     return "; ".join(f"{said} ({', '.join(names)})" for said, names in alike.items())
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _title(record: Record) -> str:
@@ -360,9 +354,9 @@ def _title(record: Record) -> str:
 
 
 def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:
-    groups: dict[str, list[Record]] = {}
+    groups = defaultdict(list)
     for record in records:
-        groups.setdefault(key(record), []).append(record)
+        groups[key(record)].append(record)
     return groups
 
 

@@ -1,7 +1,6 @@
 """What is studied: a backbone, what it was pre-trained on, a downstream task, a profile.
 
-A cell says what is wrong with it, and reads no disk: `pi_lib.study.steps` loads its data and builds
-its networks. In a cell several networks are trained, in `ARMS`, each arm in several runs, which
+A cell reads no disk. In it several networks are trained, in `ARMS`, each arm in several runs, which
 differ in head, batches and dropout (from scratch: in all weights). All see the same training
 samples, and are asked about the same test samples and players.
 """
@@ -210,10 +209,7 @@ class Cell:
     pretraining_run : int
         Which of several pre-trainings, which differ in weights and batches.
 
-    Raises
-    ------
-    ValueError
-        If a name is unknown or the combination impossible, naming everything that is wrong.
+    A ValueError names everything that is unknown or impossible together.
     """
 
     backbone: str = "efficientnet-lite0"
@@ -230,18 +226,14 @@ class Cell:
             raise ValueError("; ".join(wrong))
 
     def _wrong_names(self):
-        named = [
-            ("profile", self.profile, PROFILES),
-            ("backbone", self.backbone, backbones.BACKBONES),
-            ("pretraining", self.pretraining, OBJECTIVES),
-        ]
-        for name, given, valid in named:
-            if given not in valid:
+        for name, valid in (
+            ("profile", PROFILES), ("backbone", backbones.BACKBONES), ("pretraining", OBJECTIVES)
+        ):  # fmt: skip
+            if (given := getattr(self, name)) not in valid:
                 yield f"{name}={given!r}; expected one of {', '.join(valid)}"
         if not isinstance(self.pretraining_run, int) or self.pretraining_run < 0:
             yield f"pretraining_run={self.pretraining_run!r}; expected an integer, at least 0"
-        for name in ("task", "source"):
-            given = getattr(self, name)
+        for name, given in (("task", self.task), ("source", self.source)):
             if given is None and name == "source":
                 continue
             if not isinstance(given, str):
@@ -275,8 +267,7 @@ class Cell:
         if not self.players:
             yield "n=0 and covering=0 leave no players to ask with"
         backbone = backbones.BACKBONES[self.backbone]
-        for name in ("task", "source"):
-            given = getattr(self, name)
+        for name, given in (("task", self.task), ("source", self.source)):
             if given is None or given.startswith(data.FOLDER):  # a folder is looked into later
                 continue
             if (kind := data.kind(given)) != backbone.kind:
@@ -284,9 +275,9 @@ class Cell:
         yield from self._wrong_ways()
         if self.source is not None and data.aim(self.source) != "classification":
             yield f"source={self.source!r}: backbones are pre-trained to classify; name its base"
-        if (wanted := self.aim) != "classification" and not backbones.has_maps(self.backbone):
+        if self.aim != "classification" and not backbones.has_maps(self.backbone):
             valid = ", ".join(filter(backbones.has_maps, backbones.BACKBONES))
-            yield f"{self.backbone} gives no feature map, which {wanted} needs; expected {valid}"
+            yield f"{self.backbone} gives no feature map, which {self.aim} needs; expected {valid}"
         if self.pretraining != "supervised" and (self.source is None or backbone.kind != "image"):
             yield (
                 f"pretraining={self.pretraining!r} is done here, on images: name their source task"
@@ -300,11 +291,11 @@ class Cell:
 
     def _wrong_ways(self):
         s = self.settings
-        for name in ("frozen", "pull"):
-            if s.lora and getattr(s, name):
+        for name, given in (("frozen", s.frozen), ("pull", s.pull)):
+            if s.lora and given:
                 yield (
-                    f"{name}={getattr(s, name):g} with lora={s.lora}: LoRA leaves the encoder's "
-                    "own weights where they are; choose one of the two"
+                    f"{name}={given:g} with lora={s.lora}: LoRA leaves the encoder's own weights "
+                    "where they are; choose one of the two"
                 )
         if self.aim != "classification":
             for name in _YES_OR_NO:
@@ -313,13 +304,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """One line that tells cells apart.
-
-        Examples
-        --------
-        >>> Cell("vit-32", "flowers", source="cifar10").name
-        'vit-32 (cifar10) on flowers'
-        """
+        """One line that tells cells apart, such as 'vit-32 (cifar10) on flowers'."""
         source = f" ({self.pretrained_on})" if self.source else ""
         changes = f", {self.changed}" if self.changes else ""
         return f"{self.backbone}{source} on {short_name(self.task)}{changes}"
@@ -343,13 +328,7 @@ class Cell:
 
     @property
     def pretrained_on(self) -> str:
-        """Where the pre-trained weights come from, in words.
-
-        Examples
-        --------
-        >>> Cell("vit-32", "flowers", source="cifar10", pretraining="contrastive").pretrained_on
-        'cifar10, contrastive'
-        """
+        """Where the pre-trained weights come from, in words, such as 'cifar10, contrastive'."""
         if self.source is None:
             return "published"
         objective = "" if self.pretraining == "supervised" else f", {self.pretraining}"
@@ -358,13 +337,7 @@ class Cell:
 
     @property
     def changed(self) -> str:
-        """`changes` in words; empty if there are none.
-
-        Examples
-        --------
-        >>> Cell(changes={"n_train": 100, "epochs": 3}).changed
-        'epochs=3, n_train=100'
-        """
+        """`changes` in words, such as 'epochs=3, n_train=100'; empty if there are none."""
         return ", ".join(f"{name}={value:g}" for name, value in self.changes)
 
     @property
@@ -373,11 +346,10 @@ class Cell:
 
         Examples
         --------
-        >>> Cell("minilm", "sst2", changes={"n_train": 100}).slug
-        'minilm-on-sst2-n_train=100'
+        >>> Cell("vit-32", "flowers", "full", "cifar10", {"lora": 8}, "contrastive").slug
+        'vit-32-cifar10-contrastive-on-flowers-lora=8'
         """
-        words = re.sub(r"[^\w.=+-]+", "-", self.name.lower())
-        return words.strip("-")
+        return re.sub(r"[^\w.=+-]+", "-", self.name.lower()).strip("-")
 
     @property
     def aim(self) -> str:
@@ -405,10 +377,7 @@ class Cell:
         return tuple(which for which, count in counts if count)
 
     def tested_elsewhere(self, arm: str) -> bool:
-        """Whether the runs of an arm are tested elsewhere, and there is something to test on.
-
-        Sentences are not corrupted: where no source task is named, there is nothing.
-        """
+        """Whether an arm's runs are tested elsewhere: sentences are on the source task alone."""
         asked = self.settings.elsewhere and arm != "long"
         return bool(asked and (self.kind == "image" or self.source is not None))
 
@@ -426,11 +395,10 @@ def offline_cells(profile: str = "quick") -> dict[str, Cell]:
     >>> [cell.name for cell in offline_cells().values()]
     ['efficientnet-lite0 on fashion-mnist', 'minilm on movie-reviews']
     """
-    pairs = {
-        "images": ("efficientnet-lite0", "fashion-mnist"),
-        "sentences": ("minilm", "movie-reviews"),
+    return {
+        "images": Cell("efficientnet-lite0", "fashion-mnist", profile),
+        "sentences": Cell("minilm", "movie-reviews", profile),
     }
-    return {name: Cell(*pair, profile=profile) for name, pair in pairs.items()}
 
 
 def title_of(task: str) -> str:

@@ -2,9 +2,8 @@
 
 A quantity of a cell, such as its gain or a similarity, has an interval over test samples. Whether
 it goes with a number of the cells is a rank correlation over cells; whether it differs between two
-cells, a difference paired by sample. On both falls a verdict: it is undecided unless the 95 %
-interval lies on one side of 0 and the p, corrected for how many numbers are looked at together
-(Holm 1979), is below 0.05.
+cells, a difference paired by sample. On both falls a verdict, as in `pi_lib.study.findings`, its p
+corrected for how many numbers are looked at together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +13,10 @@ import pandas as pd
 
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_of_runs
-from pi_lib.study.across_cells import holm, rank_correlation
+from pi_lib.study.across_cells import rank_correlation
 from pi_lib.study.cell import changes_in_words
-from pi_lib.study.findings import Runs, verdict
-from pi_lib.study.record import Record
+from pi_lib.study.findings import Runs, with_verdicts
+from pi_lib.study.record import Record, arm_of
 
 ALL_LAYERS = "all layers"  # the way to fine-tune that the others are held against
 WAYS = ("rate", "frozen", "probe_first", "pull", "lora")  # settings that are a way to fine-tune
@@ -27,48 +26,40 @@ COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
 def quantities(runs: Mapping[str, Runs]) -> pd.DataFrame:
     """What is measured of each cell, to be held against what the cells differ in.
 
-    Returns
-    -------
-    DataFrame
-        ``cell, quantity, of, value, low, high, note``. Quantities: "accuracy" of each arm; "gain"
-        in accuracy over "scratch"; "similarity" of "probe" and "scratch" with the fine-tuned runs;
-        "origins", the shares of `pi_lib.reliability.Origins`.
+    Returns ``cell, quantity, of, value, low, high, note``. Quantities: "accuracy" of each arm;
+    "gain" in accuracy over "scratch"; "similarity" of "probe" and "scratch" with the fine-tuned
+    runs; "origins", the shares of `pi_lib.reliability.Origins`.
     """
-    rows = []
+    numbers = {}
     for name, cell in runs.items():
-        numbers = {("accuracy", arm): cell.record.accuracy(arm) for arm in cell.arms}
-        numbers["gain", "scratch"] = cell.record.gain()
+        numbers |= {(name, "accuracy", arm): cell.record.accuracy(arm) for arm in cell.arms}
+        numbers[name, "gain", "scratch"] = cell.record.gain()
         numbers |= {
-            (quantity, of): Estimate.unmeasurable(note) if note else Estimate.of_resamples(values)
-            for (quantity, of), (values, note) in _resampled(cell).items()
+            (name, *key): Estimate.unmeasurable(note) if note else Estimate.of_resamples(values)
+            for key, (values, note) in _resampled(cell).items()
         }
-        rows += [_row(name, *key, x) for key, x in numbers.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return _frame(numbers)
 
 
 def elsewhere(runs: Mapping[str, Runs]) -> pd.DataFrame:
     """What networks are good for beside their task, and how much of them would come back.
 
-    Returns
-    -------
-    DataFrame
-        Columns as `quantities`. Quantities: "reliability" of "finetuned"; of each arm, accuracy on
-        what the record has in `Record.elsewhere`, by the same names; and "foreign", how often it
-        is surer of a picture of its task than of one of the task of pre-training (AUROC), a mean
-        over runs with Student's 95 % interval.
+    Columns as of `quantities`. Quantities: "reliability" of "finetuned"; of each arm, accuracy on
+    what the record has in `Record.elsewhere`, by the same names; and "foreign", how often it is
+    surer of a picture of its task than of one of the task of pre-training (AUROC), a mean over runs
+    with Student's 95 % interval.
     """
-    rows = []
+    numbers = {}
     for name, cell in runs.items():
         record, arms = cell.record, [arm for arm in cell.arms if arm != "long"]
-        numbers = {("reliability", "finetuned"): cell.moments().reliability("finetuned")}
+        numbers[name, "reliability", "finetuned"] = cell.moments().reliability("finetuned")
         for on in record.elsewhere:
-            numbers |= {(on, arm): record.accuracy(arm, on=on) for arm in arms}
+            numbers |= {(name, on, arm): record.accuracy(arm, on=on) for arm in arms}
         surer = record.header.get("surer_of_its_own", {})
         for arm in arms:
-            by_run = [value for run, value in surer.items() if run.rstrip("0123456789") == arm]
-            numbers |= {("foreign", arm): mean_of_runs(by_run)} if by_run else {}
-        rows += [_row(name, *key, x) for key, x in numbers.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+            if by_run := [value for run, value in surer.items() if arm_of(run) == arm]:
+                numbers[name, "foreign", arm] = mean_of_runs(by_run)
+    return _frame(numbers)
 
 
 def trends(
@@ -76,21 +67,12 @@ def trends(
 ) -> pd.DataFrame:
     """How quantities go with a number of each cell, such as its labels: rank correlations.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Of `quantities`, as many of them as are looked at together.
-    x : mapping of str to float
-        A number by cell.
-    given : mapping of str to float, optional
-        Another number by cell, that is held fixed, as `rank_correlation` does it.
+    `frame` is of `quantities`, as many of them as are looked at together; `x` a number by cell;
+    `given` another, that is held fixed, as `rank_correlation` does it.
 
-    Returns
-    -------
-    DataFrame
-        ``quantity, of``; ``cells`` in which it is measurable; ``first, last``, the `Estimate` in
-        those of the least and of the largest `x`; ``tested``, the rank correlation; ``p``,
-        corrected for the number of quantities; ``verdict``: "rises", "falls", or as in `VERDICTS`.
+    Returns ``quantity, of``; ``cells`` in which it is measurable; ``first, last``, the `Estimate`
+    in those of the least and of the largest `x`; ``tested``, the rank correlation; ``p``, corrected
+    for the number of quantities; ``verdict``: "rises", "falls", or as in `VERDICTS`.
     """
     rows = []
     for (quantity, of), part in frame.groupby(["quantity", "of"], sort=False):
@@ -109,43 +91,31 @@ def trends(
 def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
     """Quantities of a cell minus those of another, paired by sample.
 
-    Parameters
-    ----------
-    pairs : mapping of str to (Runs, Runs)
-        By the name that the comparison shall have; both of the same samples.
+    `pairs` are by the name that the comparison shall have; a ValueError if both were not asked
+    about the same samples.
 
-    Returns
-    -------
-    DataFrame
-        ``cell``, the name; ``quantity, of`` as `quantities` gives them, of accuracies that of the
-        fine-tuned runs, on the test samples and on what both have in `Record.elsewhere`;
-        ``tested``, the difference; ``p``, corrected for the number of comparisons of each quantity;
-        ``verdict``: "more", "less", or as in `VERDICTS`.
-
-    Raises
-    ------
-    ValueError
-        If two cells were asked about other samples.
+    Returns ``cell``, the name; ``quantity, of`` as `quantities` gives them, of accuracies that of
+    the fine-tuned runs, on the test samples and on what both have in `Record.elsewhere`;
+    ``tested``, the difference; ``p``, corrected for the number of comparisons of each quantity;
+    ``verdict``: "more", "less", or as in `VERDICTS`.
     """
     rows = []
     for name, (first, second) in pairs.items():
-        if first.record.header["ids"] != second.record.header["ids"]:
+        one, other = first.record, second.record
+        if one.header["ids"] != other.header["ids"]:
             raise ValueError(f"{name}: the two cells were asked about other samples; compare cells")
-        numbers = {("accuracy", "finetuned"): first.record.gain_over(second.record)}
-        for on in first.record.elsewhere:
-            if on in second.record.elsewhere:
-                numbers[on, "finetuned"] = first.record.gain_over(second.record, on=on)
-        resampled = [_resampled(runs) for runs in (first, second)]
-        for key, (values, note) in resampled[0].items():
-            others, other_note = resampled[1][key]
-            why = note or other_note
+        rows.append((name, "accuracy", "finetuned", one.gain_over(other)))
+        for on in one.elsewhere:
+            if on in other.elsewhere:
+                rows.append((name, on, "finetuned", one.gain_over(other, on=on)))
+        resampled = _resampled(second)
+        for key, (values, note) in _resampled(first).items():
+            others, other_note = resampled[key]
             with np.errstate(invalid="ignore"):  # resamples in which nothing is shared
                 difference = Difference.of_resamples(values - others)
-            numbers[key] = Difference.unmeasurable(why) if why else difference
-        rows += [
-            {"cell": name, "quantity": quantity, "of": of, "tested": x}
-            for (quantity, of), x in numbers.items()
-        ]
+            if why := note or other_note:
+                difference = Difference.unmeasurable(why)
+            rows.append((name, *key, difference))
     frame = pd.DataFrame(rows, columns=["cell", "quantity", "of", "tested"])
     return _judged(frame, "more", "less", by=["quantity", "of"])
 
@@ -169,12 +139,10 @@ def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
 
 def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
     """Records of a cell by their way; none of two that differ in their learning rate is lost."""
-
-    def place(pair: tuple[dict, Record]) -> list:
-        return [(WAYS.index(name), value) for name, value in pair[0].items()]
-
     named: dict[str, Record] = {}
-    for way, record in sorted(ways, key=place):
+    for way, record in sorted(
+        ways, key=lambda pair: [(WAYS.index(name), value) for name, value in pair[0].items()]
+    ):
         words, plain = changes_in_words(way), named.get(ALL_LAYERS)
         if plain is not None and list(way) == ["rate"]:
             usual = plain.header["rates"]["finetuned"]["chosen"]
@@ -190,33 +158,22 @@ def _named(ways: Iterable[tuple[dict, Record]]) -> dict[str, Record]:
 def gains(runs: Mapping[str, Runs]) -> pd.DataFrame:
     """Whether pre-training helps in each cell: the gain in accuracy over training from scratch.
 
-    Returns
-    -------
-    DataFrame
-        ``cell``; ``tested``, the gain; ``p``, corrected for the number of cells; ``verdict``:
-        "helps", "hurts", or as in `VERDICTS`.
+    Returns ``cell``; ``tested``, the gain; ``p``, corrected for the number of cells; ``verdict``:
+    "helps", "hurts", or as in `VERDICTS`.
     """
-    rows = [{"cell": name, "tested": cell.record.gain()} for name, cell in runs.items()]
+    rows = [(name, cell.record.gain()) for name, cell in runs.items()]
     return _judged(pd.DataFrame(rows, columns=["cell", "tested"]), "helps", "hurts")
 
 
-def _row(cell: str, quantity: str, of: str, x: Estimate) -> tuple:
-    return cell, quantity, of, x.value, x.low, x.high, x.note
+def _frame(numbers: Mapping[tuple, Estimate]) -> pd.DataFrame:
+    rows = [(*key, x.value, x.low, x.high, x.note) for key, x in numbers.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _judged(
-    frame: pd.DataFrame, above: str, below: str, by: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """With ``p`` of the numbers ``tested``, corrected for how many there are, and ``verdict``.
-
-    Those that are alike in the columns `by` are looked at together; by default all.
-    """
+def _judged(frame: pd.DataFrame, above: str, below: str, by: Sequence[str] = ()) -> pd.DataFrame:
+    """The frame with its verdicts, in these words."""
     words = {"confirmed": above, "contradicted": below}
-    p = pd.Series([x.p for x in frame["tested"]], frame.index, dtype=float)
-    together = [frame[column] for column in by] if by else np.zeros(len(frame))
-    corrected = p.groupby(together).transform(holm)
-    said = [verdict(x, p) for x, p in zip(frame["tested"], corrected, strict=True)]
-    return frame.assign(p=corrected, verdict=[words.get(word, word) for word in said])
+    return with_verdicts(frame, by).replace({"verdict": words})
 
 
 def _resampled(runs: Runs) -> dict[tuple[str, str], tuple[np.ndarray, str]]:

@@ -1,8 +1,7 @@
 """What a trained network can do elsewhere: on corrupted pictures, and on the task it came from.
 
-A network may say the same of its test pictures and yet differ where it was not trained: it is
-tested on `CORRUPTIONS` of them, a linear probe says what its encoder still knows of the task of
-pre-training, and that task's pictures, of none of its classes, show how sure it is of strangers.
+A linear probe says what its encoder still knows of the task of pre-training, whose pictures, of
+none of its classes, show how sure it is of strangers.
 """
 
 import torch
@@ -45,13 +44,7 @@ CORRUPTIONS = {"noise": noise, "blur": blur, "low contrast": low_contrast, "inve
 
 
 def corrupted(pictures: Tensor, kind: str) -> Tensor:
-    """Pictures under one of `CORRUPTIONS`: uint8 (N, C, H, W), the same every time.
-
-    Examples
-    --------
-    >>> corrupted(torch.full((1, 1, 8, 8), 250, dtype=torch.uint8), "inverted").unique()
-    tensor([5], dtype=torch.uint8)
-    """
+    """Pictures under one of `CORRUPTIONS`: uint8 (N, C, H, W), the same every time."""
     parts = [
         CORRUPTIONS[kind](training.images(part), number)
         for number, part in enumerate(pictures.split(AT_A_TIME))
@@ -71,13 +64,8 @@ def logits(model: nn.Module, split: training.Split) -> Tensor:
 def source_kept(model: backbones.Classifier, source, tokenizer=None) -> Tensor:
     """Which test samples of a task a linear probe on the network's encoder gets right: bool (N,).
 
-    Parameters
-    ----------
-    model : Classifier
-    source : pi_lib.study.data.Task
-        Of which at most 2000 training and 1000 test samples are taken.
-    tokenizer : optional
-        For sentences.
+    Of the `source` (`pi_lib.study.data.Task`) at most 2000 training and 1000 test samples are
+    taken; sentences need the `tokenizer`.
     """
     train, test = (
         split.take(range(min(most, len(split))))

@@ -37,18 +37,8 @@ PAPER_LEARNED = 0.45  # arXiv 2410.08455: scratch learned at most this much of t
 class Runs:
     """The runs of a record on one set of players, and what several claims need of them.
 
-    Parameters
-    ----------
-    record : Record
-    players : "drawn" or "covering", optional
-        Default the first of them that the record has.
-    tau : float, default 0.05
-        Threshold of salience in the paper's own shares.
-
-    Raises
-    ------
-    ValueError
-        If an arm has too few runs, as `pi_lib.reliability`.
+    `players` are "drawn" or "covering", by default the first of them that the record has; `tau` is
+    the threshold of salience in the paper's own shares. A ValueError where an arm has too few runs.
     """
 
     def __init__(self, record: Record, players: str | None = None, tau: float = 0.05):
@@ -288,22 +278,12 @@ CLAIMS = (
 
 
 def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """Claims in every cell.
+    """Claims, by default all of the paper's, in every cell, by the name that it shall have.
 
-    Parameters
-    ----------
-    runs : mapping of str to Runs
-        By the name that the cell shall have.
-    claims : sequence of Claim
-        Default all of the paper's.
-
-    Returns
-    -------
-    DataFrame
-        ``claim, number, cell``; ``observed, chance, second_run``, the paper's share (`Estimate`, or
-        None where a claim is about no share); ``tested``, the number that is above 0 if the claim
-        holds; ``p``, corrected for the number of cells; ``verdict``; ``paper``, the verdict of the
-        paper's own number alone, empty where it has none; ``note``.
+    Returns ``claim, number, cell``; ``observed, chance, second_run``, the paper's share
+    (`Estimate`, or None where a claim is about no share); ``tested``, the number that is above 0 if
+    the claim holds; ``p``, corrected for the number of cells; ``verdict``; ``paper``, the verdict
+    of the paper's own number alone, empty where it has none; ``note``.
     """
     frames = []
     for claim in claims:
@@ -323,26 +303,24 @@ def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> pd.D
 
 
 def judged(numbers: Mapping[str, Estimate]) -> pd.DataFrame:
-    """The verdict on one claim in several cells, from numbers that are above 0 if it holds.
+    """The verdict on one claim in several cells, from numbers by cell, above 0 if it holds.
 
-    Parameters
-    ----------
-    numbers : mapping of str to Estimate
-        By cell; those that are a `Difference` with their p.
-
-    Returns
-    -------
-    DataFrame
-        ``cell``; ``tested``, the number; ``p``, corrected for how many there are (Holm), NaN where
-        none is known; ``verdict``; ``note``.
+    Returns ``cell``; ``tested``, the number; ``p``, corrected for how many there are (Holm), NaN
+    where the number is no `Difference`; ``verdict``; ``note``.
     """
-    tested = [*numbers.values()]
-    corrected = holm([getattr(number, "p", np.nan) for number in tested])
-    rows = zip(numbers, tested, corrected, strict=True)
-    return pd.DataFrame(
-        [(cell, x, p, verdict(x, p), x.note) for cell, x, p in rows],
-        columns=["cell", "tested", "p", "verdict", "note"],
-    )
+    frame = with_verdicts(pd.DataFrame(list(numbers.items()), columns=["cell", "tested"]))
+    return frame.assign(note=[number.note for number in frame["tested"]])
+
+
+def with_verdicts(frame: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """A frame with ``p`` of the numbers ``tested``, corrected for how many there are, and verdicts.
+
+    Those that are alike in the columns `by` are looked at together; by default all.
+    """
+    p = pd.Series([getattr(x, "p", np.nan) for x in frame["tested"]], frame.index, dtype=float)
+    together = [frame[column] for column in by] or np.zeros(len(frame))
+    p = p.groupby(together).transform(holm)
+    return frame.assign(p=p, verdict=list(map(verdict, frame["tested"], p)))
 
 
 def in_words(frame: pd.DataFrame) -> str:
@@ -371,13 +349,7 @@ def in_words(frame: pd.DataFrame) -> str:
 
 
 def verdict(number: Estimate, p: float = 0.0) -> str:
-    """One of `VERDICTS` on a number that is above 0 if the claim holds.
-
-    Examples
-    --------
-    >>> verdict(Estimate(0.3, 0.1, 0.5)), verdict(Estimate(0.3, 0.1, 0.5), p=0.2)
-    ('confirmed', 'undecided')
-    """
+    """One of `VERDICTS` on a number that is above 0 if the claim holds, and its corrected p."""
     if not number.measurable or np.isnan(number.low):
         return "not measurable"
     side = number.compared_with(0)

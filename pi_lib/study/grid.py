@@ -27,25 +27,8 @@ class GridError(ValueError):
 def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     """The cells of a grid file, in its order, pre-trainings innermost.
 
-    Parameters
-    ----------
-    path : path
-    profile : str, optional
-        In place of the file's; what its cells change stays changed.
-
-    Raises
-    ------
-    GridError
-        If the file is no such grid, naming every error in it by its line; or if there is no such
-        profile.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "two.yml"
-    >>> _ = file.write_text("cells: [{backbone: minilm, task: sst2}]")
-    >>> [cell.name for cell in read(file)]
-    ['minilm on sst2']
+    A `profile` takes the place of the file's; what its cells change stays changed. Raises GridError
+    if the file is no such grid, naming every error in it by its line, or there is no such profile.
     """
     import yaml
 
@@ -70,11 +53,10 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
         if key not in (*_SHARED, "cells")
     ]
     shared = {key: grid[key] for key in _SHARED if key in grid}
-    instead = {} if profile is None else {"profile": profile}
     cells: list[Cell] = []
     for entry, node in zip(entries, lines["cells"][1].value, strict=True):
         try:
-            named = _cells(shared, entry, instead)
+            named = _cells(shared, entry, profile)
             if twice := [cell for cell in named if cell in cells]:
                 raise ValueError(f"{twice[0].name} is named twice")
             cells += named
@@ -85,7 +67,7 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     return cells
 
 
-def _cells(shared: dict, entry, instead: dict) -> list[Cell]:
+def _cells(shared: dict, entry, profile: str | None) -> list[Cell]:
     if not isinstance(entry, dict):
         raise ValueError(f"expected a cell, {{backbone: ..., task: ...}}; got {entry!r}")
     wrong = [f"unknown key {key!r}; expected {', '.join(_KEYS)}" for key in entry.keys() - {*_KEYS}]
@@ -101,7 +83,8 @@ def _cells(shared: dict, entry, instead: dict) -> list[Cell]:
         wrong.append(f"pretraining_runs={runs!r}; expected a list such as [0, 1, 2]")
     if wrong:
         raise ValueError("; ".join(wrong))
-    return [Cell(pretraining_run=run, **fields | instead) for run in runs]
+    fields |= {"profile": profile} if profile else {}
+    return [Cell(pretraining_run=run, **fields) for run in runs]
 
 
 def record(cells: Sequence[Cell], store: Store, folder: str | Path) -> list[Cell]:
@@ -115,12 +98,9 @@ def record(cells: Sequence[Cell], store: Store, folder: str | Path) -> list[Cell
         path = Path(folder) / f"{cell.slug}.npz"
         if stored(cell, store):
             collect(cell, store).save(folder)
-        elif not path.is_file() or _settings(path) != cell.settings:
+        elif not path.is_file():
+            continue
+        elif Settings(**Record.load(path).header["settings"]) != cell.settings:  # or their defaults
             continue
         held.append(cell)
     return held
-
-
-def _settings(path: Path) -> Settings:
-    """Those that a record was made under; what was no setting then has its default."""
-    return Settings(**Record.load(path).header["settings"])

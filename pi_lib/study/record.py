@@ -25,7 +25,7 @@ from pi_lib.files import whole
 from pi_lib.interactions import Interactions
 from pi_lib.reliability import steps_to_share
 from pi_lib.statistics import Difference, Estimate
-from pi_lib.study import accuracies, schedule, workers
+from pi_lib.study import accuracies, data, schedule
 from pi_lib.study.cell import ARMS, PLAYERS, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
@@ -35,7 +35,7 @@ AGAIN = "python -m pi_lib study --grid FILE --record FOLDER"
 # `pi_lib.TransferStudy` does, and is read too.
 VERSION, FLOAT32 = 3, 2
 LEVELS = 2**16 - 1
-_KEY = re.compile(r"(?:(\w+)/)?([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
+_KEY = re.compile(r"(\w+)/([a-z]+)(\d+)(?:@(\d+))?")  # players/arm, run, @step
 
 
 class RecordError(ValueError):
@@ -72,36 +72,39 @@ class Record:
         return self.header["cell"]
 
     @cached_property
-    def _keys(self) -> dict[tuple[str, str, int, int | None], str]:
-        """Players, arm, run and step (None: the end) to the name of the game."""
+    def _keys(self) -> dict[tuple[str, str], dict[int, dict[int | None, str]]]:
+        """The names of the games by players and arm, run, and step (None: the end)."""
         keys = {}
         for key in self.games:
             players, arm, run, step = _KEY.fullmatch(key).groups()
-            keys[players or "drawn", arm, int(run), step and int(step)] = key
+            of_arm = keys.setdefault((players, arm), {})
+            of_arm.setdefault(int(run), {})[step and int(step)] = key
         return keys
+
+    def _of(self, arm: str, players: str | None) -> dict[int, dict[int | None, str]]:
+        return self._keys.get((players or self.players, arm), {})
 
     @property
     def players(self) -> str:
         """The set of players that numbers rest on where none is named: the first that is there."""
-        there = {key[0] for key in self._keys}
+        there = {players for players, _ in self._keys}
         return next((which for which in PLAYERS if which in there), PLAYERS[0])
 
     def count(self, arm: str, players: str | None = None) -> int:
         """How many runs of an arm there are."""
-        players = players or self.players
-        return sum(key[:2] == (players, arm) and key[3] is None for key in self._keys)
+        return len(self._of(arm, players))
 
     def runs(self, arm: str, players: str | None = None) -> list[Interactions]:
         """The ends of an arm's runs, all on the same samples and players.
 
         Raises ValueError if the record has no such arm with these players.
         """
-        players = players or self.players
-        wanted = sorted(key for key in self._keys if key[:2] == (players, arm) and key[3] is None)
-        if not wanted:
-            there = sorted({f"{arm} ({players})" for players, arm, *_ in self._keys})
-            raise ValueError(f"{self.name}: no arm {arm!r} ({players}); there are {there}")
-        return [self._interactions(key) for key in wanted]
+        runs = self._of(arm, players)
+        if not runs:
+            there = sorted(f"{arm} ({players})" for players, arm in self._keys)
+            asked = players or self.players
+            raise ValueError(f"{self.name}: no arm {arm!r} ({asked}); there are {there}")
+        return [self._interactions(runs[run][None]) for run in sorted(runs)]
 
     @property
     def title(self) -> str:
@@ -116,8 +119,7 @@ class Record:
 
     def has_checkpoints(self, arm: str, run: int = 1, players: str | None = None) -> bool:
         """Whether a run has games before its end."""
-        players = players or self.players
-        return sum(key[:3] == (players, arm, run) for key in self._keys) > 1
+        return len(self._of(arm, players).get(run, ())) > 1
 
     def over_time(
         self, arm: str, run: int = 1, players: str | None = None
@@ -127,14 +129,13 @@ class Record:
         All are on the samples that the record has of every checkpoint, which may be fewer than
         those of `runs`: the first of them.
         """
-        players = players or self.players
-        keys = {key[3]: key for key in self._keys if key[:3] == (players, arm, run)}
-        if len(keys) < 2:
-            raise ValueError(f"{self.name}: no checkpoints of {arm}, run {run} ({players})")
-        end = self._interactions(keys.pop(None))
-        last = self.header["last_step"].get(arm, self.header.get("steps"))
-        before = {step: self._interactions(keys[step]) for step in sorted(keys)}
-        return before | {last: end[: min(map(len, before.values()))]}
+        if not self.has_checkpoints(arm, run, players):
+            asked = players or self.players
+            raise ValueError(f"{self.name}: no checkpoints of {arm}, run {run} ({asked})")
+        games = {step: self._interactions(key) for step, key in self._of(arm, players)[run].items()}
+        end = games.pop(None)
+        before = {step: games[step] for step in sorted(games)}
+        return before | {self.header["last_step"][arm]: end[: min(map(len, before.values()))]}
 
     @property
     def elsewhere(self) -> list[str]:
@@ -149,23 +150,20 @@ class Record:
         """Mean accuracy of an arm's runs on the test samples, with its 95 % interval.
 
         Over samples and runs where the record says which samples were right; else Wilson's. `on`
-        names one of `elsewhere` to take instead of the test samples.
-
-        Raises ValueError if the arm was not tested on it.
+        names one of `elsewhere` instead; a ValueError if the arm was not tested on it.
         """
         correct = self._correct(arm, on)
         if correct is not None:
             return accuracies.mean_accuracy(correct)
-        values = [value for key, value in self.header["accuracy"].items() if _is_end(key, arm)]
+        values = [x for key, x in self.header["accuracy"].items() if arm_of(key) == arm]
         tested = self.header["tested"]
         return accuracies.proportion(round(np.mean(values) * tested), tested)
 
     def gain(self, over: str = "scratch", on: str | None = None) -> Difference:
-        """Accuracy of fine-tuning minus that of another arm: means over runs.
+        """Accuracy of fine-tuning minus that of another arm: means over runs, `on` as `accuracy`.
 
         Paired by sample where the record says which samples were right; else Newcombe's interval
-        of independent proportions, which is rather too wide. `on` as for `accuracy`, which also
-        says what is raised.
+        of independent proportions, which is rather too wide.
         """
         first, second = self._correct("finetuned", on), self._correct(over, on)
         if first is not None and second is not None:
@@ -191,11 +189,10 @@ class Record:
         """Loss and accuracy at every checkpoint: arm, run, step, progress, loss, value."""
         return pd.DataFrame(
             [
-                {"arm": arm, "run": int(run), "step": at["step"],
+                {"arm": (arm := arm_of(key)), "run": int(key.removeprefix(arm)), "step": at["step"],
                  "progress": at["step"] / max(log[-1]["step"], 1),
                  "loss": at["loss"], "value": at["accuracy"]}
                 for key, log in self.header["logs"].items()
-                for _, arm, run, _ in [_KEY.fullmatch(key).groups()]
                 for at in log
             ]
         )  # fmt: skip
@@ -215,19 +212,22 @@ class Record:
     def _correct(self, arm: str, on: str | None = None) -> np.ndarray | None:
         """Which samples each of an arm's runs got right: bool (runs, tested)."""
         end = "" if on is None else f"/{on}"
-        named = sorted(key for key in self.correct if key.endswith(end))
-        wanted = [key for key in named if _is_end(key.removesuffix(end), arm)]
+        wanted = sorted(
+            key
+            for key in self.correct
+            if key.endswith(end) and arm_of(key.removesuffix(end)) == arm
+        )
         if on is not None and not wanted:
             there = ", ".join(self.elsewhere) or "nothing: compute it with elsewhere=1"
             raise ValueError(f"{self.name}: {arm!r} was not tested on {on!r}; there is {there}")
         return np.stack([self.correct[key] for key in wanted]) if wanted else None
 
-    def _interactions(self, key: tuple[str, str, int, int | None]) -> Interactions:
-        players = key[0]
-        header, v = self.header, torch.from_numpy(self.games[self._keys[key]]).double()
-        names = header["players"].get(players) if isinstance(header["players"], dict) else None
-        meta, some = header.get("meta", {}).get(players, {}), slice(len(v))
+    def _interactions(self, key: str) -> Interactions:
+        header, v = self.header, torch.from_numpy(self.games[key]).double()
+        players, some = key.partition("/")[0], slice(len(v))
+        names = header["players"].get(players)
         labels, ids = header["labels"][some], header["ids"][some]
+        meta = header.get("meta", {}).get(players, {})
         return Interactions.from_values(v, labels, ids, names and names[some], meta)
 
     def save(self, folder: str | Path) -> Path:
@@ -242,14 +242,9 @@ class Record:
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":
-        """Read a record.
+        """Read a record; a RecordError if it is none, or one of another version.
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file; the message says how to make one.
-        RecordError
-            If it is no record, or one of another version.
+        A FileNotFoundError if there is no such file; the message says how to make one.
         """
         path = Path(path)
         if not path.is_file():
@@ -262,17 +257,15 @@ class Record:
             raise RecordError(f"{path} is no record ({error}): make it by {AGAIN}") from error
         if (version := header.get("version", VERSION)) not in (FLOAT32, VERSION):
             raise RecordError(f"{path} is of version {version}, not {VERSION}: make it by {AGAIN}")
-        lengths, correct = header.pop("lengths", {}), {}
-        for name in [name for name in values if name.startswith("correct/")]:
-            key = name.removeprefix("correct/")
-            length = lengths.get(key, header["tested"])
-            correct[key] = np.unpackbits(values.pop(name))[:length] > 0
-        ranges = {name: at for name, at in values.items() if name.startswith("range/")}
-        games = {
-            name: _from_levels(v, ranges[f"range/{name}"]) if f"range/{name}" in ranges else v
-            for name, v in values.items()
-            if name not in ranges
-        }
+        games, correct, lengths = {}, {}, header.pop("lengths", {})
+        for name, x in values.items():
+            if name.startswith("correct/"):
+                key = name.removeprefix("correct/")
+                correct[key] = np.unpackbits(x)[: lengths.get(key, header["tested"])] > 0
+            elif f"range/{name}" in values:
+                games[name] = _from_levels(x, values[f"range/{name}"])
+            elif not name.startswith("range/"):
+                games[name] = x
         return cls(header, games, correct)
 
 
@@ -302,15 +295,11 @@ def _from_levels(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
 def run(cell: Cell, store: Store | None = None) -> Record:
     """The record of a cell, computing here, step after step, what the store does not have yet.
 
-    Raises
-    ------
-    Exception
-        The first that a step raised; what was finished until then is stored.
+    Raises what a step raises; what was finished until then is stored.
     """
     store = store or Store()
-    for _, error in schedule.finished(schedule.jobs(cell), store, workers.Here()):
-        if error:
-            raise error
+    for job in schedule.jobs(cell):
+        schedule.compute(job, store)
     return collect(cell, store)
 
 
@@ -319,18 +308,9 @@ def run_all(
 ) -> list[Record]:
     """The records of several cells, computed side by side where they are not stored.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-    store : Store, optional
-        Default the store under `pi_lib.study.store.home`.
-    processes : int, optional
-        As in `pi_lib.study.compute_all`.
-
-    Raises
-    ------
-    StudyFailed
-        If cells failed, after all the others were computed.
+    The store is by default that under `pi_lib.study.store.home`, `processes` are those of
+    `pi_lib.study.compute_all`. Raises StudyFailed if cells failed, after all the others were
+    computed.
     """
     store = store or Store()
     if failed := schedule.compute_all(cells, store, processes):
@@ -340,8 +320,6 @@ def run_all(
 
 def collect(cell: Cell, store: Store) -> Record:
     """The record of a cell whose steps are all stored."""
-    from pi_lib.study import data
-
     rates, trainings = {}, []
     for arm in filter(cell.runs, ARMS):
         rate, tried = schedule.chosen_rate(cell, arm, store)
@@ -370,9 +348,11 @@ def collect(cell: Cell, store: Store) -> Record:
             right, surer = _elsewhere(test.path(store))
             correct |= {f"{key}/{on}": samples for on, samples in right.items()}
             sure |= {key: surer} if surer is not None else {}
+    pretrain_accuracy = None
     if cell.source is not None:
-        provenance["pre-train"] = _provenance(Step(cell, "pretrain"), store)
-        pretrained = run_record(Step(cell, "pretrain").path(store))
+        pretraining = Step(cell, "pretrain")
+        provenance["pre-train"] = _provenance(pretraining, store)
+        pretrain_accuracy = run_record(pretraining.path(store))["log"][-1]["accuracy"]
     header = {
         "cell": cell.name,
         "slug": cell.slug,
@@ -380,7 +360,7 @@ def collect(cell: Cell, store: Store) -> Record:
         **asdict(cell) | {"cell_changes": dict(cell.changes), "changes": cell.changed},
         "settings": asdict(cell.settings),
         "pretrained_on": cell.pretrained_on,
-        "pretrain_accuracy": pretrained["log"][-1]["accuracy"] if cell.source else None,
+        "pretrain_accuracy": pretrain_accuracy,
         "identity": data.identity(cell.task),
         "labels": labels,
         "ids": ids,
@@ -410,10 +390,9 @@ def _elsewhere(entry: Path) -> tuple[dict[str, np.ndarray], float | None]:
     return right, surer
 
 
-def _is_end(key: str, arm: str) -> bool:
-    """Whether the name of a run is of an arm's run at its end."""
-    match = _KEY.fullmatch(key)
-    return match is not None and match[2] == arm and match[4] is None
+def arm_of(key: str) -> str:
+    """The arm of a run that is named as in `Record.correct`: of "finetuned1", "finetuned"."""
+    return key.rstrip("0123456789")
 
 
 def read_all(folder: str | Path) -> dict[str, Record]:

@@ -12,15 +12,9 @@ PLUGINS = "PI_LIB_PLUGINS"
 
 
 def check_name(name: str, taken: Collection[str], own: Collection[str], replace: bool) -> None:
-    """Refuse a name that is taken, or that no cell could be given.
+    """Refuse a name that is taken, with `replace` by one not among `own`, or that no cell can have.
 
-    Raises
-    ------
-    TypeError
-        If it is no string.
-    ValueError
-        If it has other characters than letters, digits, ``-``, ``_`` and ``.``, or is taken:
-        with `replace`, by one that is not among `own`.
+    Raises TypeError if it is no string, else ValueError.
     """
     if not isinstance(name, str):
         raise TypeError(f"a name is a string; got {name!r}")
@@ -63,6 +57,5 @@ def import_plugins() -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ImportError(
-                f"{PLUGINS} names {module!r}, which cannot be imported: {error}"
-            ) from error
+            why = f"{PLUGINS} names {module!r}, which cannot be imported: {error}"
+            raise ImportError(why) from error

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
 
 Job = tuple[Cell, str, int]  # a cell, an arm, a run
+Pool = workers.Processes | workers.Cluster
 BEYOND = 2  # how far beyond `RATES` a learning rate is looked for, in steps of about 3
 
 
@@ -54,16 +55,13 @@ def compute_all(
     ----------
     cells : sequence of Cell
         Those that come first are finished first.
-    store : Store
     processes : int, optional
-        Default one per core, or as many as a GPU's memory takes, no more than there are runs. A
-        step takes one core, wherever it is computed: how many there are at a time never shows in
-        the results.
+        Default one per core, or as many as a GPU's memory takes, no more than there are runs. How
+        many there are never shows in the results: a step takes one core, wherever it is computed.
     cluster : pi_lib.study.workers.Cluster, optional
         Where the steps are computed instead.
     minutes : float, optional
-        After which no more is computed: what is stored is kept, the rest goes on when it is asked
-        for again.
+        After which no more is computed: the rest goes on when it is asked for again.
     """
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     asked = [job for cell in cells for job in jobs(cell)]
@@ -78,6 +76,20 @@ def compute_all(
                 why = f"{arm}, run {run + 1}: {type(error).__name__}: {error}"
                 failed.setdefault(cell, why)
     return list(failed.items())
+
+
+def compute(job: Job, store: Store, games: bool = True) -> None:
+    """Compute what the store does not have of a run, here, one step after the other.
+
+    Without `games`, up to the end of its training. Raises what a step raises, but for learning
+    rates that diverge: of these none is chosen.
+    """
+    for wanted in _rounds(job, store):
+        if wanted[0].name == "extract" and not games:
+            return
+        for step in wanted:
+            with suppress(training.TrainingDiverged):
+                step.compute(store)
 
 
 def stored(cell: Cell, store: Store) -> bool:
@@ -110,30 +122,22 @@ def trained_model(
             f"{len(cell.runs(arm)) if arm in ARMS else 0} there are, from 0 on"
         )
     store = store or Store()
-    for wanted in _rounds((cell, arm, run), store):
-        if wanted[0].name == "extract":
-            break
-        for step in wanted:
-            try:
-                step.compute(store)
-            except training.TrainingDiverged:
-                continue  # a rate that is not chosen
+    compute((cell, arm, run), store, games=False)
     return steps.trained_model(cell, arm, run, chosen_rate(cell, arm, store)[0], store)
 
 
 def chosen_rate(cell: Cell, arm: str, store: Store) -> tuple[float, dict[float, dict[str, Any]]]:
     """An arm's learning rate, best on the validation samples, and what was tried.
 
-    The arm "long" has that of "scratch"; a probe has none, 0.
-
-    A TrainingDiverged if every rate diverged.
+    The arm "long" has that of "scratch"; a probe has none, 0. A TrainingDiverged if every rate
+    diverged.
     """
     trials = _trials(cell, arm, store)
     if len(trials) <= 1:
         return (trials[0].rate if trials else 0.0), {}
     if not (tried := _validations(trials, store)):
         run_record(trials[-1].path(store))  # says that it diverged
-    return _best(tried), tried
+    return best_rate(tried), tried
 
 
 def _validations(trials: Sequence[Step], store: Store) -> dict[float, dict[str, Any]]:
@@ -145,7 +149,8 @@ def _validations(trials: Sequence[Step], store: Store) -> dict[float, dict[str, 
     return tried
 
 
-def _best(tried: dict[float, dict[str, Any]]) -> float:
+def best_rate(tried: dict[float, dict[str, Any]]) -> float:
+    """The learning rate of the best accuracy, and of those the least loss."""
     return max(tried, key=lambda rate: (tried[rate]["accuracy"], -tried[rate]["loss"]))
 
 
@@ -167,7 +172,7 @@ def _trials(cell: Cell, arm: str, store: Store) -> list[Step]:
         there = all(trial.stored(store) for trial in trials)
         if not there or not (tried := _validations(trials, store)):
             return trials
-        best = _best(tried)
+        best = best_rate(tried)
         if best not in (min(tried), max(tried)):
             return trials
         beyond = float(f"{best / 3 if best == min(tried) else best * 3:.1g}")
@@ -201,45 +206,21 @@ def _missing(rounds: Iterator[list[Step]], store: Store) -> list[Step] | None:
     return None
 
 
-@dataclass
-class _Queue:
-    """Steps that wait and steps under way, each with the jobs that asked for it."""
-
-    pool: workers.Pool
-    store: Store
-    waiting: list[tuple[int, int, Step, Path]] = field(default_factory=list)
-    running: dict[Future, Path] = field(default_factory=dict)
-    askers: dict[Path, list[int]] = field(default_factory=dict)  # by entry
-
-    def ask(self, job: int, missing: Sequence[Step]) -> None:
-        """Put a job's steps into the queue; one that several jobs ask for is computed once."""
-        for position, step in enumerate(missing):
-            entry = step.path(self.store)
-            if entry not in self.askers:
-                heappush(self.waiting, (job, position, step, entry))
-            self.askers.setdefault(entry, []).append(job)
-
-    def next_done(self, deadline: float) -> Iterator[tuple[list[int], Exception | None]]:
-        """Start what there is room for, then wait; the jobs behind each step that is done."""
-        while self.waiting and len(self.running) < self.pool.slots:
-            *_, step, entry = heappop(self.waiting)
-            self.running[self.pool.submit(step, self.store)] = entry
-        left = None if deadline == math.inf else max(0, deadline - time.monotonic())
-        for future in wait(self.running, left, FIRST_COMPLETED).done:
-            yield self.askers.pop(self.running.pop(future)), future.exception()
-
-
 def finished(
-    asked: Sequence[Job], store: Store, pool: workers.Pool, deadline: float = math.inf
+    asked: Sequence[Job], store: Store, pool: Pool, deadline: float = math.inf
 ) -> Iterator[tuple[Job, Exception | None]]:
     """Runs as all their steps are stored, or have failed; `pool` computes what is missing.
 
-    A job asks for one round of steps at a time; those of earlier jobs come first.
+    A job asks for one round of steps at a time; those of earlier jobs come first, and one that
+    several jobs ask for is computed once.
     """
     rounds = [_rounds(job, store) for job in asked]
     due, failed = deque(range(len(asked))), {}
-    queue, left = _Queue(pool, store), Counter()  # left: by job, the steps of its round
-    while due or queue.waiting or queue.running:
+    waiting: list[tuple[int, int, Step, Path]] = []  # a heap: job, position, step and its entry
+    running: dict[Future, Path] = {}
+    askers: dict[Path, list[int]] = {}  # jobs, by entry
+    left = Counter()  # steps of its round, by job
+    while due or waiting or running:
         if time.monotonic() > deadline:
             raise _OutOfTime
         while due:
@@ -252,11 +233,20 @@ def finished(
                 yield asked[job], failed.get(job)
                 continue
             left[job] = len(missing)
-            queue.ask(job, missing)
-        for askers, error in queue.next_done(deadline):
-            for job in askers:
+            for position, step in enumerate(missing):
+                entry = step.path(store)
+                if entry not in askers:
+                    heappush(waiting, (job, position, step, entry))
+                askers.setdefault(entry, []).append(job)
+        while waiting and len(running) < pool.slots:
+            *_, step, entry = heappop(waiting)
+            running[pool.submit(step, store)] = entry
+        seconds = None if deadline == math.inf else max(0, deadline - time.monotonic())
+        for future in wait(running, seconds, FIRST_COMPLETED).done:
+            error = future.exception()
+            for job in askers.pop(running.pop(future)):
                 if error and not isinstance(error, training.TrainingDiverged):
-                    failed.setdefault(job, error)  # what diverged is stored, for `_best` to see
+                    failed.setdefault(job, error)  # what diverged is stored, for `best_rate` to see
                 left[job] -= 1
                 if not left[job]:
                     due.append(job)

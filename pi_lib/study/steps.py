@@ -1,8 +1,4 @@
-"""The steps of a cell: pre-train, train, extract, test; what is stored, and what decides it.
-
-A step is a pure function of its specification. Here a cell's data are loaded, its players drawn and
-its networks built.
-"""
+"""The steps of a cell: pre-train, train, extract, test. Each is a pure function of its key."""
 
 import json
 import math
@@ -165,13 +161,11 @@ class Step:
         return entry
 
     def _compute(self, store: Store, folder: Path) -> None:
-        compute = {
-            "pretrain": _pretrain, "train": _train, "extract": _extract, "test": _test
-        }[self.name]  # fmt: skip
+        compute = {"pretrain": _pretrain, "train": _train, "extract": _extract, "test": _test}
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the last bits of a sum depend on how many share it
         try:
-            compute(self, store, folder)
+            compute[self.name](self, store, folder)
         finally:
             torch.set_num_threads(threads)
             torch.cuda.empty_cache()  # for the processes that share the GPU
@@ -183,22 +177,15 @@ class Step:
 def load(cell: Cell) -> data.Task:
     """The downstream task's data; its training split holds the validation samples too.
 
-    Raises
-    ------
-    ValueError
-        As `pi_lib.study.data.load`; if the task is of another kind than the backbone's; and if
-        `changes` leave fewer training samples than classes.
-
-    Notes
-    -----
     Sizes of the profile are upper limits: a data set with fewer samples is taken whole, with a
-    warning. Those in `changes` are meant.
+    warning. Those in `changes` are meant. Raises ValueError as `pi_lib.study.data.load`; if the
+    task is of another kind than the backbone's; and if there are fewer samples than classes.
     """
     s, changed = cell.settings, dict(cell.changes).keys()
     decided = {"n_train": {"n_train", "n_val"}, "n_test": {"n_test"}}
     at_most = tuple(name for name, by in decided.items() if not by & changed)
     task = _load(cell, cell.task, s.n_train + s.n_val, at_most)
-    if "n_train" in dict(cell.changes) and s.n_train < len(task.classes):
+    if "n_train" in changed and s.n_train < len(task.classes):
         raise ValueError(
             f"n_train={s.n_train} leaves some of the {len(task.classes)} classes of "
             f"{cell.task} without a sample: ask for at least {len(task.classes)}"
@@ -225,14 +212,11 @@ def _load(cell: Cell, task: str, n_train: int, at_most: tuple[str, ...]) -> data
     s = cell.settings
     if (kind := data.kind(task)) != cell.kind:
         raise ValueError(f"{cell.backbone} takes {cell.kind}s, but {task!r} has {kind}s")
-    return _loaded(task, n_train, s.n_test, s.size if kind == "image" else None, at_most)
+    size = s.size if kind == "image" else None
+    return _loaded(task, n_train=n_train, n_test=s.n_test, size=size, at_most=at_most)
 
 
-@lru_cache(maxsize=6)  # a worker computes many steps of the same data
-def _loaded(
-    task: str, n_train: int, n_test: int, size: int | None, at_most: tuple[str, ...]
-) -> data.Task:
-    return data.load(task, n_train=n_train, n_test=n_test, size=size, at_most=at_most)
+_loaded = lru_cache(maxsize=6)(data.load)  # a worker computes many steps of the same data
 
 
 def tokenizer(cell: Cell):
@@ -248,14 +232,14 @@ def players(cell: Cell, task: data.Task, which: str = "drawn") -> PatchPlayers |
     which together are the whole input.
     """
     s, covers = cell.settings, which == "covering"
+    n = s.covering if covers else s.n
     if task.kind == "text":
-        if covers:
-            return WordPlayers(tokenizer(cell), n=s.covering, cover=True)
-        return WordPlayers(tokenizer(cell), n=s.n)
-    if covers:
-        return PatchPlayers(math.isqrt(s.covering), n=s.covering, region="all", mean=task.mean)
-    region = "central" if cell.aim == "classification" else "all"  # objects are anywhere
-    return PatchPlayers(s.grid, n=s.n, region=region, mean=task.mean)
+        return WordPlayers(tokenizer(cell), n=n, cover=covers)
+    anywhere = covers or cell.aim != "classification"  # so are objects
+    return PatchPlayers(
+        math.isqrt(n) if covers else s.grid, n=n, region="all" if anywhere else "central",
+        mean=task.mean,
+    )  # fmt: skip
 
 
 def samples(cell: Cell, task: data.Task) -> training.Split:
@@ -298,11 +282,10 @@ def build(
     cell: Cell, n_classes: int, arm: str = "finetuned", run: int = 0, store: Store | None = None
 ) -> backbones.Classifier:
     """The network that a run starts from: pre-trained under a new head, or random."""
-    number = run + LONG_FROM * (arm == "long")
-    if cell.source is None or arm in ("scratch", "long"):
-        pretrained = arm not in ("scratch", "long")
+    number, random = run + LONG_FROM * (arm == "long"), arm in ("scratch", "long")
+    if cell.source is None or random:
         return backbones.build(
-            cell.backbone, n_classes, pretrained=pretrained, seed=number, aim=cell.aim
+            cell.backbone, n_classes, pretrained=not random, seed=number, aim=cell.aim
         )
     source = Step(cell, "pretrain").compute(store or Store())
     model = training.Run.load_at(source, _untrained(cell, len(data.classes(cell.source))))
@@ -420,12 +403,9 @@ def _extract(step: Step, store: Store, folder: Path) -> None:
     steps = run_record(entry)["steps"]
     start = "probe" if step.arm == "probe" else "scratch"
     model = build(cell, len(task.classes), start, step.run, store)
+    first = chosen.take(range(min(len(chosen), cell.settings.traced_samples)))
     for at in steps if step.all_checkpoints else steps[-1:]:
-        some = (
-            chosen
-            if at == steps[-1]
-            else chosen.take(range(min(len(chosen), cell.settings.traced_samples)))
-        )
+        some = chosen if at == steps[-1] else first
         inputs = training.images(some.inputs) if task.kind == "image" else some.inputs
         with warnings.catch_warnings():
             if at != steps[-1]:  # early in training, outputs are hardly larger than their rounding

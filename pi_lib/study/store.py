@@ -58,13 +58,7 @@ def home() -> Path:
 
 
 def digest(value: Any) -> str:
-    """16 hex digits naming any JSON value, whatever the order of its keys.
-
-    Examples
-    --------
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-    """
+    """16 hex digits naming any JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -144,10 +138,7 @@ class DamagedEntry(UserWarning):
 class Store:
     """Results on disk, each computed once; any number of processes may share it.
 
-    Parameters
-    ----------
-    root : path, optional
-        Folder of the entries; default ``home() / "results"``.
+    `root` is the folder of the entries; default ``home() / "results"``.
     """
 
     def __init__(self, root: str | Path | None = None):
@@ -159,8 +150,7 @@ class Store:
 
     def has(self, step: str, spec: dict, modules: Iterable[str]) -> bool:
         """Whether the finished entry is there, and sound."""
-        entry = self.path(step, spec, modules)
-        return entry.is_dir() and fault(entry) is None
+        return fault(self.path(step, spec, modules)) is None
 
     def get(
         self, step: str, spec: dict, modules: Iterable[str], compute: Callable[[Path], None]
@@ -179,25 +169,16 @@ class Store:
             Writes the result's files into the folder that it is given. The folder holds what an
             attempt that was interrupted has left there, and `compute` may go on from it.
 
-        Raises
-        ------
-        StoreError
-            If the disk is full or cannot be written to.
-
-        Warns
-        -----
-        DamagedEntry
-            If the entry was there, but is not what was written.
-
         Notes
         -----
         The folder is written aside and renamed, so a reader never sees half an entry. A second
         process that asks for the same entry waits for the first. An attempt that fails leaves
-        nothing; one that is interrupted, or short of memory or disk, leaves its folder.
+        nothing; one that is interrupted, or short of memory or disk, leaves its folder. A full or
+        unwritable disk raises StoreError; an entry that is not as written warns by DamagedEntry.
         """
         modules = sorted(modules)
         entry = self.path(step, spec, modules)
-        if entry.is_dir() and fault(entry) is None:
+        if fault(entry) is None:
             return entry
         with self._alone(entry) as there:
             if not there:
@@ -207,7 +188,7 @@ class Store:
     def put(
         self, step: str, spec: dict, modules: Iterable[str], files: Mapping[str, bytes]
     ) -> Path:
-        """Take in an entry that another store computed: all its files, by path within it.
+        """Take in an entry that another store computed: its `contents`.
 
         A sound one that is there stays. Raises and warns as `get`.
         """
@@ -216,7 +197,9 @@ class Store:
             if not there:
                 aside = entry.with_name(f".{entry.name}.partial")
                 shutil.rmtree(aside, ignore_errors=True)
-                write(aside, files)
+                for name, content in files.items():
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    (aside / name).write_bytes(content)
                 os.replace(aside, entry)
         return entry
 
@@ -306,17 +289,17 @@ class Store:
         `needed`, also every entry that is not among these.
         """
         entries = self.entries()
-        unneeded = set() if needed is None else {*entries} - {*needed}
+        kept = {*(entries if needed is None else needed)}
         waste = [
             entry
             for entry in entries
-            if fault(entry) is not None or not is_current(entry) or entry in unneeded
+            if fault(entry) is not None or not is_current(entry) or entry not in kept
         ]
         waste += sorted((self.root / DAMAGED).glob("*/*"))
-        for path in sorted(self.root.glob("*/.*.partial")):
-            if not _held(_lock(path.with_name(path.name[1:].removesuffix(".partial")))):
-                waste.append(path)
-        return waste + [lock for lock in sorted(self.root.glob("*/.*.lock")) if not _held(lock)]
+        for ending in ("partial", "lock"):
+            left = sorted(self.root.glob(f"*/.*.{ending}"))
+            waste += [path for path in left if not _held(path.with_suffix(".lock"))]
+        return waste
 
     @staticmethod
     def record(entry: Path) -> dict[str, Any]:
@@ -351,8 +334,7 @@ def is_current(entry: Path) -> bool:
     """Whether the present code made an entry, so that some specification may ask for it."""
     record = Store.record(entry)
     modules = record.get("modules", ())
-    known = set(modules) <= set(_SOURCES)
-    return known and bool(modules) and record["code"] == source_digest(modules)
+    return MODULES.issuperset(modules) and record["code"] == source_digest(modules)
 
 
 def size(path: Path) -> int:
@@ -360,12 +342,9 @@ def size(path: Path) -> int:
     return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, by their paths within a folder."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def contents(entry: Path) -> dict[str, bytes]:
+    """An entry's files, by their paths within it."""
+    return {path.relative_to(entry).as_posix(): path.read_bytes() for path in _files(entry)}
 
 
 def remove(path: Path) -> None:

@@ -1,23 +1,22 @@
 """The whole question on a network of one's own: what does it keep, and where does it come from?
 
 `transfer_study` trains the arms of a study on a reader's networks and data, plays their games, and
-gives a `TransferStudy`, which holds them against chance and a second run. Training, games and
-statistics are those of `pi_lib.training`, `pi_lib.training.probe`, `pi_lib.extraction`,
-`pi_lib.reliability` and `pi_lib.knowledge`; nothing is computed in another way here.
+gives a `TransferStudy`, which holds them against chance and a second run.
 """
 
 import copy
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -33,14 +32,12 @@ from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_accuracy, paired_gain
 from pi_lib.study.cell import ARMS
 from pi_lib.study.record import FLOAT32, Record, write
+from pi_lib.study.schedule import best_rate
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, fit, images
 from pi_lib.training.objectives import supervised
 from pi_lib.training.probe import Probe, linear_probe
 from pi_lib.training.seeds import random_state_restored, seed_of, set_seed
 from pi_lib.values import log_odds
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 LONGER = 5  # times as many epochs as scratch
@@ -91,30 +88,22 @@ def transfer_study(
     samples : int, default 16
         The first test samples that the players fit, at least 5: the games are about these.
         Accuracy is of all test samples.
-    epochs, batch_size : int, default 10 and 32
-        Of `pi_lib.training.fit`.
+    epochs, batch_size, device, verbose
+        Of `pi_lib.training.fit`; by default 10 epochs, batches of 32.
     learning_rate : float or sequence of float, default 1e-4, 3e-4, 1e-3 and 3e-3
         Of several the one is taken, for fine-tuning and scratch apart, that is best on a held-out
-        part of `train`. Every run is then trained on all of `train`.
-    validation : float, default 0.2
-        The share of `train` that is held out to choose a learning rate.
+        share of `train`, `validation` (default 0.2). Every run is then trained on all of `train`.
     tokenizer : fast tokenizer of `transformers`, optional
         Needed for sentences; default that of `players`.
     value, output
         Of `pi_lib.coalition_values`; the output is also what training compares with labels.
     features : str or callable, optional
         Where the probe reads: of `pi_lib.linear_probe`. Default the input of the last linear layer.
-    device, verbose
-        Of `pi_lib.training.fit`.
     seed : int, default 0
         Of weights, heads, batches and dropout: every arm and run draws from streams of its own.
     folder : path, optional
         Where finished runs and games are kept, and from where they are taken when the same is
         asked again; an interrupted run goes on. More runs or samples cost only what is new.
-
-    Returns
-    -------
-    TransferStudy
 
     Raises
     ------
@@ -236,10 +225,8 @@ class TransferStudy:
         }
         return {"preserved": knowledge.preserved_share(), "new": knowledge.new_share()} | learned
 
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """Accuracy, reliability and similarity of every arm, in words."""
-        import pandas as pd
-
         columns = {
             "runs": {arm: len(runs) for arm, runs in self.arms.items()},
             "learning rate": {a: f"{x['chosen']:g}" for a, x in self.settings["rates"].items()},
@@ -250,10 +237,8 @@ class TransferStudy:
         frame = pd.DataFrame({name: pd.Series(x) for name, x in columns.items()}, list(self.arms))
         return frame.fillna("").map(_unbroken).rename(ARMS)
 
-    def shares_table(self, tau: float = 0.05) -> "pd.DataFrame":
+    def shares_table(self, tau: float = 0.05) -> pd.DataFrame:
         """`shares` in words."""
-        import pandas as pd
-
         rows = {name: share.row() for name, share in self.shares(tau).items()}
         frame = pd.DataFrame.from_dict(rows, orient="index").map(_unbroken)
         return frame.rename(columns={"second_run": "second run"})
@@ -268,10 +253,10 @@ class TransferStudy:
             tried = sorted(map(float, rates["tried"]))
             for edge, word in ((tried[:1], "smaller"), (tried[-1:], "larger")):
                 if rates["chosen"] in edge and arm != "long":
-                    rate = (
-                        f"the best learning rate, {rates['chosen']:g}, is the last that was tried"
+                    said.append(
+                        f"For {ARMS[arm]} the best learning rate, {rates['chosen']:g}, is the last "
+                        f"that was tried: a {word} one may be better still."
                     )
-                    said.append(f"For {ARMS[arm]} {rate}: a {word} one may be better still.")
         return said
 
     def plot(self):
@@ -389,9 +374,8 @@ class _Work:
     def look(self) -> None:
         """Refuse networks that do not fit the task, and find where the probe reads."""
         self.classes = 1 + int(max(self.train.labels.max(), self.test.labels.max()))
-        for split in (self.train, self.test):
-            few = Batches(split.take(range(2)), torch.device("cpu"), self.tokenizer)
-            batch, _ = next(few.in_order(2))
+        splits = [Batches(x, torch.device("cpu"), self.tokenizer) for x in (self.train, self.test)]
+        batch, _ = next(splits[1].in_order(2))
         x = batch.pop("x")
         start, again = (self.made("finetuned", f"look {k}") for k in "12")
         scratch, other = (self.made("scratch", f"look {k}") for k in "12")
@@ -414,9 +398,6 @@ class _Work:
         dtype = next(start.parameters()).dtype
         self.head = nn.utils.skip_init(nn.Linear, width, self.classes, dtype=dtype)
         if self.folder:
-            splits = [
-                Batches(s, torch.device("cpu"), self.tokenizer) for s in (self.train, self.test)
-            ]
             self.data = fingerprint([[split.inputs, split.labels] for split in splits])
 
     def made(self, arm: str, label: str) -> nn.Module:
@@ -487,10 +468,7 @@ class _Work:
                 except TrainingDiverged:
                     if rate == self.rates[-1] and not tried:
                         raise
-            best = max(
-                tried, key=lambda r: (tried[r]["accuracy"], -tried[r]["loss"]),
-                default=self.rates[0],
-            )  # fmt: skip
+            best = best_rate(tried) if tried else self.rates[0]
             self.chosen[arm] = {"chosen": best, "tried": {f"{r:g}": x for r, x in tried.items()}}
         return self.chosen[arm]["chosen"]
 
@@ -541,15 +519,14 @@ def _split(data, name: str) -> Split:
             inputs = inputs.to(torch.get_default_dtype()) if floats else inputs
         if not isinstance(inputs, Tensor):
             inputs = list(inputs)
-            kinds = {f"tensors {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-                     for x in inputs}  # fmt: skip
-            if kinds != {"str"}:
-                if len(kinds) > 1 or not isinstance(inputs[0], Tensor):
+            if not all(isinstance(x, str) for x in inputs):
+                try:
+                    inputs = torch.stack(inputs)
+                except (TypeError, RuntimeError) as error:
                     raise TypeError(
-                        f"{name}: inputs are {', '.join(sorted(kinds)[:3])}; expected tensors of "
-                        "one shape (as of a data set with transform=ToTensor()), or sentences (str)"
-                    )
-                inputs = torch.stack(inputs)
+                        f"{name}: expected inputs that are tensors of one shape (as of a data set "
+                        f"with transform=ToTensor()), or sentences (str): {error}"
+                    ) from None
         ids = list(range(len(inputs)))
     try:
         labels = torch.as_tensor(labels)
@@ -573,8 +550,7 @@ def _is_pair(x) -> bool:
 def _asked(test: Split, players, samples: int) -> Split:
     """The first test samples that players fit, refused where there are too few, or one class."""
     fits = getattr(players, "fits", lambda x: True)
-    chosen = [*islice((i for i, x in enumerate(test.inputs) if fits(x)), samples)]
-    asked = test.take(chosen)
+    asked = test.take([*islice((i for i, x in enumerate(test.inputs) if fits(x)), samples)])
     if len(asked) < samples:
         raise ValueError(
             f"samples={samples}, and players fit {len(asked)} of {len(test)} test samples: ask for "
@@ -584,11 +560,10 @@ def _asked(test: Split, players, samples: int) -> Split:
         raise ValueError(
             f"the first {samples} test samples are all of class {asked.labels[0]}: shuffle test"
         )
-    floats = asked.inputs
-    if isinstance(floats, Tensor) and floats.dtype == torch.uint8:
-        floats = images(floats)
-    players.place(floats, asked.ids)  # says what does not fit
-    return Split(floats, asked.labels, asked.ids)
+    if isinstance(asked.inputs, Tensor) and asked.inputs.dtype == torch.uint8:
+        asked = replace(asked, inputs=images(asked.inputs))
+    players.place(asked.inputs, asked.ids)  # says what does not fit
+    return asked
 
 
 def _check_weights(start, again, scratch, other) -> None:

@@ -1,4 +1,4 @@
-"""Who computes the steps of a study: this process, processes beside it, or a Dask cluster.
+"""Who computes the steps of a study beside this process: others on this machine, or a Dask cluster.
 
 Each is a context manager with `slots`, how many steps it takes at a time, and ``submit(step,
 store)``, which gives a future: when it is done, the store has the step's entry, or it raises.
@@ -12,24 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pi_lib import processes
-from pi_lib.study.store import Store, write
+from pi_lib.study.store import Store, contents
 
 if TYPE_CHECKING:
     from pi_lib.study.steps import Step
 
 TIMEOUT = 5  # seconds that a scheduler has to answer
 _ONE_STEP = Lock()  # in a worker: training sets the random state of its whole process
-
-
-class Pool(Protocol):
-    """What computes steps."""
-
-    slots: int
-
-    def submit(self, step: "Step", store: Store) -> Future: ...
 
 
 def usual_slots() -> int:
@@ -45,30 +37,11 @@ def usual_slots() -> int:
     return max(1, min(cores - 1, memory // (6 * 2**30)))
 
 
-class Here:
-    """This process, one step after the other."""
-
-    slots = 1
-
-    def submit(self, step: "Step", store: Store) -> Future:
-        future = Future()
-        try:
-            future.set_result(step.compute(store))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Processes:
     """Processes on this machine, which write to the store themselves.
 
     They end with this process, however it ends, and at once when the ``with`` block is left by an
     exception: what they had in hand goes on from its last state when it is asked for again.
-
-    Parameters
-    ----------
-    slots : int
-        How many.
     """
 
     def __init__(self, slots: int):
@@ -81,7 +54,7 @@ class Processes:
 
     def submit(self, step: "Step", store: Store) -> Future:
         with processes.interrupts_wait():
-            return self._pool.submit(_compute, step, store.root)
+            return self._pool.submit(step.compute, store)
 
     def __exit__(self, kind, *_) -> None:
         if kind is not None:
@@ -100,18 +73,12 @@ class Cluster:
     Parameters
     ----------
     address : str
-        Of the scheduler, such as "tcp://10.0.0.5:8786".
+        Of the scheduler, such as "tcp://10.0.0.5:8786": a ConnectionError if none answers there
+        within 5 seconds, an ImportError without Dask.
     slots : int, optional
         Steps under way at a time; default twice the workers' threads, at least 8.
     resources : dict of str to float, optional
         What a step takes of a worker's resources, such as ``{"GPU": 1}``.
-
-    Raises
-    ------
-    ImportError
-        If Dask is not installed.
-    ConnectionError
-        If no scheduler answers at the address within 5 seconds.
     """
 
     def __init__(
@@ -151,14 +118,14 @@ class Cluster:
         self._threads.shutdown()
 
     def _compute(self, step: "Step", store: Store) -> Path:
-        sent = {_place(need, store): _files(need, store) for need in step.needs}
-        done = self._client.submit(
-            _work, step, sent, _place(step, store), pure=False, resources=self._resources
-        )
+        sent = [contents(need.path(store)) for need in step.needs]
+        name = step.path(store).name
+        done = self._client.submit(_work, step, sent, name, pure=False, resources=self._resources)
         store.put(*step.key, done.result())
         return step.compute(store)  # raises if the run diverged
 
 
+<<<<<<< HEAD
 def _compute(step: "Step", root: Path) -> None:
     step.compute(Store(root))
 
@@ -179,32 +146,40 @@ def _files(step: "Step", store: Store) -> dict[str, bytes]:
 
 def _work(step: "Step", sent: dict[str, dict[str, bytes]], place: str) -> dict[str, bytes]:
     """Compute a step in a store of the worker's own; returns the files of its entry."""
+=======
+# ---------------------------------------------------------------- in a process of `Processes`
+
+
+def _begin(alive: Connection) -> None:
+    """Let this process end when the other end of a pipe is closed, as at its owner's death."""
+
+    def watch() -> None:
+        wait([alive])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+# ---------------------------------------------------------------- on a worker of a `Cluster`
+
+
+def _work(step: "Step", sent: list[dict[str, bytes]], name: str) -> dict[str, bytes]:
+    """Compute a step in a store of the worker's own, beside what it needs; returns its entry."""
+>>>>>>> thin-study
     from distributed import get_worker
 
     from pi_lib.training import TrainingDiverged
 
     folder = TemporaryDirectory(prefix="pi_lib", dir=get_worker().local_directory)
     with _ONE_STEP, folder as root:
-        store = _Sent(Path(root), sent)
-        if _place(step, store) != place:
+        store = Store(root)
+        if step.path(store).name != name:
             raise RuntimeError(
                 f"worker {get_worker().address} has another version of pi_lib than the process "
                 "that sent the step: install the same on both"
             )
+        for need, files in zip(step.needs, sent, strict=True):
+            store.put(*need.key, files)
         with suppress(TrainingDiverged):  # stored all the same
             step.compute(store)
-        return _files(step, store)
-
-
-class _Sent(Store):
-    """A store in which the entries that were sent are there, though not with all their files."""
-
-    def __init__(self, root: Path, sent: dict[str, dict[str, bytes]]):
-        super().__init__(root)
-        self.sent = {root / place for place in sent}
-        for place, files in sent.items():
-            write(root / place, files)
-
-    def get(self, step, spec, modules, compute) -> Path:
-        entry = self.path(step, spec, modules)
-        return entry if entry in self.sent else super().get(step, spec, modules, compute)
+        return contents(step.path(store))

@@ -278,10 +278,9 @@ def test_validation_samples_are_no_training_samples(monkeypatch):
     assert sorted(task.train.labels[20:].tolist()) == list(range(10))  # balanced too
 
 
-def test_a_cell_that_fails_leaves_the_others(tmp_path, monkeypatch):
-    """Flowers have no source on this machine: the other cell is computed all the same."""
+def test_a_cell_that_fails_leaves_the_others(record, store, monkeypatch):
+    """Flowers have no source here. That others are computed all the same, a grid's test sees."""
     monkeypatch.delenv("PI_LIB_DATA", raising=False)
-    store = Store(tmp_path)
     failing = study.Cell("efficientnet-lite0", "flowers", "smoke")
     with pytest.raises(study.StudyFailed, match="lite0 on flowers: .*MissingAsset"):
         study.run_all([failing, CELL], store)

@@ -323,11 +323,11 @@ class NoHead(Net):
         ({"test": (TEST[0], TEST[1] - 1)}, ValueError, "test:.*the smallest -1"),
         ({"train": (TRAIN[0], TRAIN[1][:9])}, ValueError, "160 inputs and 9 labels"),
         ({"train": 3}, TypeError, "train is int; expected a torch Dataset"),
-        ({"train": [(object(), 1)] * 9}, TypeError, "inputs are object; expected tensors"),
+        ({"train": [(object(), 1)] * 9}, TypeError, "train: expected.*tensors.*got object"),
         (
             {"train": [(torch.rand(1, k, 8), 1) for k in (8, 9, 8)]},
             TypeError,
-            r"inputs are tensors \(1, 8, 8\), tensors \(1, 9, 8\); expected tensors of one shape",
+            r"train: expected.*tensors of one shape.*got \[1, 8, 8\] at entry 0 and \[1, 9, 8\]",
         ),
         ({"test": (IMAGES[:40], torch.arange(40) // 20)}, ValueError, "all of class 0: shuffle"),
         ({"train": (["a film"] * 160, TRAIN[1])}, ValueError, "sentences need a tokenizer"),

@@ -122,5 +122,5 @@ def test_a_worker_with_other_code_is_named(small, monkeypatch, tmp_path):
     monkeypatch.setattr(distributed, "get_worker", lambda: here)
     step = study.Step(study.Cell(**small_study.CELL), "pretrain")
     with pytest.raises(RuntimeError, match="10.0.0.7:1 has another version of pi_lib"):
-        _work(step, {}, "pretrain/0123456789abcdef")
+        _work(step, [], "0123456789abcdef")
     assert not list(tmp_path.iterdir())
