@@ -125,47 +125,8 @@ class Cluster:
         return step.compute(store)  # raises if the run diverged
 
 
-<<<<<<< HEAD
-def _compute(step: "Step", root: Path) -> None:
-    step.compute(Store(root))
-
-
-# ---------------------------------------------------------------- to a worker and back
-
-
-def _place(step: "Step", store: Store) -> str:
-    return step.path(store).relative_to(store.root).as_posix()
-
-
-def _files(step: "Step", store: Store) -> dict[str, bytes]:
-    """Of a stored step, its files by their paths within its entry."""
-    entry = step.path(store)
-    files = (path for path in entry.rglob("*") if path.is_file())
-    return {path.relative_to(entry).as_posix(): path.read_bytes() for path in files}
-
-
-def _work(step: "Step", sent: dict[str, dict[str, bytes]], place: str) -> dict[str, bytes]:
-    """Compute a step in a store of the worker's own; returns the files of its entry."""
-=======
-# ---------------------------------------------------------------- in a process of `Processes`
-
-
-def _begin(alive: Connection) -> None:
-    """Let this process end when the other end of a pipe is closed, as at its owner's death."""
-
-    def watch() -> None:
-        wait([alive])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-# ---------------------------------------------------------------- on a worker of a `Cluster`
-
-
 def _work(step: "Step", sent: list[dict[str, bytes]], name: str) -> dict[str, bytes]:
     """Compute a step in a store of the worker's own, beside what it needs; returns its entry."""
->>>>>>> thin-study
     from distributed import get_worker
 
     from pi_lib.training import TrainingDiverged
