@@ -194,17 +194,6 @@ def test_the_computing_part_loads_nothing_of_the_other_parts():
     assert not heavy & set(loaded.split())
 
 
-def test_moved_modules_say_where_they_are():
-    import pi_lib
-
-    for old, new in pi_lib._MOVED.items():
-        with pytest.raises(ImportError, match=f"pi_lib.{old} is now {new}"):
-            __import__(f"pi_lib.{old}")
-        assert new in MODULES
-        with pytest.raises(AttributeError, match="import that"):
-            getattr(pi_lib, old)
-
-
 def _missing_names(path: Path) -> list[str]:
     """What a file takes from modules of the package that they do not have."""
     tree, modules, missing = ast.parse(path.read_text()), {}, []
