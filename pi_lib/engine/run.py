@@ -59,7 +59,7 @@ def coalition_values(
         True classes; or label maps, boxes, targets.
     players : object with `n` and ``place(inputs, ids)``, see `pi_lib.players`
     ids : (B,) int, optional
-        Ids of the samples, which seed the draw of players; default a digest of their content.
+        They seed the draw of players; default a digest of each sample's content.
     value : callable, default `log_odds`
         From the model's output, in float64, and the labels ``(batch, ...)`` to values ``(batch,)``
         or ``(batch, 1)``: see `pi_lib.values`, or write your own. A keyword-only parameter of it,
@@ -250,18 +250,12 @@ class _Stored:
         return self.folder / f"{key}.safetensors"
 
     @staticmethod
-    def load(file: Path) -> dict[str, Tensor]:
-        return load_file(file) if file.exists() else {}
-
-    @staticmethod
     def save(file: Path, values: Tensor, report: dict) -> None:
-        numbers = {
-            name: torch.tensor(report[name], dtype=torch.float64)
-            for name in ("error", "spread")
-            if name in report
-        }
+        kept = {"values": values.contiguous()}
+        for name in {"error", "spread"} & set(report):
+            kept[name] = torch.tensor(report[name], dtype=torch.float64)
         with whole(file, tag=f".{os.getpid()}") as aside:
-            save_file({"values": values.contiguous(), **numbers}, aside)
+            save_file(kept, aside)
 
 
 @dataclass
@@ -306,7 +300,8 @@ class _Run:
         if self.stored is not None:
             for s in samples:
                 files[s] = self.stored.file(self.labels[s], self.placements[s], coalitions)
-                if stored := self.stored.load(files[s]):
+                if files[s].exists():
+                    stored = load_file(files[s])
                     values[s] = stored.pop("values")
                     self.report |= {name: x.item() for name, x in stored.items()}
         if missing := [s for s in samples if s not in values]:
