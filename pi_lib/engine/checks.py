@@ -246,7 +246,6 @@ def measure(
         "spread": varies,
         "precision": str(batches.dtype).removeprefix("torch."),
         "shared": False,
-        "channels_last": False,
     }
 
 
