@@ -31,6 +31,7 @@ class Loop:
 
     def __init__(self, model, loss, correct, settings: dict, steps: list[int], test, device, graph):
         self.settings, self.steps, self.device = settings, steps, device
+        self.total = steps[-1]
         check_way(model, *(settings[name] for name in ("frozen", "lora", "pull")))
         self.still = first_layers(model, settings["frozen"])
         for layer in self.still:
@@ -66,10 +67,6 @@ class Loop:
         self.log: list[dict[str, float]] = []
         self.right: list[Tensor] = []
         self.per_epoch = math.ceil(settings["train"] / settings["batch_size"])
-
-    @property
-    def total(self) -> int:
-        return self.steps[-1]
 
     def run(self, data: Batches, callbacks: "Callbacks", verbose: bool | None) -> None:
         """From the step where it stands to the last."""

@@ -422,7 +422,7 @@ def test_sentences_are_tokens_once_and_each_batch_no_longer_than_it_must_be():
         finetune(backbones.build("minilm", 2), split, split, epochs=1, learning_rate=1e-2)
 
 
-def test_training_needs_no_transformers():
+def test_training_needs_no_transformers_but_the_tracker_does():
     code = """if True:
         import sys
         sys.modules["transformers"] = sys.modules["accelerate"] = None  # as if not installed
@@ -430,6 +430,13 @@ def test_training_needs_no_transformers():
         from pi_lib.training import Split
         split = Split(torch.rand(8, 4), torch.arange(8) % 2, list(range(8)))
         pi_lib.finetune(torch.nn.Linear(4, 2), split, split, epochs=1, learning_rate=0.1)
+        assert "KnowledgeTracker" in pi_lib.__all__
+        try:
+            pi_lib.KnowledgeTracker
+        except ImportError as error:
+            assert "transformers" in str(error)
+        else:
+            raise AssertionError
     """
     subprocess.run([sys.executable, "-c", code], check=True)
 
