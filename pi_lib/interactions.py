@@ -370,15 +370,6 @@ def check_comparable(*results: Interactions) -> None:
     A ValueError names all in which they differ: method, n, kind, ids, players, labels, value,
     output, baseline, background, masking, precision, or, where they are sampled, coalitions. A
     ValueError too if one is of method "search"; a TypeError if one is no `Interactions`.
-
-    Examples
-    --------
-    >>> first = Interactions.from_values(torch.zeros(1, 2), labels=[3])
-    >>> other = Interactions.from_values(torch.ones(1, 2), labels=[4])
-    >>> check_comparable(first, other)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: the results differ in labels ([3] against [4]): extract both models ...
     """
     for result in results:
         if not isinstance(result, Interactions):

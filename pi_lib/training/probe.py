@@ -137,12 +137,6 @@ class Probe(nn.Module):
 
     Of what `model` says only the features on the way are used; `features` and `output` are as of
     `linear_probe`, `head` takes them (B, D) to logits (B, C).
-
-    Examples
-    --------
-    >>> probe = Probe(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), "0", nn.Linear(4, 2))
-    >>> probe(torch.zeros(5, 2, 2)).shape
-    torch.Size([5, 2])
     """
 
     def __init__(
