@@ -106,9 +106,6 @@ def extract(
     >>> extract(model, torch.ones(1, 2), [0], players).i_and
     tensor([[0., 0., 0., 1.]], dtype=torch.float64)
     """
-    if method == "sparse":
-        warnings.warn("method='sparse' is now 'search'", DeprecationWarning, stacklevel=2)
-        method = "search"
     options = {
         "noise": noise, "tol": tol, "budget": budget, "max_order": max_order, "seed": seed
     }  # fmt: skip
@@ -224,15 +221,7 @@ def _settings(players, labels, engine: dict[str, Any]) -> dict[str, Any]:
 
 
 def value_name(value: Callable) -> str:
-    """A value function's name; with a digest of its code, if it is not one of `pi_lib`.
-
-    Examples
-    --------
-    >>> value_name(values.log_odds)
-    'log_odds'
-    >>> value_name(lambda outputs, labels: outputs[:, 0]).split()[0]
-    '<lambda>'
-    """
+    """A value function's name; with a digest of its code, if it is not one of `pi_lib`."""
     name = getattr(value, "__qualname__", type(value).__qualname__)
     if getattr(values, name, None) is value:
         return name
@@ -243,12 +232,10 @@ def value_name(value: Callable) -> str:
 
 
 def warn_of_error(result: Interactions) -> None:
-    """Warn if the error of v, as interactions amplify it, reaches the threshold of salience.
+    """Warn if the error of v, ``meta["error"]``, amplified reaches the threshold of salience.
 
     A dividend of order m sums ``2**m`` values with alternating signs: an error of each of them
     becomes ``2**(m/2)`` times as much.
-
-    The error of v, in its unit, is ``meta["error"]``; without it there is no warning.
     """
     error = result.meta.get("error", 0.0)
     strongest = result.terms.abs().masked_fill(result.orders == 0, 0).amax(-1)

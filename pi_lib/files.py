@@ -13,17 +13,6 @@ def whole(path: Path, tag: str = "") -> Iterator[Path]:
     """A file beside `path` to write to, which takes its place when the block ends well.
 
     `tag` tells the writers apart where several processes write the same file.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> with whole(path) as aside:
-    ...     _ = aside.write_text("all of it")
-    ...     path.exists()
-    False
-    >>> path.read_text()
-    'all of it'
     """
     aside = path.with_name(f"{path.stem}{tag}.aside{path.suffix}")
     yield aside

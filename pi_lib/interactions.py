@@ -134,21 +134,9 @@ class Interactions:
     def from_values(cls, v: Tensor, labels=None, ids=None, players=None, meta=None):
         """AND interactions from the values of all coalitions.
 
-        Parameters
-        ----------
-        v : (B, 2**n) real
-            Value of every coalition of each sample; bit i of the index is player i.
-        labels, ids : sequence of int, optional
-            True class and id of each sample.
-        players : list of list of str, optional
-            Names of each sample's players.
-        meta : dict, optional
-            How the values were made.
-
-        Raises
-        ------
-        ValueError
-            If `v` has another shape, or holds a value that is not finite.
+        `v` (B, 2**n) real holds the value of every coalition of each sample; bit i of the index is
+        player i. The other arguments, all optional, as the attributes of these names. A ValueError
+        if `v` has another shape, or holds a value that is not finite.
 
         Examples
         --------
@@ -224,15 +212,8 @@ class Interactions:
     def salient(self, tau: float = 0.05) -> Tensor:
         """Which of `terms` are salient: ``|I(S)| > tau * max_S |I(S)|`` of that sample.
 
-        Parameters
-        ----------
-        tau : float, default 0.05
-            Threshold; the paper's is not stated, this is that of arXiv 2407.19198.
-
-        Returns
-        -------
-        (B, M) bool
-            The empty coalition is no interaction and never salient.
+        (B, M) bool; the empty coalition is no interaction and never salient. The paper's `tau`, at
+        least 0 and below 1, is not stated; 0.05 is that of arXiv 2407.19198.
         """
         if not 0 <= tau < 1:
             raise ValueError(f"tau={tau}; expected 0 <= tau < 1, a fraction of the strongest")
@@ -316,17 +297,8 @@ class Interactions:
     def from_shapiq(cls, values: Sequence, **fields) -> "Interactions":
         """AND interactions from `shapiq.InteractionValues` of index "Moebius", one per sample.
 
-        Parameters
-        ----------
-        values : sequence of shapiq.InteractionValues
-            Of the same number of players. Interactions that they leave out are 0.
-        **fields
-            `players`, `labels`, `ids` and `meta` of the result.
-
-        Raises
-        ------
-        ValueError
-            If an index is not "Moebius", or the numbers of players differ.
+        Interactions that they leave out are 0; `fields` are `players`, `labels`, `ids` and `meta`
+        of the result. A ValueError if an index is not "Moebius", or numbers of players differ.
         """
         if wrong := sorted({game.index for game in values} - {"Moebius"}):
             raise ValueError(f"expected values of index 'Moebius'; got {wrong[0]!r}")
@@ -356,12 +328,7 @@ class Interactions:
     def load(cls, path: str | Path) -> "Interactions":
         """Read what `save` wrote, in this version or an earlier one; float64 arrays.
 
-        Raises
-        ------
-        ValueError
-            If the file holds something else, or is damaged.
-        FileNotFoundError
-            If there is no such file.
+        A ValueError if the file holds something else, or is damaged.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -400,24 +367,9 @@ def check_comparable(*results: Interactions) -> None:
 
     A key of `meta` that one of two results lacks is not compared.
 
-    Raises
-    ------
-    ValueError
-        If results differ in method, n, kind, ids, players, labels, value, output, baseline,
-        background, masking, precision, or, where they are sampled, in coalitions: all that differs
-        is named.
-        If one is of method "search".
-    TypeError
-        If one is no `Interactions`.
-
-    Examples
-    --------
-    >>> first = Interactions.from_values(torch.zeros(1, 2), labels=[3])
-    >>> other = Interactions.from_values(torch.ones(1, 2), labels=[4])
-    >>> check_comparable(first, other)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: the results differ in labels ([3] against [4]): extract both models ...
+    A ValueError names all in which they differ: method, n, kind, ids, players, labels, value,
+    output, baseline, background, masking, precision, or, where they are sampled, coalitions. A
+    ValueError too if one is of method "search"; a TypeError if one is no `Interactions`.
     """
     for result in results:
         if not isinstance(result, Interactions):

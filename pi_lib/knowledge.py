@@ -64,14 +64,10 @@ class Share(Estimate):
         chance: np.ndarray,
         second_runs: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     ) -> "Share":
-        """Ratios of sums over samples.
+        """Ratios of sums over samples, all (B,) float64.
 
-        Parameters
-        ----------
-        part, whole, chance : (B,) float64
-            Strength that the other network has, of how much, and how much of it by chance.
-        second_runs : sequence of pairs of (B,) float64
-            Part and whole of each second run.
+        Strength that the other network has, of how much, and how much of it by chance; part and
+        whole of each second run.
         """
         nothing = [np.full_like(whole, np.nan)] * 2
         runs = np.mean([np.stack(pair) for pair in second_runs], 0) if second_runs else nothing
@@ -625,13 +621,7 @@ def check_orders(orders: Collection[int], n: int) -> list[int]:
 
 
 def moves(interactions: Interactions) -> Tensor:
-    """Under which samples the value moves with what is visible, beyond rounding: bool (B,).
-
-    Examples
-    --------
-    >>> moves(Interactions.from_values(torch.tensor([[5., 5., 5., 5.], [5., 5., 5., 6.]])))
-    tensor([False,  True])
-    """
+    """Under which samples the value moves with what is visible, beyond rounding: bool (B,)."""
     v = interactions.v
     return v.amax(-1) - v.amin(-1) > ROUNDING * v.abs().amax(-1)
 
@@ -651,17 +641,8 @@ def chance_overlap(first: Tensor, second: Tensor, n: int) -> Tensor:
 
     Positions and signs are shuffled, AND and OR apart: a pair of terms meets in one of the K
     positions of an order and has the same sign half of the time, so the mean is
-    ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K``.
-
-    Parameters
-    ----------
-    first, second : (..., M) float64
-        Terms of n players, AND first, then OR if any.
-
-    Returns
-    -------
-    (..., n + 1) float64
-        By order; order 0 is 0.
+    ``sum_{S, S'} min(|I(S)|, |J(S')|) / 2K``. From terms (..., M) of n players, AND first, then OR
+    if any, to (..., n + 1) float64 by order; order 0 is 0.
     """
     kinds = first.shape[-1] >> n
     first, second = (x.abs().unflatten(-1, (kinds, 2**n)) for x in (first, second))

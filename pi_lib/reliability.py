@@ -407,11 +407,6 @@ def steps_to_share(steps: Sequence[int], curves: np.ndarray, share: float) -> np
 
     `curves` (..., T) are of similarity or accuracy, `share` is above 0 and at most 1. Interpolated
     between checkpoints; NaN where the last value is not above 0.
-
-    Examples
-    --------
-    >>> steps_to_share([0, 10, 30], np.array([[0.2, 0.5, 1.0], [0.0, 0.0, -1.0]]), 0.5).tolist()
-    [10.0, nan]
     """
     if not 0 < share <= 1:
         raise ValueError(f"share={share}; expected 0 < share <= 1, of the final value")

@@ -1,9 +1,8 @@
 """Interactions of many players, up to 64: found by SPEX from a budget of coalitions.
 
-Enumeration ends at 16 players. A network's output is mostly the sum of few interactions, of low
-order; SPEX (arXiv 2502.13870) finds those by a sparse Fourier transform, from coalitions chosen
-like the parity checks of an error-correcting code. The transform is shapiq's. What it finds is an
-estimate, so every sample is checked on coalitions that it never saw.
+A network's output is mostly the sum of few interactions, of low order; SPEX (arXiv 2502.13870)
+finds those by a sparse Fourier transform, which is shapiq's. What it finds is an estimate, so every
+sample is checked on coalitions that it never saw.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,24 +26,10 @@ def search(
     budget: int,
     max_order: int,
 ) -> dict[str, Any]:
-    """What ``extract(..., method="search")`` calls: the fields of its result, for each sample.
+    """What ``extract(..., method="search")`` calls: fields of its result, `details` for its `meta`.
 
-    Parameters
-    ----------
-    pairs : iterable
-        Each sample's game, from coalitions, bool (m, n), to values (m,), and a generator.
-    n, budget, max_order
-        As in `spex`.
-
-    Returns
-    -------
-    dict
-        `v`, `i_and`, `r2` and `coalitions` of `Interactions`; `details` for its `meta`.
-
-    Raises
-    ------
-    ValueError
-        For more than 64 players or a `max_order` below 1; as `spex`.
+    `pairs` are each sample's game, from coalitions, bool (m, n), to values (m,), and a generator.
+    A ValueError for more than 64 players or a `max_order` below 1; else errors as `spex`.
     """
     if n > MOST_PLAYERS:
         raise ValueError(
@@ -88,21 +73,9 @@ def spex(
 ) -> dict[int, float]:
     """Harsanyi dividends of a game by SPEX (arXiv 2502.13870): bitmask to value.
 
-    Parameters
-    ----------
-    game : callable
-        From coalitions, bool (m, n), to their values (m,).
-    n, budget, max_order
-        Players, coalitions to evaluate at most, largest order looked for.
-    rng : numpy Generator
-        Draws the coalitions.
-
-    Raises
-    ------
-    ValueError
-        If the budget is too small for SPEX.
-    ImportError
-        If shapiq is not installed.
+    Of a game from coalitions, bool (m, n), to values (m,), of which it evaluates at most `budget`;
+    `max_order` is the largest order looked for. A ValueError if the budget is too small for that,
+    an ImportError without shapiq.
     """
     try:
         from shapiq import SPEX

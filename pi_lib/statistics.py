@@ -114,11 +114,6 @@ def resample_counts(count: int, seed: int = 0) -> np.ndarray:
     """How often each of `count` units is in each of 2,000 resamples: float64 (2000, count).
 
     The same `count` and `seed` give the same resamples, so that numbers made from them are paired.
-
-    Examples
-    --------
-    >>> resample_counts(5).sum(1)[:3].tolist()
-    [5.0, 5.0, 5.0]
     """
     chances = np.full(count, 1 / count)
     return np.random.default_rng(seed).multinomial(count, chances, RESAMPLES).astype(np.float64)
@@ -131,11 +126,6 @@ def resample_run_counts(
 
     By default they are drawn if there are five or more. Two are never drawn: every second draw
     would leave a single run, and no pair.
-
-    Examples
-    --------
-    >>> resample_run_counts(3, 2).tolist()
-    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     if runs < 3 or not (runs >= RUNS_AS_UNITS if resample is None else resample):
         return np.ones((resamples, runs))
@@ -224,17 +214,3 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
     numerator, denominator = numerator.sum(axis), denominator.sum(axis)
     nothing = np.full_like(denominator, np.nan)
     return np.divide(numerator, denominator, out=nothing, where=denominator != 0)
-
-
-_MOVED = {
-    "pi_lib.study.accuracies": "proportion difference paired_difference mean_accuracy mean_of_runs "
-    "paired_gain auroc",
-    "pi_lib.study.across_cells": "holm rank_correlation crossing energy_distance FEWEST_CELLS",
-}
-
-
-def __getattr__(name: str):
-    for module, names in _MOVED.items():
-        if name in names.split():
-            raise ImportError(f"pi_lib.statistics.{name} is now in {module}: import it from there")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

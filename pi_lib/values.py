@@ -316,14 +316,6 @@ def has_player(value: Callable, placement: Placement, label: Tensor) -> bool:
     """Whether a player owns a pixel of the region or box that the value asks about.
 
     True for other values, which ask about the whole input.
-
-    Examples
-    --------
-    >>> from pi_lib import PatchPlayers
-    >>> placement, = PatchPlayers(grid=4, n=4, region="central").place(torch.rand(1, 3, 8, 8))
-    >>> corner, centre = torch.tensor([0., 0., 0., 2., 2.]), torch.tensor([0., 2., 2., 6., 6.])
-    >>> [has_player(box_log_odds, placement, box) for box in (corner, centre)]
-    [False, True]
     """
     pixels_of = next((of for known, of in _PIXELS_OF.items() if known is value), None)
     if pixels_of is None:

@@ -109,6 +109,10 @@ TABLE = {
     "label out of range": (
         lambda: pi.coalition_values(model, IMAGES, [0, 7], PATCHES), ValueError, "7.*expected 0..1",
     ),
+    "a label of one logit": (
+        lambda: pi.coalition_values(lambda x: model(x)[:, :1], IMAGES, [0, 2], PATCHES),
+        ValueError, r"with 1 output\(s\); expected 0\.\.1",
+    ),
     "a label below zero": (
         lambda: pi.coalition_values(model, IMAGES, [0, -1], PATCHES), ValueError, "-1.*expected 0",
     ),
@@ -156,6 +160,10 @@ TABLE = {
     "a device that is not there": (
         lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, device="cuda:99"),
         ValueError, "device='cuda:99' cannot be used here.*'cpu'",
+    ),
+    "an unknown way to share": (
+        lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, share="always"),
+        ValueError, "share='always'; expected True, False or 'repeatable'",
     ),
     "a batch of nothing": (
         lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, batch_size=0), ValueError, "batch_size=0",

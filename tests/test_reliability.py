@@ -223,12 +223,6 @@ def test_what_cannot_be_compared_is_refused_by_name():
         similarity([first, second], [first, run(v)])
     with pytest.raises(ValueError, match="ids"):
         reliability([first, run(v, ids=[9, 1, 2, 3, 4, 5])])
-    with pytest.raises(ValueError, match="labels"):
-        reliability([first, run(v, labels=[1] * 6)])
-    with pytest.raises(ValueError, match="n .4 against 3"):
-        reliability([first, run(v[:, :8])])
-    with pytest.raises(ValueError, match="value .*log_odds"):
-        reliability([run(v, meta={"value": "log_odds"}), run(v, meta={"value": "box"})])
     with pytest.raises(ValueError, match="basis='fourier'; expected one of walsh, harsanyi"):
         reliability([first, second], basis="fourier")
     for wrong in ([0], [5], [], ["1"], [1.5], [True]):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import pi_lib
 from pi_lib import Interactions, LabelMapPlayers, PatchPlayers, compare, extract
 from pi_lib.coalitions import coalition, members
 from pi_lib.search import HELD_OUT, explained, held_out, spex
@@ -142,28 +141,15 @@ def test_saved_and_loaded_alike(tmp_path, many):
 
 
 def test_files_of_version_0_1_load(tmp_path):
-    """As `SparseInteractions.save` wrote them."""
     header = {
         "n": 64, "coalitions": [[], [0, 63]], "players": [list("ab" * 32)], "labels": [1],
         "ids": [7], "meta": {"method": "sparse", "forwards": 3},
     }  # fmt: skip
     arrays = {"i_and": torch.ones(1, 2), "r2": torch.ones(1), "v": torch.zeros(1, 2)}
     save_file(arrays, tmp_path / "old", metadata={"pi_lib": json.dumps(header)})
-    with pytest.warns(DeprecationWarning, match="SparseInteractions is now Interactions"):
-        old = pi_lib.SparseInteractions
-    one = old.load(tmp_path / "old")
+    one = Interactions.load(tmp_path / "old")
     assert (one.method, one.n, one.coalitions) == ("search", 64, [0, 1 + 2**63])
     assert one.top()["players"].tolist() == ["{a, b}"] and one.i_and.tolist() == [[1, 1]]
-
-
-def test_the_old_name_of_the_method_warns(monkeypatch):
-    def spex(game, n, **_):
-        return {0: game(np.zeros((1, n), dtype=bool)).item()}
-
-    monkeypatch.setattr("pi_lib.search.spex", spex)
-    with pytest.warns(DeprecationWarning, match="'sparse' is now 'search'"):
-        one = searched(planted(20)[1], 20, budget=1000, method="sparse")
-    assert one.method == one.meta["method"] == "search"
 
 
 def test_shapiq_holds_the_same_game(many):
@@ -203,36 +189,6 @@ def test_a_network_of_20_patches():
 def test_what_it_cannot_do_is_refused(n, options, message):
     with pytest.raises(ValueError, match=message):
         searched(planted(n)[1], n, **options)
-
-
-def test_unknown_methods_are_refused():
-    players = LabelMapPlayers(torch.arange(3), baseline=0.0)
-    with pytest.raises(ValueError, match="method='spex'; expected 'exact', 'search' or 'sampled'"):
-        extract(constant(0.0), torch.ones(1, 3), [0], players, method="spex")
-
-
-def constant(value):
-    return lambda x: torch.full((len(x), 2), value)
-
-
-@pytest.mark.parametrize(
-    ("model", "labels", "message"),
-    [
-        (torch.nn.Linear(20, 2).train(), [0], "training mode"),
-        (lambda x: torch.rand(len(x), 2), [0], "for the same input"),
-        (constant(0.0), [2], r"labels 2\.\.2 for a model with 2 output"),
-        (constant(0.0), [0, 1], "2 labels for 1 samples"),
-        (
-            lambda x: torch.where(x[:, :2] == 0, torch.inf, x[:, :2]) * torch.tensor([1, 0.0]),
-            [0],
-            r"sample 0, coalition 0 \(players \[\] kept\) is (inf|nan)",
-        ),
-    ],
-)
-def test_bad_calls_are_refused(model, labels, message):
-    players = LabelMapPlayers(torch.arange(20), baseline=0.0)
-    with pytest.raises(ValueError, match=message):
-        extract(model, torch.ones(1, 20), labels, players, method="search", budget=1000)
 
 
 def test_without_shapiq_it_says_what_to_install(monkeypatch):

@@ -110,17 +110,21 @@ def test_planted_terms_are_found():
         assert transform(2.5 * v)[wanted] == 2.5
 
 
-def test_shapiq_agrees():
+def shapiqs(v, n):
+    """What shapiq computes from the values of a game."""
     from shapiq import ExactComputer, Game
-
-    n = 6
-    v = game(n)
 
     class Lookup(Game):
         def value_function(self, coalitions):
             return v.numpy()[coalitions.astype(int) @ (1 << np.arange(n))]
 
-    computer = ExactComputer(Lookup(n_players=n, normalize=False))
+    return ExactComputer(Lookup(n_players=n, normalize=False))
+
+
+def test_shapiq_agrees():
+    n = 6
+    v = game(n)
+    computer = shapiqs(v, n)
     mobius, comobius = computer("Moebius"), computer("Co-Moebius")
     ours_and, ours_or = and_transform(v), or_transform(v)
     for size in range(1, n + 1):
@@ -131,17 +135,9 @@ def test_shapiq_agrees():
 
 
 def test_shapiq_agrees_on_walsh():
-    from shapiq import ExactComputer, Game
-
     n = 5
     v = game(n)
-
-    class Lookup(Game):
-        def value_function(self, coalitions):
-            return v.numpy()[coalitions.astype(int) @ (1 << np.arange(n))]
-
-    computer = ExactComputer(Lookup(n_players=n, normalize=False))
-    banzhaf, w = computer("BII", order=n), walsh_transform(v)
+    banzhaf, w = shapiqs(v, n)("BII", order=n), walsh_transform(v)
     for size in range(1, n + 1):
         for players in itertools.combinations(range(n), size):
             assert abs(banzhaf[players] - 2**size * w[coalition(players)].item()) < 1e-11
@@ -162,14 +158,7 @@ def test_orders():
 
 @pytest.mark.parametrize(
     "transform",
-    [
-        and_transform,
-        or_transform,
-        walsh_transform,
-        and_inverse,
-        or_inverse,
-        walsh_inverse,
-    ],
+    [and_transform, or_transform, walsh_transform, and_inverse, or_inverse, walsh_inverse],
 )
 def test_bad_games_are_refused_by_name(transform):
     with pytest.raises(ValueError, match=r"2\*\*n values.*\(2, 6\)"):

@@ -30,14 +30,7 @@ _PLAIN += (torch.dtype, torch.device, torch.Size, np.generic)
 
 
 def networks_in(model: Any) -> list[nn.Module]:
-    """The torch modules that a callable uses, as far as they can be seen; itself, if it is one.
-
-    Examples
-    --------
-    >>> net = nn.Linear(2, 2)
-    >>> networks_in(lambda x: net(x)) == networks_in(functools.partial(net)) == [net]
-    True
-    """
+    """The torch modules that a callable uses, as far as they can be seen; itself, if it is one."""
     networks, waiting, seen = [], [model], {}
     while waiting and len(seen) < MOST_OBJECTS:
         x = waiting.pop(0)
@@ -53,13 +46,7 @@ def networks_in(model: Any) -> list[nn.Module]:
 
 
 def is_eager(model: Any) -> bool:
-    """Whether a model is a module whose parts Python calls one by one: not compiled, not traced.
-
-    Examples
-    --------
-    >>> is_eager(nn.Linear(1, 1)), is_eager(torch.jit.script(nn.Linear(1, 1)))
-    (True, False)
-    """
+    """Whether a model is a module whose parts Python calls one by one: not compiled, not traced."""
     return isinstance(model, nn.Module) and not any(
         isinstance(x, torch.jit.ScriptModule)
         or hasattr(x, "_orig_mod")  # compiled, as in the next line
@@ -72,13 +59,6 @@ def digest(*callables: Any) -> str:
     """64 hex digits that change with the code and data of callables: functions, modules, objects.
 
     An Unidentified if something in them shows neither code nor data.
-
-    Examples
-    --------
-    >>> def times(factor):
-    ...     return lambda x: factor * x
-    >>> digest(times(2)) == digest(times(2)), digest(times(2)) == digest(times(3))
-    (True, False)
     """
     sha, seen = hashlib.sha256(), {}
 
@@ -100,15 +80,7 @@ def digest(*callables: Any) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hex digits naming weights and data: modules, tensors, and JSON-like values of them.
-
-    Examples
-    --------
-    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.ones(2), [1])
-    True
-    >>> fingerprint(torch.ones(2), [1]) == fingerprint(torch.zeros(2), [1])
-    False
-    """
+    """16 hex digits naming weights and data: modules, tensors, and JSON-like values of them."""
     sha = hashlib.sha256()
 
     def add(part):

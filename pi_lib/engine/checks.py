@@ -28,12 +28,6 @@ def full_float32() -> Iterator[None]:
 
     By default cuDNN rounds the inputs of convolutions to 10 bits (TF32); a dividend of order m
     sums ``2**m`` values and drowns in that. The settings are torch's, for the whole process.
-
-    Examples
-    --------
-    >>> with full_float32():
-    ...     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    (False, False)
     """
     backends, finer = torch.backends, []
     if hasattr(backends.cuda.matmul, "fp32_precision"):  # from torch 2.9 on
@@ -138,26 +132,14 @@ def depends_on_batch(networks: Iterable[nn.Module]) -> str:
 
 
 def coarsest(tensors: Iterable[Tensor], *others: torch.dtype | None) -> torch.dtype:
-    """The floating-point dtype of the largest rounding; float32 where there is none.
-
-    Examples
-    --------
-    >>> coarsest([torch.zeros(1), torch.zeros(1).half()], None)
-    torch.float16
-    """
+    """The floating-point dtype of the largest rounding; float32 where there is none."""
     dtypes = {x.dtype for x in tensors} | {dtype for dtype in others if dtype is not None}
     floating = [dtype for dtype in dtypes if dtype.is_floating_point]
     return max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 
 def spread(values: Tensor) -> float:
-    """Largest minus smallest of the values that are finite; 0 where there are none.
-
-    Examples
-    --------
-    >>> spread(torch.tensor([1.0, 3.0, torch.inf]))
-    2.0
-    """
+    """Largest minus smallest of the values that are finite; 0 where there are none."""
     values = values[values.isfinite()]
     return (values.max() - values.min()).item() if len(values) else 0.0
 
@@ -264,7 +246,6 @@ def measure(
         "spread": varies,
         "precision": str(batches.dtype).removeprefix("torch."),
         "shared": False,
-        "channels_last": False,
     }
 
 

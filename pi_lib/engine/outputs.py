@@ -59,14 +59,7 @@ def model_output(output: Any, pick: str | int | Callable | None = None) -> Any:
 
 
 def in_float64(output: Any) -> Any:
-    """The same with its floating-point tensors in float64, in tuples, lists and mappings too.
-
-    Examples
-    --------
-    >>> import torch
-    >>> in_float64({"logits": torch.zeros(1, 2).half()})["logits"].dtype
-    torch.float64
-    """
+    """The same with its floating-point tensors in float64, in tuples, lists and mappings too."""
     if isinstance(output, Tensor):
         return output.double() if output.is_floating_point() else output
     if isinstance(output, Mapping):

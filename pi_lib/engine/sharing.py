@@ -111,9 +111,7 @@ class Sharing:
             return batches.of_output(layers(coalitions), masked.labels(rows), masked.named(rows))
 
         try:
-            layers = SharedLayers(
-                model, forward, masked.inputs, masked.owner, masked.n, rows, self.bottlenecks
-            )
+            layers = SharedLayers(model, forward, masked, rows, self.bottlenecks)
             if not layers.layers:
                 return None
             error = checks.difference(shared(coalitions[sample]), expected).max().item()
@@ -143,38 +141,24 @@ def _versions(model: nn.Module) -> list[tuple[int, int]]:
 class SharedLayers:
     """A model on the masked versions of one sample, with its first layers shared.
 
-    Parameters
-    ----------
-    model, forward
-        The module, in eval mode, and a function from inputs ``(batch, ...)`` to its output.
-    masked, owner, n
-        A function from coalitions, bool ``(batch, n)``, to masked inputs; the player of each
-        element, as `pi_lib.players.Placement` has it; how many players.
-    rows : int
-        Coalitions that a layer may be run on, to share it: more of them share more layers.
-    bottlenecks : dict
-        Whether the model sees the input through a module alone, from earlier samples; this one
-        adds to it.
-
-    Attributes
-    ----------
-    layers : list of nn.Module
-        Those whose output is shared, from the input on; the last counts.
+    `forward` is from inputs ``(batch, ...)`` to the model's output. A layer is run on up to `rows`
+    coalitions to share it: more of them share more layers. `bottlenecks` says whether the model
+    sees the input through a module alone, from earlier samples; this one adds to it. `layers` are
+    those whose output is shared, from the input on; the last counts.
     """
 
     def __init__(
         self,
         model: nn.Module,
         forward: Callable[[Tensor], Tensor],
-        masked: Callable[[Tensor], Tensor],
-        owner: Tensor,
-        n: int,
+        masked: Masked,
         rows: int,
         bottlenecks: dict[nn.Module, bool],
     ):
         self.model, self.forward, self.masked = model, forward, masked
-        self.n, self.rows, self.bottlenecks = n, rows, bottlenecks
-        whole = masked(torch.ones(1, n, dtype=torch.bool, device=owner.device))
+        self.rows, self.bottlenecks = rows, bottlenecks
+        n, owner = masked.n, masked.owner
+        whole = masked.inputs(torch.ones(1, n, dtype=torch.bool, device=owner.device))
         self.nothing = torch.full_like(whole, torch.nan)
         player = torch.arange(n, device=owner.device).view(-1, *[1] * (owner.ndim - 1))
         self.without_one = torch.where(owner == player, torch.nan, whole)
@@ -189,7 +173,7 @@ class SharedLayers:
     def __call__(self, coalitions: Tensor) -> Tensor:
         """The model's output for coalitions, bool ``(batch, n)``."""
         if self.last is None:
-            return self.forward(self.masked(coalitions))
+            return self.forward(self.masked.inputs(coalitions))
         return self._resume(self.last, self.last.gather(coalitions))
 
     def _chain(self) -> list["_Layer"]:
@@ -205,7 +189,7 @@ class SharedLayers:
         layers: dict[nn.Module, _Layer] = {}
 
         def look(module, _, output):
-            if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != self.n:
+            if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != self.masked.n:
                 return
             sees = output.isnan() if output.ndim == 2 else output.isnan().any(1).flatten(1)
             colour = _colour(sees)

@@ -17,16 +17,10 @@ Batch = dict[str, Tensor]
 class Graphed:
     """A step that is recorded at the first batches' shape, and computed as usual at other shapes.
 
-    Parameters
-    ----------
-    step : callable
-        ``step(batch, labels)`` computes on a CUDA device and returns a tensor. All that differs
-        from call to call is in these tensors, in other tensors on the device, and in the random
-        numbers of the device: what Python decides, or draws, is recorded as it was.
-
-    Notes
-    -----
-    Random numbers come from the device's generator as it stands when the graph is repeated.
+    ``step(batch, labels)`` computes on a CUDA device and returns a tensor. All that differs from
+    call to call is in these tensors, in other tensors on the device, and in the random numbers of
+    the device, from its generator as it stands when the graph is repeated: what Python decides, or
+    draws, is recorded as it was.
     """
 
     def __init__(self, step: Callable[[Batch, Tensor], Tensor]):

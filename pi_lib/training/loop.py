@@ -31,16 +31,17 @@ class Loop:
 
     def __init__(self, model, loss, correct, settings: dict, steps: list[int], test, device, graph):
         self.settings, self.steps, self.device = settings, steps, device
+        self.total = steps[-1]
         check_way(model, *(settings[name] for name in ("frozen", "lora", "pull")))
         self.still = first_layers(model, settings["frozen"])
         for layer in self.still:
             for x in layer.parameters(recurse=False):
                 x.requires_grad_(False)
-        self.merged = None  # under LoRA: the network with plain weights
+        self.adapted = self.merged = None  # under LoRA: the network, and it with plain weights
         if settings["lora"]:
             self.merged = copy.deepcopy(model).to(device).eval()
             set_seed(seed_of(f"lora, {settings['phase']}", settings["seed"]), device)
-            add_adapters(model, settings["lora"])
+            self.adapted = add_adapters(model, settings["lora"])
             self.still = [x for x in model.encoder.modules() if isinstance(x, _NORMS)]
         self.model, self.loss, self.correct = model.to(device).eval(), loss, correct
         self.test = test
@@ -66,10 +67,6 @@ class Loop:
         self.log: list[dict[str, float]] = []
         self.right: list[Tensor] = []
         self.per_epoch = math.ceil(settings["train"] / settings["batch_size"])
-
-    @property
-    def total(self) -> int:
-        return self.steps[-1]
 
     def run(self, data: Batches, callbacks: "Callbacks", verbose: bool | None) -> None:
         """From the step where it stands to the last."""
@@ -159,9 +156,9 @@ class Loop:
 
     def plain(self) -> nn.Module:
         """The network as it stands, with plain weights."""
-        if self.merged is None:
+        if self.adapted is None:
             return self.model
-        self.merged.load_state_dict(merged(self.model))
+        self.merged.load_state_dict(merged(self.adapted))
         return self.merged
 
     def evaluate(self, data: Batches) -> tuple[float, Tensor]:

@@ -6,8 +6,12 @@ merged into plain weights again.
 
 import copy
 import re
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from peft import LoraModel
 
 
 def layers(encoder: nn.Module) -> list[str]:
@@ -16,11 +20,6 @@ def layers(encoder: nn.Module) -> list[str]:
     Not grouped convolutions: the weights of a group are a matrix too small for a lower rank. Nor
     convolutions with a `forward` of their own, such as those that pad by themselves: the adapter
     sees the layer's input as it comes.
-
-    Examples
-    --------
-    >>> layers(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8)))
-    ['0']
     """
     names, attention = [], ()
     for name, layer in encoder.named_modules():
@@ -40,7 +39,7 @@ def layers(encoder: nn.Module) -> list[str]:
 def adaptable(model: nn.Module, rank: int) -> list[str]:
     """Names in `model` of its encoder's layers that can take an adapter.
 
-    Raises as `add_adapters`.
+    A ValueError if there is none, an ImportError without `peft`.
     """
     try:
         import peft  # noqa: F401
@@ -55,45 +54,26 @@ def adaptable(model: nn.Module, rank: int) -> list[str]:
     return names
 
 
-def add_adapters(model: nn.Module, rank: int) -> None:
+def add_adapters(model: nn.Module, rank: int) -> "LoraModel":
     """Give the layers of ``model.encoder`` adapters, in place, and let nothing else of it learn.
 
     A layer's weights W, as a matrix from its inputs to its outputs, become W + B A, where B starts
     at 0 and A at random numbers (of torch's generator). What is not of the encoder stays as it is.
-
-    Raises
-    ------
-    ValueError
-        If no layer can take one.
-    ImportError
-        Without `peft`.
+    Errors as `adaptable`.
     """
     names = adaptable(model, rank)
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, LoraModel
 
     learned = {name for name, x in model.named_parameters() if x.requires_grad}
     pattern = "|".join(map(re.escape, names))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern)  # alpha / r = 1
-    inject_adapter_in_model(config, model)
+    adapted = LoraModel(model, config, "default")
     for name, x in model.named_parameters():
         if name in learned and not name.startswith("encoder."):
             x.requires_grad_(True)
+    return adapted
 
 
-def merged(model: nn.Module) -> dict[str, Tensor]:
-    """Weights of the plain network that says what `model` says, with its adapters merged."""
-    from peft.tuners.lora import LoraLayer
-
-    model = copy.deepcopy(model)
-    adapted = [(name, x) for name, x in model.named_modules() if isinstance(x, LoraLayer)]
-    attention = tuple(f"{name}." for name, x in adapted if hasattr(x, "merge_masks"))
-    for name, layer in adapted:
-        if name.startswith(attention):  # merged with what it is a part of
-            continue
-        if hasattr(layer, "unload_and_optionally_merge_module"):
-            plain = layer.unload_and_optionally_merge_module(True, False, None)
-        else:
-            layer.merge()
-            plain = layer.get_base_layer()
-        model.set_submodule(name, plain)
-    return model.state_dict()
+def merged(adapted: "LoraModel") -> dict[str, Tensor]:
+    """Weights of the plain network that says what the adapted one says."""
+    return copy.deepcopy(adapted).merge_and_unload().state_dict()

@@ -21,24 +21,12 @@ FOUND = 0.5  # intersection over union from which a mask or box counts as right
 
 @dataclass(frozen=True)
 class Aim:
-    """What a network is to say, and how it is judged.
+    """What a network is to say, and how it is judged."""
 
-    Attributes
-    ----------
-    head : callable
-        From the length of a feature vector and the number of classes to a head.
-    loss : callable
-        As `pi_lib.training.objectives.supervised`.
-    correct : callable
-        From outputs and targets of a batch to which samples are right, bool ``(B,)``.
-    value : callable
-        The value of a masked picture; see `pi_lib.values`.
-    """
-
-    head: Callable[[int, int], nn.Module]
-    loss: Callable[..., tuple[Tensor, Tensor]]
-    correct: Callable[[Tensor, Tensor], Tensor]
-    value: Callable[[Tensor, Tensor], Tensor]
+    head: Callable[[int, int], nn.Module]  # of so many features and classes
+    loss: Callable[..., tuple[Tensor, Tensor]]  # as `supervised`
+    correct: Callable[[Tensor, Tensor], Tensor]  # outputs and targets to bool (B,)
+    value: Callable[[Tensor, Tensor], Tensor]  # of a masked picture: see `pi_lib.values`
 
 
 def classified(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -141,24 +129,9 @@ def supervised(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the labels: mean over the batch, and the logits ``(B, C)``.
 
-    Parameters
-    ----------
-    model : callable
-        From `x` and `others` to what `output` takes the logits from.
-    x : Tensor (B, ...)
-        Inputs, or token ids.
-    labels : (B,) int64
-    output : str, int or callable, optional
-        Which part of what the model returns are the logits; see
-        `pi_lib.engine.outputs.model_output`.
-    **others
-        Further inputs of the model, as the attention mask.
-
-    Examples
-    --------
-    >>> loss, logits = supervised(lambda x: {"logits": x}, torch.zeros(1, 2), torch.tensor([0]))
-    >>> round(loss.item(), 3)
-    0.693
+    `x` (B, ...) are inputs or token ids, `labels` (B,) int64, `others` further inputs of the model,
+    as the attention mask. `output` says which part of what the model returns are the logits: see
+    `pi_lib.engine.outputs.model_output`.
     """
     logits = model_output(model(x, **others), output)
     return F.cross_entropy(logits, labels), logits

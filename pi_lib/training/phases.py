@@ -1,7 +1,4 @@
-"""The phases: fine-tune, train from scratch, pre-train.
-
-They differ in what they start from and what they may change, nothing else.
-"""
+"""The phases: they differ in what they start from and what they may change, nothing else."""
 
 import copy
 from pathlib import Path
@@ -23,8 +20,7 @@ def finetune(
 
     Parameters
     ----------
-    model : Module
-    train, test : Split
+    model, train, test
         As `pi_lib.training.fit` takes them.
     probe_first : bool, default False
         Whether the head starts as the linear probe's optimum (arXiv 2202.10054), which leaves the
@@ -34,10 +30,6 @@ def finetune(
         As `pi_lib.training.fit`. Of these, `frozen` leaves the first layers as they are, `lora`
         adds matrices of low rank to the layers and trains these, and `pull` draws the encoder
         towards its start.
-
-    Returns
-    -------
-    Run
 
     Raises
     ------

@@ -1,9 +1,4 @@
-"""The linear probe: what a frozen network knows of a task, as the optimum of a convex problem.
-
-A new linear head reads the network's features. It is that of L2-regularised multinomial logistic
-regression, whose strength is chosen on validation data: no learning rate, no number of steps, and
-the same answer every time.
-"""
+"""The linear probe: what a frozen network knows of a task, as the optimum of a convex problem."""
 
 import copy
 import math
@@ -49,16 +44,14 @@ def linear_probe(
     The model stays in eval mode and as it is; its features are computed once. The head minimises
     the mean cross-entropy plus ``strength / 2`` times the squared norm of its weights, biases
     included (so a class without a sample has a finite answer), on features that are centred and
-    divided by one number, so that their mean variance over `train` is 1: scaled each by itself,
-    features that hardly vary would count as much as others (tried: a higher cross-entropy, most of
-    all under few samples). Of the strengths 100, 32, 10, ... 1e-7 it takes the
-    one with the lowest cross-entropy on `validation`; it looks no further once two weaker ones were
-    worse.
+    divided by one number, so that their mean variance over `train` is 1. Of the strengths 100, 32,
+    10, ... 1e-7 it takes the one with the lowest cross-entropy on `validation`; it looks no further
+    once two weaker ones were worse.
 
     Parameters
     ----------
     model : Module
-        Any network. It stays as it is.
+        Any network.
     train, test : Split
         As `pi_lib.training.fit` takes them.
     features : str or callable, optional
@@ -142,22 +135,8 @@ def linear_probe(
 class Probe(nn.Module):
     """A network under a new head: what `linear_probe` returns for any network.
 
-    Parameters
-    ----------
-    model : Module
-        From inputs to what it says; only the features on the way are used.
-    features : str or callable
-        As of `linear_probe`.
-    head : Module
-        From feature vectors ``(B, D)`` to logits ``(B, C)``.
-    output : str, int or callable, optional
-        As of `linear_probe`.
-
-    Examples
-    --------
-    >>> probe = Probe(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), "0", nn.Linear(4, 2))
-    >>> probe(torch.zeros(5, 2, 2)).shape
-    torch.Size([5, 2])
+    Of what `model` says only the features on the way are used; `features` and `output` are as of
+    `linear_probe`, `head` takes them (B, D) to logits (B, C).
     """
 
     def __init__(

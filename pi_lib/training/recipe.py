@@ -1,9 +1,7 @@
-"""The one recipe behind every phase: AdamW, a cosine schedule, gradients clipped at norm 1.
+"""The one recipe behind every phase: what a run is set up from.
 
-Checkpoints are kept on a schedule, with loss and accuracy on the test split at each, and whether
-each test sample is right. A run that was interrupted goes on from the last state that it saved, to
-the same bits: the order of batches and every random number depend on the run's number and the step
-alone.
+The order of batches and every random number depend on the run's number and the step alone, so that
+a run that was interrupted goes on to the same bits.
 """
 
 import copy
@@ -52,6 +50,8 @@ def fit(
     verbose: bool | None = None,
 ) -> Run:
     """Train a copy of `model`; the one recipe behind every phase.
+
+    AdamW, a linear rise and a cosine for the learning rate, gradients clipped at norm 1.
 
     Parameters
     ----------

@@ -17,19 +17,12 @@ def logistic_regression(
     ``mean_i CE(W x_i + b, y_i) + strength / 2 (|W|^2 + |b|^2)``, ``x`` centred and divided by the
     root of the features' mean variance.
 
-    Parameters
-    ----------
-    features : (N, D) float
-    labels : (N,) int
-    strength : float
-        Above 0; with scikit-learn's `C`, ``1 / (C N)``.
-    n_classes : int, optional
-        Default the highest label plus 1.
+    Of features (N, D) float and labels (N,) int; `n_classes` C is by default the highest label plus
+    1. The strength, above 0 (a ValueError if not), is ``1 / (C N)`` with scikit-learn's `C`.
 
     Returns
     -------
-    weight : (C, D) float64
-    bias : (C,) float64
+    weight (C, D), bias (C,) : float64
         For features as they come, neither centred nor divided; within 1e-7 of the minimum,
         relative to the norm.
 

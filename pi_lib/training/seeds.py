@@ -16,25 +16,8 @@ import torch
 def seed_of(stream: str, *numbers: int) -> int:
     """The seed of a stream of random numbers, from its name and, say, run and epoch.
 
-    Parameters
-    ----------
-    stream : str
-        What the numbers are for: another name gives unrelated numbers.
-    *numbers : int
-        What tells the members of a stream apart.
-
-    Returns
-    -------
-    int
-        At least 0 and below 2**63: the first bits of a BLAKE2 hash, so that two seeds are the same
-        by chance once in 10**18 pairs.
-
-    Examples
-    --------
-    >>> seed_of("head", 0) == seed_of("head", 0)
-    True
-    >>> len({seed_of("head", 0), seed_of("head", 1), seed_of("batches", 0), seed_of("head", 0, 0)})
-    4
+    At least 0 and below 2**63: the first bits of a BLAKE2 hash, so that two seeds are the same by
+    chance once in 10**18 pairs.
     """
     text = repr((stream, *map(int, numbers))).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
@@ -55,16 +38,7 @@ def set_seed(seed: int, device: str | torch.device = "cpu") -> None:
 
 @contextmanager
 def random_state_restored(device: str | torch.device = "cpu") -> Iterator[None]:
-    """Leave the global random state of torch, numpy and `random` as it was, whatever happens.
-
-    Examples
-    --------
-    >>> before = torch.get_rng_state()
-    >>> with random_state_restored():
-    ...     set_seed(3)
-    >>> torch.equal(before, torch.get_rng_state())
-    True
-    """
+    """Leave the global random state of torch, numpy and `random` as it was, whatever happens."""
     state, numbers = random.getstate(), np.random.get_state()
     device = torch.device(device)
     try:

@@ -71,21 +71,11 @@ def images(inputs: Tensor) -> Tensor:
 class Batches:
     """A split on a device, where it lies once: batches are one gather each.
 
-    Images stay bytes and become floats by the batch; sentences become tokens once. A split that
-    would take more than a quarter of a GPU's free memory stays where it is, and batches travel.
+    Images stay bytes and become floats by the batch; sentences become tokens once, cut at 128, and
+    the model gets what the tokenizer gives, first the token ids. A split that would take more than
+    a quarter of a GPU's free memory stays where it is, and batches travel.
 
-    Parameters
-    ----------
-    split : Split
-    device : torch device
-    tokenizer : fast tokenizer of `transformers`, optional
-        Needed for sentences, which are cut at 128 tokens. The model gets what the tokenizer gives,
-        first the token ids.
-
-    Raises
-    ------
-    ValueError
-        For sentences without a tokenizer.
+    A ValueError for sentences without a tokenizer (a fast one of `transformers`).
     """
 
     def __init__(self, split: Split, device: torch.device, tokenizer=None):
@@ -103,12 +93,7 @@ class Batches:
     def __call__(self, order: Tensor, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Inputs by name, `x` first, and labels or targets, `size` samples at a time.
 
-        Parameters
-        ----------
-        order : (n,) int64, on the CPU
-            Positions in the split.
-        size : int
-            Samples a batch; the last may have fewer.
+        `order` (n,) int64, on the CPU, holds positions in the split; the last batch may be smaller.
         """
         at = order.to(self.labels.device)
         for start in range(0, len(order), size):

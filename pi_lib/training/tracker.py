@@ -1,8 +1,6 @@
 """Knowledge as a run goes: a callback for a `transformers.Trainer` of one's own.
 
-It extracts the interactions of the model in training at chosen steps, always on the same samples
-and players, and says what is preserved, discarded and new since the start. The run itself is
-left as it is: with and without the callback, training gives the same bits.
+The run itself is left as it is: with and without the callback, training gives the same bits.
 """
 
 import sys
@@ -118,6 +116,7 @@ class KnowledgeTracker(TrainerCallback):
         if unknown := sorted(set(options) - set(OPTIONS)):
             raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
         self.samples, self.players = _samples(samples), players
+        self._ids = self.samples.ids or None
         self.steps, self.forward, self.tau = _steps(steps), forward, tau
         self.options, self.verbose = options, verbose
         placements = players.place(self.samples.inputs, self._ids)  # refuses what does not fit
@@ -188,32 +187,21 @@ class KnowledgeTracker(TrainerCallback):
         self._log(args, state, control)  # what came before every callback had begun
 
     def on_step_end(self, args, state, control, model=None, **_):
-        step = state.global_step
-        chosen = (
-            step % self.steps == 0
-            if isinstance(self.steps, int)
-            else self.steps is not None and step in self.steps
-        )
+        step, every = state.global_step, isinstance(self.steps, int)
+        chosen = step % self.steps == 0 if every else step in (self.steps or ())
         if chosen or control.should_training_stop:
-            self._try(state, model)
-            self._log(args, state, control)
+            self._try(args, state, control, model)
 
     def on_evaluate(self, args, state, control, model=None, **_):
         if self.steps is None:
-            self._try(state, model)
-            self._log(args, state, control)
+            self._try(args, state, control, model)
 
     def on_train_end(self, args, state, control, model=None, **_):
         if not args.load_best_model_at_end:  # then `model` is no longer that of the last step
-            self._try(state, model)
-            self._log(args, state, control)
+            self._try(args, state, control, model)
         self._running = False
         if state.global_step in self.interactions:
             self._end = state.global_step
-
-    @property
-    def _ids(self) -> list[int] | None:
-        return self.samples.ids or None
 
     def _check_given(self, name: str, given, names: list[list[str]]) -> None:
         if not isinstance(given, Interactions):
@@ -240,20 +228,20 @@ class KnowledgeTracker(TrainerCallback):
             for row in logs:  # not handler.on_log: it takes back what others asked to be logged
                 handler.call_event("on_log", args, state, control, logs=row)
 
-    def _try(self, state, model) -> None:
-        """Track a step of a run that must not be lost for it."""
+    def _try(self, args, state, control, model) -> None:
+        """Track a step of a run that must not be lost for it, and hand on what was measured."""
         step = state.global_step
-        if not self._running or step in self.interactions or step in self.failures:
-            return
-        try:
-            self._track(state, model)
-        except Exception as error:  # whatever a model may raise
-            self.failures[step] = f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"knowledge at step {step} could not be extracted, training goes on: "
-                f"{self.failures[step]}",
-                stacklevel=2,
-            )
+        if self._running and step not in self.interactions and step not in self.failures:
+            try:
+                self._track(state, model)
+            except Exception as error:  # whatever a model may raise
+                self.failures[step] = f"{type(error).__name__}: {error}"
+                warnings.warn(
+                    f"knowledge at step {step} could not be extracted, training goes on: "
+                    f"{self.failures[step]}",
+                    stacklevel=2,
+                )
+        self._log(args, state, control)
 
     def _track(self, state, model: nn.Module) -> None:
         step = state.global_step
@@ -287,22 +275,15 @@ class KnowledgeTracker(TrainerCallback):
         now = self.interactions[step]
         knowledge = self.knowledge(step)
         kept = knowledge.preserved_share()
-        references = {"before": self.before, "target": self.target}
-        references["end"] = self.interactions.get(self._end)
         measures = {"similarity_ends": self._likeness(now)} if self.ends else {}
-        return (
-            measures
-            | {
-                "preserved": kept,
-                "discarded": Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low),
-                "new": knowledge.new_share(),
-            }
-            | {
-                f"jaccard_{name}": bootstrap(jaccard(now, reference, self.tau))
-                for name, reference in references.items()
-                if reference is not None
-            }
-        )
+        measures["preserved"] = kept
+        measures["discarded"] = Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low)
+        measures["new"] = knowledge.new_share()
+        end = self.interactions.get(self._end)
+        for name, reference in (("before", self.before), ("target", self.target), ("end", end)):
+            if reference is not None:
+                measures[f"jaccard_{name}"] = bootstrap(jaccard(now, reference, self.tau))
+        return measures
 
     def _likeness(self, now: Interactions) -> Estimate:
         """Similarity with the reproducible part of the ends of earlier runs."""

@@ -5,8 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from torchvision.models.googlenet import GoogLeNetOutputs
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pi_lib import (
     LabelMapPlayers,
@@ -223,40 +221,8 @@ def test_what_shows_no_code_is_not_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_module_goes_back_where_it_was():
-    model = image_model()
-    images = torch.rand(1, 3, 8, 8)
-    model(images)
-    coalition_values(model, images, [0], PatchPlayers(4, 2), device="cpu")
-    assert next(model.parameters()).device.type == "cpu"
-
-
-class Noisy(torch.nn.Module):
-    def forward(self, x):
-        return torch.rand(len(x), 2)
-
-
 def constant(value, classes=2):
     return lambda x: torch.full((len(x), classes), value)
-
-
-@pytest.mark.parametrize(
-    ("model", "labels", "n", "message"),
-    [
-        (torch.nn.Linear(3, 2).train(), [0], 3, "training mode"),
-        (Noisy().eval(), [0], 3, "for the same input"),
-        (constant(0.0), [2], 3, r"labels 2\.\.2 for a model with 2 output"),
-        (constant(0.0), [-1], 3, "labels -1"),
-        (constant(0.0), [0, 1], 3, "2 labels for 1 samples"),
-        (constant(torch.nan), [0], 3, "sample 0|for the same input"),
-        (constant(0.0, 1), [2], 3, r"with 1 output\(s\); expected 0\.\.1"),
-        (constant(0.0), [0], 17, "131,072 forward passes"),
-    ],
-)
-def test_bad_calls_are_refused(model, labels, n, message):
-    players = LabelMapPlayers(torch.arange(n), baseline=0.0)
-    with pytest.raises(ValueError, match=message):
-        coalition_values(model, torch.ones(1, n), labels, players)
 
 
 def test_values_that_are_not_finite_are_named():
@@ -271,28 +237,6 @@ def test_values_that_are_not_finite_are_named():
 
 # ---- what models give, and take
 
-OUTPUTS = {
-    "tuple": lambda z: (z, None),
-    "list": lambda z: [z, z[:, :1]],
-    "dict": lambda z: {"logits": z, "features": z[:, :1]},
-    "segmentation": lambda z: {"out": z, "aux": -z},
-    "one entry": lambda z: {"y": z},
-    "ModelOutput": lambda z: SequenceClassifierOutput(logits=z),
-    "auxiliary heads": lambda z: GoogLeNetOutputs(z, -z, -z),
-}
-
-
-@pytest.mark.parametrize("kind", OUTPUTS)
-def test_whatever_holds_the_logits(kind):
-    model, images = image_model(), torch.rand(1, 3, 8, 8)
-    model(images)
-    players = PatchPlayers(4, 4)
-    expected = coalition_values(model, images, [1], players)
-    found = coalition_values(lambda x: OUTPUTS[kind](model(x)), images, [1], players)
-    assert torch.equal(found, expected)
-    with pytest.raises(TypeError, match="a dict of 'a', 'b'.*output="):
-        coalition_values(lambda x: {"a": x, "b": x}, images, [1], players)
-
 
 def test_another_output_and_the_whole_of_it():
     model, images = image_model(), torch.rand(1, 3, 8, 8)
@@ -302,6 +246,7 @@ def test_another_output_and_the_whole_of_it():
     def two_heads(x):
         return {"logits": model(x), "other": -model(x)}
 
+    assert torch.equal(ask(two_heads), ask(model))
     expected = ask(lambda x: -model(x))
     assert torch.equal(ask(two_heads, output="other"), expected)
     assert torch.equal(ask(two_heads, output=lambda whole: whole["other"]), expected)

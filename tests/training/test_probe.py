@@ -1,7 +1,5 @@
 """The linear probe: the optimum against scikit-learn's, on any network, and chosen how."""
 
-import time
-
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -13,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import pi_lib as pi
 from pi_lib.study import backbones
-from pi_lib.training import Run, Split, objectives, probe, regression
+from pi_lib.training import Run, Split, objectives, regression
 from pi_lib.training.probe import Probe
 from pi_lib.training.regression import logistic_regression
 
@@ -241,20 +239,3 @@ def test_what_cannot_be_probed_is_refused_by_name(digits):
         pi.linear_probe(network(), *digits, n_classes=5)
     with pytest.raises(ValueError, match="1 training samples; expected 2 or more, or validation="):
         pi.linear_probe(network(), digits[0].take([0]), digits[1])
-
-
-def test_a_thousand_samples_take_about_a_second():
-    """Features as of EfficientNet-Lite0; of CPU time, on a machine that is busy otherwise."""
-    y = torch.arange(1000) % 10
-    low = draw(1000, 50) + 1.2 * draw(10, 50, seed=1)[y]
-    x = (low @ draw(50, 1280, seed=2) + 5 * draw(1000, 1280, seed=3)).float()
-    split = Split(x, y, list(range(1000)))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        start = time.process_time()
-        _, about = probe._choose(split.take(range(800)), split.take(range(800, 1000)), 10)
-        assert time.process_time() - start < 4
-    finally:
-        torch.set_num_threads(threads)
-    assert len(about["strengths"]) > 3

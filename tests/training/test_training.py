@@ -4,7 +4,6 @@ import copy
 import random
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -293,7 +292,7 @@ def test_lora_adds_matrices_of_its_rank_and_gives_a_plain_network(digits):
 def test_merged_weights_say_what_the_adapters_say(name):
     model = backbones.build(name, 3, pretrained=False)
     start, adapted = model.state_dict(), copy.deepcopy(model)
-    lora.add_adapters(adapted, 2)
+    tuner = lora.add_adapters(adapted, 2)
     learned = {n: x for n, x in adapted.named_parameters() if x.requires_grad}
     assert all("lora_" in n or n.startswith("head.") for n in learned)
     with torch.no_grad():
@@ -303,7 +302,7 @@ def test_merged_weights_say_what_the_adapters_say(name):
     x = torch.randint(5, 100, (2, 7)) if text else torch.rand(2, 3, 32, 32)
     adapted.eval()(x).sum().backward()
     assert all(x.grad is not None for x in learned.values())  # nothing that a pass goes by
-    merged = lora.merged(adapted)
+    merged = lora.merged(tuner)
     ranks = {
         int(torch.linalg.matrix_rank((merged[n] - w).flatten(1), rtol=1e-4))
         for n, w in start.items()
@@ -423,49 +422,7 @@ def test_sentences_are_tokens_once_and_each_batch_no_longer_than_it_must_be():
         finetune(backbones.build("minilm", 2), split, split, epochs=1, learning_rate=1e-2)
 
 
-def test_a_step_costs_little_beside_the_network():
-    """Host time at batch 128, images of 32 px, beyond what must be done.
-
-    The target is 1 ms, measured on a quiet core; here twice that, as others may be at work.
-    """
-    n, size = 12_800, 128
-    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
-    split = Split(images, torch.arange(n) % 10, list(range(n)))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    batches = [
-        (training.images(x), y)
-        for x, y in zip(images.split(size), split.labels.split(size), strict=True)
-    ]
-
-    def whole():
-        options = {"learning_rate": 1e-3, "batch_size": size, "checkpoints": [100]}
-        finetune(model, split, split.take(range(size)), epochs=1, **options)
-
-    def alone():
-        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        for x, y in batches:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-
-    def quickest(run):
-        seconds = []
-        for _ in range(4):  # the first also imports
-            start = time.process_time()
-            run()
-            seconds.append(time.process_time() - start)
-        return min(seconds)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        assert (quickest(whole) - quickest(alone)) / len(batches) < 2e-3
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_training_needs_no_transformers():
+def test_training_needs_no_transformers_but_the_tracker_does():
     code = """if True:
         import sys
         sys.modules["transformers"] = sys.modules["accelerate"] = None  # as if not installed
@@ -473,6 +430,13 @@ def test_training_needs_no_transformers():
         from pi_lib.training import Split
         split = Split(torch.rand(8, 4), torch.arange(8) % 2, list(range(8)))
         pi_lib.finetune(torch.nn.Linear(4, 2), split, split, epochs=1, learning_rate=0.1)
+        assert "KnowledgeTracker" in pi_lib.__all__
+        try:
+            pi_lib.KnowledgeTracker
+        except ImportError as error:
+            assert "transformers" in str(error)
+        else:
+            raise AssertionError
     """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -528,15 +492,9 @@ def test_checkpoint_steps():
         assert len(steps) == 8 and steps[:2] == [0, 1] and steps[-1] == total
         ratios = [b / a for a, b in zip(steps[1:-1], steps[2:], strict=True)]
         assert total < 100 or max(ratios) < 1.6 * min(ratios)
-    with pytest.raises(ValueError, match="at least 2"):
-        checkpoint_steps(10, 1)
 
 
-def test_bad_training_is_refused_or_named(digits):
-    with pytest.raises(ValueError, match="nothing to train: 0 epochs"):
-        finetune(network(), *digits, epochs=0, learning_rate=1e-3)
-    with pytest.raises(ValueError, match="outside a run of 19 steps"):
-        finetune(network(), *digits, epochs=1, learning_rate=1e-3, checkpoints=[0, 99])
+def test_a_loss_that_is_no_number_ends_the_run(digits):
     broken = network()
     broken.head.weight.data[:] = torch.nan
     with pytest.raises(TrainingDiverged, match=r"fine-tune: the loss became nan at step 0 of 19"):
