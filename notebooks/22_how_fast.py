@@ -167,8 +167,8 @@ display(
 #
 # The engine computes what a network says of every masked copy of a sample. The *plain forward* is
 # the same network on as many inputs, in batches of the same size, with nothing masked. On the first
-# samples the engine tries whether it is faster to run the first layers once for what masked inputs have
-# in common, and does so if it is.
+# samples the engine tries two ways to be faster, and keeps those that are: the first layers run once for
+# what masked inputs have in common, and, in long runs, convolutions take channels last.
 
 # %% tags=["hide-input"]
 NAMES = {

@@ -161,10 +161,6 @@ TABLE = {
         lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, device="cuda:99"),
         ValueError, "device='cuda:99' cannot be used here.*'cpu'",
     ),
-    "an unknown way to share": (
-        lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, share="always"),
-        ValueError, "share='always'; expected True, False or 'repeatable'",
-    ),
     "a batch of nothing": (
         lambda: pi.extract(model, IMAGES, [0, 1], PATCHES, batch_size=0), ValueError, "batch_size=0",
     ),

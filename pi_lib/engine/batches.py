@@ -46,7 +46,8 @@ class Batches:
     """A model, what is asked of it, and the `size` of batches, halved whenever memory is short.
 
     `fixed`: the model takes batches of that size alone, so each is filled up to it.
-    `output_dtype` is that of the model's last output, `dtype` the coarsest in the model.
+    `channels_last`: pictures reach the model in that order of memory. `output_dtype` is that of the
+    model's last output, `dtype` the coarsest in the model.
     """
 
     def __init__(self, model: Callable, value: Callable, pick, device: torch.device, size):
@@ -55,7 +56,8 @@ class Batches:
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size={size!r}; expected 'auto' or an integer >= 1")
         self.model, self.value, self.pick, self.device, self.size = model, value, pick, device, size
-        self.fixed, self.output_dtype, self.dtype = False, torch.float32, torch.float32
+        self.fixed, self.channels_last = False, False
+        self.output_dtype, self.dtype = torch.float32, torch.float32
         self.asked = _keyword_only(value)  # what the value takes beside output and labels
 
     def values(self, pieces: Pieces, model: Callable | None = None) -> Tensor:
@@ -84,6 +86,8 @@ class Batches:
             index = torch.arange(self.size).clamp(max=len(inputs) - 1)
             labels, index = labels[index.to(labels.device)], index.to(self.device)
             inputs, others = inputs[index], {name: x[index] for name, x in others.items()}
+        if self.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, others, labels
 
     def output(self, inputs: Tensor, others: dict[str, Tensor], model: Callable | None = None):

@@ -246,6 +246,7 @@ def measure(
         "spread": varies,
         "precision": str(batches.dtype).removeprefix("torch."),
         "shared": False,
+        "channels_last": False,
     }
 
 
