@@ -21,6 +21,8 @@ follows a run of your own. `pi_lib.study` runs the method many times: on real da
 """
 
 import importlib
+import sys
+import warnings
 
 from pi_lib.and_or import AndOrSplit, and_or_split, shared_split
 from pi_lib.engine import coalition_values
@@ -126,6 +128,38 @@ _LAZY = {
     "TransferStudy": "pi_lib.study.transfer",
     "transfer_study": "pi_lib.study.transfer",
 }
+_FOLDERS = {
+    "engine": "batches callables checks outputs sharing",
+    "players": "words",
+    "study": "assets findings grid store transfer workers",
+    "training": "cuda_graph lora objectives probe seeds tracker",
+}
+_MOVED = {
+    **{name: f"pi_lib.{to}.{name}" for to, names in _FOLDERS.items() for name in names.split()},
+    "aims": "pi_lib.training.objectives",
+    "finetuning": "pi_lib.training.phases",
+    "models": "pi_lib.study.backbones",
+    "plots": "pi_lib.book.figures",
+    "pretraining": "pi_lib.training.objectives",
+    "shared": "pi_lib.engine.sharing",
+    "sparse": "pi_lib.and_or",
+    "spex": "pi_lib.search",
+    "tasks": "pi_lib.study.data",
+    "widgets": "pi_lib.book.explorers",
+}
+
+
+class _MovedModules:
+    """Says where a module of an earlier version is now."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        package, _, module = name.partition(".")
+        if package == __name__ and module in _MOVED:
+            raise ImportError(f"{name} is now {_MOVED[module]}: import that", name=name)
+
+
+sys.meta_path.insert(0, _MovedModules)  # before a finder that knows an old checkout
 
 
 def __dir__() -> list[str]:
@@ -135,4 +169,10 @@ def __dir__() -> list[str]:
 def __getattr__(name: str):
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "SparseInteractions":
+        message = "pi_lib.SparseInteractions is now Interactions: one class holds every result"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return Interactions
+    if name in _MOVED:
+        raise AttributeError(f"pi_lib.{name} is now {_MOVED[name]}: import that")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

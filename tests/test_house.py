@@ -21,7 +21,7 @@ MODULES = {
 ORDER = (
     "coalitions transforms and_or.constraint and_or.solver and_or.split and_or players.placement "
     "players.patches players.label_maps players.words players files processes progress values "
-    "engine.outputs engine.callables engine.batches engine.checks engine.sharing "
+    "engine.outputs engine.callables engine.batches engine.checks engine.sharing engine.layout "
     "engine.run engine interactions search extraction statistics knowledge reliability "
     "training.seeds training.split training.run training.objectives training.regression "
     "training.lora training.cuda_graph training.loop training.recipe training.probe "
@@ -185,6 +185,19 @@ def test_functions_are_short(module):
             docstring = first.end_lineno - first.lineno + 1 if text else 0
             lines = node.end_lineno - node.lineno + 1 - docstring
             assert lines <= 60, f"{module}.{node.name} has {lines} lines"
+
+
+def test_moved_modules_say_where_they_are():
+    import pi_lib
+
+    for old, new in pi_lib._MOVED.items():
+        with pytest.raises(ImportError, match=f"pi_lib.{old} is now {new}"):
+            __import__(f"pi_lib.{old}")
+        assert new in MODULES
+        with pytest.raises(AttributeError, match="import that"):
+            getattr(pi_lib, old)
+    with pytest.warns(DeprecationWarning, match="SparseInteractions is now Interactions"):
+        assert pi_lib.SparseInteractions is pi_lib.Interactions
 
 
 def _missing_names(path: Path) -> list[str]:
