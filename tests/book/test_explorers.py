@@ -251,11 +251,8 @@ def test_a_transfer_shows_what_is_kept_lost_and_new(examples, input, groups, ord
     control["groups"].index = ["kept", "lost", "new"].index(groups)
     control["order"].index = order - 1
     control["run"].index = run or 0
-    record, players, sample = {
-        "photograph": (examples.seen, "covering", examples.picture.sample),
-        "sentence": (examples.read, "drawn", examples.sample),
-    }[input]
-    count, before = expected(record, players, sample, groups, order, run)
+    one = examples[input]
+    count, before = expected(one.record, one.players, one.sample, groups, order, run)
     text = shown(box)
     assert f": {count or 'no'} group" in text and f"<strong>{count}</strong>" in text
     cards = re.split(r'<div class="pi-(?:card|row)">', text)[1:]
