@@ -224,8 +224,7 @@ def panels(frame: pd.DataFrame, label: str) -> Figure:
     """Numbers in a panel for each ``quantity``, in words, and ``cell``, a row for each ``name``.
 
     `frame` has these columns and ``tested``, an `Estimate` each, drawn in the colour of its
-    ``verdict``, if it has that column. What is not measurable is left out. Panels of a quantity
-    have one scale.
+    ``verdict``. What is not measurable is left out. Panels of a quantity have one scale.
     """
     quantities, cells, names = (list(frame[x].unique()) for x in ("quantity", "cell", "name"))
     figure, axes = plt.subplots(
@@ -235,10 +234,9 @@ def panels(frame: pd.DataFrame, label: str) -> Figure:
     for quantity, line in zip(quantities, axes, strict=True):
         for cell, axis in zip(cells, line, strict=True):
             rows = frame[(frame["quantity"] == quantity) & (frame["cell"] == cell)]
-            verdicts = rows["verdict"] if "verdict" in rows else ["undecided"] * len(rows)
-            for name, tested, verdict in zip(rows["name"], rows["tested"], verdicts, strict=True):
-                colour = WORD_COLOURS.get(verdict, "")
-                _whiskers(axis, tested, names.index(name), colour, "o")
+            for row in rows.itertuples():
+                colour = WORD_COLOURS.get(row.verdict, "")
+                _whiskers(axis, row.tested, names.index(row.name), colour, "o")
             axis.axvline(0, color="0.3", lw=1)
             axis.xaxis.set_major_locator(MaxNLocator(3))
             name_rows(axis, names)
@@ -328,7 +326,7 @@ def approaches(frame: pd.DataFrame) -> Figure:
         for arm in ("finetuned", "scratch"):
             rows = frame[(frame["cell"] == cell) & (frame["arm"] == arm)].dropna(subset="value")
             colour = COLOURS[arm]
-            axis.plot(rows["step"], rows["value"], "o-", color=colour, ms=4, label=ARMS[arm])
+            axis.plot(rows["step"], rows["value"], "o-", color=colour, ms=4)
             axis.fill_between(rows["step"], rows["low"], rows["high"], color=colour, alpha=0.2)
         axis.axhline(0, color="0.3", lw=1)
     return figure
@@ -366,9 +364,8 @@ def accuracies(records: Mapping[str, Record]) -> Figure:
         log = record.accuracies()
         for arm in ("finetuned", "scratch"):
             rows = log[(log["arm"] == arm) & (log["run"] == 1)]
-            axis.plot(rows["step"], rows["value"], "o-", color=COLOURS[arm], ms=4, label=ARMS[arm])
-        probe = record.accuracy("probe").value
-        axis.axhline(probe, color=COLOURS["probe"], ls="--", label=ARMS["probe"])
+            axis.plot(rows["step"], rows["value"], "o-", color=COLOURS[arm], ms=4)
+        axis.axhline(record.accuracy("probe").value, color=COLOURS["probe"], ls="--")
     last = max(axis.get_xlim()[1] for axis in panels.values())
     for axis in panels.values():
         axis.set_xlim(-1, last)
@@ -437,11 +434,10 @@ def scatter(frame: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     """
     cells, ways = (list(frame[name].unique()) for name in ("cell", "way"))
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
-    for row in frame.itertuples():
-        mark = frame.loc[[row.Index]]
+    for (cell, way), mark in frame.groupby(["cell", "way"], sort=False):
         axis.errorbar(
-            row.x, row.value, yerr=_reach(mark), xerr=_reach(mark, ACROSS), lw=0.8, ms=7, capsize=0,
-            color=PALETTE[cells.index(row.cell)], marker=MARKERS[ways.index(row.way)],
+            mark["x"], mark["value"], yerr=_reach(mark), xerr=_reach(mark, ACROSS), lw=0.8, ms=7,
+            color=PALETTE[cells.index(cell)], marker=MARKERS[ways.index(way)], ls="", capsize=0,
         )  # fmt: skip
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.axhline(0, color="0.3", lw=1, zorder=0)
@@ -517,8 +513,7 @@ def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
         axis.set_ylabel(label)
     arms = ("finetuned", "scratch")
     handles = [axes[0, 0].plot([], [], "o-", color=COLOURS[arm])[0] for arm in arms]
-    names = [ARMS[arm] for arm in arms]
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.legend(handles, [ARMS[arm] for arm in arms], loc="outside lower center", ncols=2)
     return figure, panels
 
 
