@@ -86,16 +86,8 @@ def bar(
 ) -> tqdm:
     """A progress bar of tqdm, for a ``with`` block: call its `update` after each step.
 
-    Parameters
-    ----------
-    label : str
-        What is being done.
-    total : int, optional
-        How many steps there are.
-    verbose : bool, optional
-        Whether to show it; default as `wanted` says.
-    initial : int
-        Steps done before, as of a run that is resumed.
+    `label` says what is done, `total` in how many steps, `initial` how many were done before, as of
+    a run that is resumed. Shown if `verbose`, by default as `wanted` says.
 
     Examples
     --------
@@ -118,12 +110,7 @@ def track(
 ) -> Iterator[Item]:
     """Yield `items`, showing after each how many are done.
 
-    Parameters
-    ----------
-    items : iterable
-        What is worked through.
-    label, total, verbose
-        As `bar` takes them; `total` from ``len(items)`` where it has one.
+    `label`, `total` and `verbose` as `bar` takes them; `total` from ``len(items)`` if it has one.
 
     Examples
     --------

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pi_lib.study.record import Record
 
 K = TypeVar("K")
+MAKES = (  # records: of a grid file, in a folder
+    "PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/{}.yml "
+    "--record notebooks/recorded/{}"
+)
 
 
 def begin(profile: str) -> None:
@@ -103,16 +107,11 @@ def recorded(folder: str | Path) -> "dict[str, Record]":
     except RecordError:
         why = "are of another version than this book reads"
     name = Path(folder).name
-    command = (
-        f"PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/{name}.yml "
-        f"--record notebooks/recorded/{name}"
+    sentence = (
+        f"The records of `recorded/{name}` {why}, so that their results are left out; this "
+        f"makes them: `{MAKES.format(name, name)}`."
     )
-    display(
-        Markdown(
-            f"The records of `recorded/{name}` {why}, so that their results are left out; this "
-            f"makes them: `{command}`."
-        )
-    )
+    display(Markdown(sentence))
     return {}
 
 

@@ -19,7 +19,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 
 from pi_lib import processes
 
-LONGEST_SOCKET = 103  # bytes that the path of a unix socket may have everywhere
+LONGEST = 80  # bytes of a folder in which a unix socket may be, of whose path 103 fit everywhere
 
 
 def injected(cell) -> bool:
@@ -27,27 +27,13 @@ def injected(cell) -> bool:
     return "injected-parameters" in cell["metadata"].get("tags", [])
 
 
-def sockets(folder: str) -> str:
-    """How the names of a kernel's sockets begin: in `folder`, if its path is short enough.
-
-    Raises
-    ------
-    OSError
-        If the path is too long, on a system whose sockets are all files.
-    """
-    begin = f"{folder}/k"
-    if len(os.fsencode(begin)) + len("-5") <= LONGEST_SOCKET:
-        return begin
-    if sys.platform != "linux":
-        raise OSError(
-            f"{folder} is too long a path for a kernel's sockets, of at most {LONGEST_SOCKET} "
-            "bytes: name a shorter folder for temporary files in the variable TMPDIR"
-        )
-    return f"@{Path(folder).name}"  # Linux takes names that are no files
-
-
 def execute(
-    notebook: str, parameters: dict, cwd: str, lines: str, log: str, environment: Mapping[str, str]
+    notebook: Path,
+    parameters: dict,
+    cwd: Path,
+    lines: Path,
+    log: Path,
+    environment: Mapping[str, str],
 ) -> None:
     """Execute a notebook in place; each code cell that begins is a line in the file `lines`.
 
@@ -72,10 +58,14 @@ def execute(
             with open(lines, "a", encoding="utf-8") as file:
                 file.write(f"cell {next(started)}/{total}\n")
 
-    kernels = KernelProvisionerFactory.instance()
-    kernels.provisioners["fork"] = EntryPoint("fork", f"{__name__}:Fork", kernels.GROUP_NAME)
-    kernels.default_provisioner_name = "fork"
-    with tempfile.TemporaryDirectory(prefix="pi_lib") as folder:
+    if sys.platform == "linux":
+        kernels = KernelProvisionerFactory.instance()
+        kernels.provisioners["fork"] = EntryPoint("fork", f"{__name__}:Fork", kernels.GROUP_NAME)
+        kernels.default_provisioner_name = "fork"
+    temporary = tempfile.gettempdir()
+    if len(os.fsencode(temporary)) > LONGEST:
+        temporary = "/tmp"
+    with tempfile.TemporaryDirectory(prefix="pi_lib", dir=temporary) as folder:
         papermill.execute_notebook(
             notebook,
             notebook,
@@ -85,7 +75,7 @@ def execute(
             progress_bar=False,
             log_output=True,
             # TCP ports can be taken between choice and use; sockets of its own cannot.
-            config=Config(KernelManager={"transport": "ipc", "ip": sockets(folder)}),
+            config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/k"}),
             on_cell_start=on_cell_start,
         )
 

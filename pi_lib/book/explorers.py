@@ -7,34 +7,36 @@ What explorers draw themselves is text and bars in HTML: it follows the page's w
 letter size, and a hundred frames of it weigh less than a figure.
 """
 
-import base64
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from html import escape
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ipywidgets
+import pandas as pd
 import torch
+from IPython import get_ipython
+from IPython.display import HTML, display
+from PIL import Image
 from torch import Tensor
 
-from pi_lib.coalitions import coalition, label, members
+from pi_lib.book import MAKES, figures, hero
+from pi_lib.book.tables import ARMS
+from pi_lib.coalitions import label, members
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import compare, jaccard
 from pi_lib.progress import building_book
 from pi_lib.statistics import bootstrap
+from pi_lib.study import Record
 from pi_lib.study.accuracies import proportion
 from pi_lib.transforms import and_transform, or_transform, walsh_transform
 
-if TYPE_CHECKING:
-    from pi_lib.book.hero import Examples
-    from pi_lib.study import Record
-
 MAX_FRAMES = 150
 MAX_BYTES = 3_000_000
-COLOURS_OF_PNG = 64  # enough for a figure, at a third of the bytes
 # How explorers look, on the page and in JupyterLab; and for screen readers the label of a slider as
 # its name, which ipywidgets does not give, and the value shown, where it gives the index.
 HEAD = """<style>
@@ -87,7 +89,7 @@ TINTS = {"positive": "#F9D9C2", "negative": "#C4E1F5"}  # behind dark letters, i
 def explore(
     fn: Callable[..., Any],
     *,
-    alt: str | Callable[..., str] | None = None,
+    alt: str | None = None,
     start: Mapping[str, Any] | None = None,
     live: Mapping[str, Sequence] | None = None,
     **grid: Sequence,
@@ -104,9 +106,8 @@ def explore(
         ``fn(**point)`` returns a matplotlib figure (closed afterwards), anything with
         ``_repr_html_`` (a data frame), a string, shown as plain text, or a list of these, shown
         one below the other.
-    alt : str or callable, optional
-        What the figure shows, for readers who cannot see it: a sentence, or ``alt(**point)``.
-        The point itself is named in any case.
+    alt : str, optional
+        What the figure shows, for readers who cannot see it; the point is named in any case.
     start : mapping, optional
         Values that are shown first; default the first of each parameter.
     live : mapping, optional
@@ -114,10 +115,7 @@ def explore(
     **grid : sequence
         Values of each parameter: numbers become a slider, others a menu.
 
-    Returns
-    -------
-    ipywidgets.VBox
-        To be the last expression of a cell.
+    Returns an `ipywidgets.VBox`, to be the last expression of a cell; so do all explorers.
 
     Raises
     ------
@@ -131,20 +129,15 @@ def explore(
     --------
     >>> box = explore(lambda k: f"k is {k}", k=[1, 2, 3])
     """
-    import ipywidgets
-
     _check_size(grid)
-    free = live is not None
-    if free and not building_book():
-        grid = live
-    frames = _Frames(fn, alt, {name: list(values) for name, values in grid.items()})
-    first = {name: values[0] for name, values in frames.grid.items()} | dict(start or {})
-    controls = [_control(name, values, first[name]) for name, values in frames.grid.items()]
+    shown = grid if live is None or building_book() else live
+    shown = {name: list(values) for name, values in shown.items()}
+    first = {name: values[0] for name, values in shown.items()} | dict(start or {})
+    controls = [_control(name, values, first[name]) for name, values in shown.items()]
+    frames = _Frames(fn, alt, shown, controls)
     _display(HEAD)
-    shown = _static(frames, controls, free) if building_book() else [_live(frames, controls)]
-    box = ipywidgets.VBox([ipywidgets.Box(controls), *shown])
-    box.add_class("pi-explore")
-    return box
+    parts = frames.static(live is not None) if building_book() else [frames.live()]
+    return ipywidgets.VBox([ipywidgets.Box(controls), *parts], _dom_classes=["pi-explore"])
 
 
 def explore_game(
@@ -162,10 +155,6 @@ def explore_game(
         Coalitions that move in the static page, with levels besides their own value; in JupyterLab
         all move freely.
 
-    Returns
-    -------
-    ipywidgets.VBox
-
     Raises
     ------
     ValueError
@@ -176,23 +165,13 @@ def explore_game(
     >>> game = {"": 0.0, "a": 1.0, "b": 1.0, "a b": 3.0}
     >>> box = explore_game(game, ["a", "b"], {"a b": [1.0, 2.0, 3.0]})
     """
-
-    def index(key: str) -> int:
-        if unknown := set(key.split()) - set(names):
-            raise ValueError(f"{sorted(unknown)[0]!r} is no player; there are {', '.join(names)}")
-        return coalition(names.index(name) for name in key.split())
-
-    def title(s: int) -> str:
-        return f"v({label(s, names)})"
-
-    v = dict(sorted((index(key), float(value)) for key, value in values.items()))
-    if missing := [label(s, names) for s in range(2 ** len(names)) if s not in v]:
-        raise ValueError(f"no value for {', '.join(missing)}; every coalition has one")
-    titles = {title(s): s for s in v}
+    v = figures.game_by_hand(values, names)
+    titles = [f"v({label(s, names)})" for s in range(len(v))]
 
     def shown(**point: float) -> list:
-        moved_v = v | {titles[name]: value for name, value in point.items()}
-        game = torch.tensor([moved_v[s] for s in range(len(v))], dtype=torch.float64)
+        game = v.clone()
+        for title, value in point.items():
+            game[titles.index(title)] = value
         effects = and_transform(game)
         reach = max(4.0, game.abs().max().item(), effects.abs().max().item())
         rows = "".join(
@@ -208,15 +187,13 @@ def explore_game(
         head = "<th></th><th>v(T), T is present</th><th>I(S), what S adds</th>"
         return [_Html(f'<table class="pi-game"><tr>{head}</tr>{rows}</table>'), _readout(text)]
 
-    levels = sorted({k / 2 for k in range(-8, 9)} | set(v.values()))
+    levels = sorted({k / 2 for k in range(-8, 9)} | set(v.tolist()))
+    steps = {figures.coalition_of(key, names): at for key, at in moved.items()}
     return explore(
         shown,
-        start={title(s): value for s, value in v.items()},
-        live={title(s): levels for s in v},
-        **{
-            title(s): sorted({*map(float, steps), v[s]})
-            for s, steps in ((index(key), steps) for key, steps in moved.items())
-        },
+        start=dict(zip(titles, v.tolist(), strict=True)),
+        live=dict.fromkeys(titles, levels),
+        **{titles[s]: sorted({*map(float, at), v[s].item()}) for s, at in steps.items()},
     )
 
 
@@ -231,6 +208,9 @@ def explore_sample(
 ):
     """One sample: its strongest interactions, and how few of them rebuild the output.
 
+    The kinds to choose from are AND and OR, each of which alone writes the whole output, and both
+    together where the interactions are of kind "and-or".
+
     Parameters
     ----------
     interactions : Interactions
@@ -244,12 +224,6 @@ def explore_sample(
         Thresholds of salience: fractions of the strongest interaction; the largest comes first.
     k : int
         How many of the salient interactions are drawn, at most.
-
-    Returns
-    -------
-    ipywidgets.VBox or ipywidgets.HTML
-        The kinds to choose from are AND and OR, each of which alone writes the whole output, and
-        both together where the interactions are of kind "and-or".
 
     Raises
     ------
@@ -278,10 +252,33 @@ def explore_sample(
             f"No sample {', '.join(map(str, samples)) or 'was chosen'}: there are "
             f"{len(interactions)}, numbered from 0. Choose among them with samples=[0]."
         )
-    view = _SampleView(interactions, inputs, players, k)
+    draw = _drawing(interactions, inputs, players)
+    shape = "pi-card" if isinstance(inputs, Tensor) and inputs.ndim == 4 else "pi-row"
+
+    def shown(sample: int, kind: str, up_to_order: int, threshold: float) -> list:
+        whole = _as_kind(interactions[[sample]], kind)
+        chosen = _up_to(whole, up_to_order)
+        strongest = whole.top(1)["value"].abs().item()
+        salient = int(chosen.salient(threshold).sum())
+        which = kind if up_to_order == whole.n else f"{kind}, up to order {up_to_order}"
+        more = f"; the {k} strongest are shown" if salient > k else ""
+        rebuilt, curve = _rebuilt(chosen, salient)
+        text = (
+            f"{which}: {salient} of {2**whole.n - 1} interactions are stronger than {threshold:g} "
+            f"of the strongest{more}. {rebuilt}"
+        )
+        rows = [
+            _Html(
+                f'<div class="{shape}"><span>{_signed(row.value, strongest)}</span>'
+                f"{draw(sample, row)}</div>"
+            )
+            for row in chosen.top(min(k, salient)).itertuples()
+        ]
+        return [_readout(text), *rows, curve]
+
     orders = sorted({1, 2, 3, interactions.n} & set(range(1, interactions.n + 1)))
     return explore(
-        view.shown,
+        shown,
         start={"up_to_order": interactions.n, "threshold": max(thresholds)},
         sample=there,
         kind=["AND", "OR"] if interactions.kind == "and" else ["AND and OR", "AND", "OR"],
@@ -290,8 +287,11 @@ def explore_sample(
     )
 
 
-def explore_training(records: "Record | Mapping[str, Record] | None", tau: float = 0.05):
+def explore_training(records: Record | Mapping[str, Record] | None, tau: float = 0.05):
     """Preserved, new and discarded by order at each checkpoint, fine-tuned beside scratch.
+
+    *Preserved* is what the checkpoint shares with the finished fine-tuned model; *discarded* is in
+    that model only, *new* in the checkpoint only. Numbers stand with 95 % intervals.
 
     Parameters
     ----------
@@ -300,17 +300,6 @@ def explore_training(records: "Record | Mapping[str, Record] | None", tau: float
         checkpoints are left out.
     tau : float, default 0.05
         Threshold of salience.
-
-    Returns
-    -------
-    ipywidgets.VBox or ipywidgets.HTML
-        *Preserved* is what the checkpoint shares with the finished fine-tuned model; *discarded* is
-        in that model only, *new* in the checkpoint only. Numbers stand with 95 % intervals.
-
-    Raises
-    ------
-    ValueError
-        As `explore`.
 
     Examples
     --------
@@ -337,25 +326,12 @@ def explore_training(records: "Record | Mapping[str, Record] | None", tau: float
     )
 
 
-def explore_transfer(shown: "Examples | None"):
+def explore_transfer(shown: Mapping[str, hero.Example] | None):
     """A photograph and a sentence before and after fine-tuning: what is kept, lost and new.
 
-    Parameters
-    ----------
-    shown : pi_lib.book.hero.Examples
-        From `pi_lib.book.hero.examples`: the photograph and the sentence, and their records.
-
-    Returns
-    -------
-    ipywidgets.VBox or ipywidgets.HTML
-        To choose are the input, what becomes of the groups, their order, and one fine-tuned run or
-        all of them. Effects are Walsh coefficients, and counted as `pi_lib.book.hero.parts` does;
-        *after* is the chosen run, or the mean over all runs.
-
-    Raises
-    ------
-    ValueError
-        As `explore`.
+    To choose are the input, what becomes of the groups, their order, and one fine-tuned run or all
+    of them. Effects are Walsh coefficients, and counted as `pi_lib.book.hero.parts` does; *after*
+    is the chosen run, or the mean over all runs. `shown` is from `pi_lib.book.hero.examples`.
 
     Examples
     --------
@@ -364,15 +340,14 @@ def explore_transfer(shown: "Examples | None"):
     if shown is None:
         return _sentence(
             "No records of the photograph and of the sentence, with the players that are drawn "
-            "here: make them first, PI_LIB_DATA=FOLDER python -m pi_lib study --grid "
-            "notebooks/grids/paper.yml --record notebooks/recorded/hero."
+            f"here: make them first, {MAKES.format('paper', 'hero')}."
         )
     view = _TransferView(shown)
     _display(view.picture())
     return explore(
         view.shown,
         start={"order": view.orders[min(1, len(view.orders) - 1)]},
-        input=list(view.inputs),
+        input=list(shown),
         groups=["kept", "lost", "new"],
         order=view.orders,
         run=list(view.runs),
@@ -392,11 +367,8 @@ class _Html(str):
 class _Frames:
     """What `fn` shows at the points of a grid, as widgets, each drawn once."""
 
-    def __init__(self, fn: Callable[..., Any], alt, grid: dict[str, list]):
-        import ipywidgets
-
-        self.fn, self.alt, self.grid = fn, alt, grid
-        self.places = [range(len(values)) for values in grid.values()]
+    def __init__(self, fn: Callable[..., Any], alt: str | None, grid: dict, controls: list):
+        self.fn, self.alt, self.grid, self.controls = fn, alt, grid, controls
         self.layout, style = ipywidgets.Layout(), ipywidgets.HTML().style  # for all: half the bytes
         self._part = cache(lambda html: ipywidgets.HTML(html, layout=self.layout, style=style))
         self.at = cache(self._at)
@@ -404,18 +376,46 @@ class _Frames:
     def _at(self, place: tuple[int, ...]) -> tuple:
         """The widgets at a point, given by its place in each parameter's values."""
         point = {name: self.grid[name][i] for name, i in zip(self.grid, place, strict=True)}
-        return tuple(map(self._part, _parts(self.fn(**point), _alt(self.alt, point))))
+        where = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in point.items())
+        alt = f"{self.alt} ({where})" if self.alt else f"Figure at {where}"
+        return tuple(map(self._part, _parts(self.fn(**point), alt)))
 
-    def all(self) -> dict[tuple, tuple]:
-        """Every frame, by place; refused where a page would be too heavy with them."""
-        frames = {place: self.at(place) for place in product(*self.places)}
-        size = sum(len(part.value) for part in set().union(*frames.values()))
+    def chosen(self) -> tuple:
+        """The widgets at the point where the controls stand."""
+        return self.at(tuple(control.index for control in self.controls))
+
+    def live(self) -> ipywidgets.Box:
+        """What is chosen, drawn when a control moves."""
+        shown = ipywidgets.Box(self.chosen(), _dom_classes=["pi-frame"])
+        for control in self.controls:
+            control.observe(lambda _: setattr(shown, "children", self.chosen()), "index")
+        return shown
+
+    def static(self, free: bool) -> list:
+        """Every frame, chosen by the controls without Python, and a note that says so."""
+        frames = [self.at(place) for place in product(*map(range, map(len, self.grid.values())))]
+        size = sum(len(part.value) for part in set().union(*frames))
         if size > MAX_BYTES:
             raise ValueError(
                 f"{len(frames)} frames take {size / 1e6:.1f} MB; a page holds at most "
                 f"{MAX_BYTES / 1e6:.0f} MB: draw smaller figures, or fewer of them"
             )
-        return frames
+        # What a reader without scripts sees; with scripts the widget shows it.
+        _display(f"<noscript>{''.join(part.value for part in self.chosen())}</noscript>")
+        note = f"This page holds {len(frames)} frames, drawn when it was built. JupyterLab " + (
+            "moves every value freely." if free else "draws them anew."
+        )
+        return [self.stack(), ipywidgets.HTML(f'<div class="pi-note">{note}</div>')]
+
+    def stack(self, *place: int) -> ipywidgets.Widget:
+        """Stacks in stacks, one level per control, each linked to its control."""
+        if len(place) == len(self.controls):
+            return ipywidgets.Box(self.at(place), layout=self.layout, _dom_classes=["pi-frame"])
+        control = self.controls[len(place)]
+        children = [self.stack(*place, i) for i in range(len(control.options))]
+        stack = ipywidgets.Stack(children, selected_index=control.index, layout=self.layout)
+        ipywidgets.jslink((control, "index"), (stack, "selected_index"))
+        return stack
 
 
 def _check_size(grid: Mapping[str, Sequence]) -> None:
@@ -427,49 +427,14 @@ def _check_size(grid: Mapping[str, Sequence]) -> None:
         raise ValueError(f"{sizes} = {count} frames; a page holds at most {MAX_FRAMES}")
 
 
-def _static(frames: _Frames, controls: list, free: bool) -> list:
-    """Every frame, chosen by the controls without Python, and a note that says so."""
-    import ipywidgets
-
-    drawn = frames.all()
-    # What a reader without scripts sees; with scripts the widget shows it.
-    chosen = drawn[tuple(control.index for control in controls)]
-    _display(f"<noscript>{''.join(part.value for part in chosen)}</noscript>")
-    note = f"This page holds {len(drawn)} frames, drawn when it was built. JupyterLab " + (
-        "moves every value freely." if free else "draws them anew."
-    )
-    stack = _stack(drawn, controls, frames.places, frames.layout)
-    return [stack, ipywidgets.HTML(f'<div class="pi-note">{note}</div>')]
-
-
-def _live(frames: _Frames, controls: list):
-    """The frame at which the controls stand, drawn when they move."""
-    import ipywidgets
-
-    shown = ipywidgets.Box(_dom_classes=["pi-frame"])
-
-    def update(_change=None):
-        shown.children = frames.at(tuple(control.index for control in controls))
-
-    for control in controls:
-        control.observe(update, "index")
-    update()
-    return shown
-
-
 def _display(html: str) -> None:
     """Show HTML where there is a notebook to show it."""
-    from IPython import get_ipython
-    from IPython.display import HTML, display
-
     if get_ipython() is not None:
         display(HTML(html))
 
 
 def _control(name: str, values: Sequence, first: Any):
     """A labelled slider over numbers, a menu over anything else."""
-    import ipywidgets
-
     if first not in values:
         raise ValueError(f"{name} starts at {first!r}; expected one of {values}")
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -484,25 +449,11 @@ def _control(name: str, values: Sequence, first: Any):
     )
 
 
-def _stack(
-    frames: dict[tuple[int, ...], tuple], controls: list, places: list[range], layout, at=()
-):
-    """Stacks in stacks, one level per control, each linked to its control."""
-    import ipywidgets
-
-    if len(at) == len(controls):
-        return ipywidgets.Box(frames[at], layout=layout, _dom_classes=["pi-frame"])
-    children = [_stack(frames, controls, places, layout, (*at, i)) for i in places[len(at)]]
-    stack = ipywidgets.Stack(children, selected_index=controls[len(at)].index, layout=layout)
-    ipywidgets.jslink((controls[len(at)], "index"), (stack, "selected_index"))
-    return stack
-
-
 def _parts(shown: Any, alt: str) -> Iterable[str]:
     """What `fn` returned, as pieces of HTML."""
     for part in shown if isinstance(shown, list) else [shown]:
         if hasattr(part, "savefig"):
-            yield image(part, alt)
+            yield figures.image(part, alt)
         elif isinstance(part, str) and not isinstance(part, _Html):
             yield f"<pre>{escape(part)}</pre>"
         elif (html := getattr(part, "_repr_html_", lambda: None)()) is not None:
@@ -514,38 +465,9 @@ def _parts(shown: Any, alt: str) -> Iterable[str]:
             )
 
 
-def image(figure, alt: str, dpi: float | str = "figure") -> str:
-    """A figure as HTML, a PNG of few colours within it; the figure is closed."""
-    import matplotlib.pyplot as plt
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    plt.close(figure)
-    picture = Image.open(buffer).convert("RGB").quantize(COLOURS_OF_PNG)
-    picture.save(buffer := io.BytesIO(), "png", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width, height = picture.size  # known before it is decoded, so that the page does not jump
-    return (
-        f'<img alt="{escape(alt)}" width="{width}" height="{height}" '
-        f'src="data:image/png;base64,{data}">'
-    )
-
-
-def _alt(alt: str | Callable[..., str] | None, point: dict[str, Any]) -> str:
-    where = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in point.items())
-    if callable(alt):
-        return alt(**point)
-    return f"{alt} ({where})" if alt else f"Figure at {where}"
-
-
 def _sentence(text: str):
     """What an explorer shows where there is nothing to explore."""
-    import ipywidgets
-
-    box = ipywidgets.HTML(f'<p class="pi-note">{escape(text)}</p>')
-    box.add_class("pi-explore")
-    return box
+    return ipywidgets.HTML(f'<p class="pi-note">{escape(text)}</p>', _dom_classes=["pi-explore"])
 
 
 def _readout(text: str) -> _Html:
@@ -554,8 +476,6 @@ def _readout(text: str) -> _Html:
 
 def _signed(value: float, reach: float) -> str:
     """A number and its bar, left or right of zero; the bar's half is `reach`."""
-    from pi_lib.book import figures
-
     colour = figures.COLOURS[_sign(value)]
     end = 50 + 50 * max(-1.0, min(1.0, value / reach if reach else 0.0))
     left, right = sorted((50, round(end)))
@@ -572,79 +492,39 @@ def _sign(value: float) -> str:
 # ---------------------------------------------------------------- what `explore_sample` is made of
 
 
-class _SampleView:
-    """What `explore_sample` shows of one sample."""
-
-    def __init__(self, interactions: Interactions, inputs, players, k: int):
-        self.interactions, self.k = interactions, k
-        self.drawing = _drawing(interactions, inputs, players)
-        pictures = isinstance(inputs, Tensor) and inputs.ndim == 4
-        self.shape = "pi-card" if pictures else "pi-row"
-
-    def shown(self, sample: int, kind: str, up_to_order: int, threshold: float) -> list:
-        whole = _as_kind(self.interactions[[sample]], kind)
-        chosen = _up_to(whole, up_to_order)
-        strongest = whole.top(1)["value"].abs().item()
-        salient = int(chosen.salient(threshold).sum())
-        which = kind if up_to_order == whole.n else f"{kind}, up to order {up_to_order}"
-        more = f"; the {self.k} strongest are shown" if salient > self.k else ""
-        rebuilt, curve = self.rebuilt(chosen, salient)
-        text = (
-            f"{which}: {salient} of {2**whole.n - 1} interactions are stronger than {threshold:g} "
-            f"of the strongest{more}. {rebuilt}"
-        )
-        rows = [
-            _Html(
-                f'<div class="{self.shape}"><span>{_signed(row.value, strongest)}</span>'
-                f"{self.drawing(sample, row)}</div>"
-            )
-            for row in chosen.top(min(self.k, salient)).itertuples()
-        ]
-        return [_readout(text), *rows, curve]
-
-    def rebuilt(self, chosen: Interactions, salient: int) -> tuple[str, _Html]:
-        """How well the salient interactions rebuild the output: as a sentence, and as a curve."""
-        from pi_lib.book import figures
-
-        counts = torch.logspace(0, chosen.n, 60, 2).round().int().unique().tolist()  # with v({})
-        errors = figures.rebuild_error(chosen, [*counts, 1 + salient])[0].tolist()
-        error, curve = errors.pop(), list(zip(counts, errors, strict=True))
-        enough = next((count - 1 for count, at in curve if at <= 0.1), None)
-        text = f"All {salient} rebuild the output to a relative error of {error:.2f}; " + (
-            f"{enough} suffice for an error of 0.1."
-            if enough is not None
-            else f"with more of them it stays above {min(errors):.2f}."
-        )
-        return text, _Html(_curve(curve, (1 + salient, error)))
+def _rebuilt(chosen: Interactions, salient: int) -> tuple[str, _Html]:
+    """How well the salient interactions rebuild the output: as a sentence, and as a curve."""
+    counts = torch.logspace(0, chosen.n, 60, 2).round().int().unique().tolist()  # with v({})
+    errors = figures.rebuild_error(chosen, [*counts, 1 + salient])[0].tolist()
+    error, curve = errors.pop(), list(zip(counts, errors, strict=True))
+    enough = next((count - 1 for count, at in curve if at <= 0.1), None)
+    text = f"All {salient} rebuild the output to a relative error of {error:.2f}; " + (
+        f"{enough} suffice for an error of 0.1."
+        if enough is not None
+        else f"with more of them it stays above {min(errors):.2f}."
+    )
+    return text, _Html(_curve(curve, (1 + salient, error)))
 
 
 def _as_kind(interactions: Interactions, kind: str) -> Interactions:
     """The same output as a sum of interactions of another kind."""
     v = interactions.v
-    if kind == "AND and OR":
-        return interactions
-    i_and, i_or = and_transform(v), None
+    if kind == "AND":
+        return replace(interactions, i_and=and_transform(v), i_or=None)
     if kind == "OR":
-        i_and, i_or = torch.zeros_like(v), or_transform(v)
-    return Interactions(v=v, i_and=i_and, i_or=i_or, players=interactions.players)
+        return replace(interactions, i_and=torch.zeros_like(v), i_or=or_transform(v))
+    return interactions
 
 
 def _up_to(interactions: Interactions, order: int) -> Interactions:
     """Without the interactions of higher order: what is left no longer adds up to v."""
     i_and, i_or = interactions.i_and, interactions.i_or
     low = (interactions.orders <= order)[: i_and.shape[-1]]
-    return Interactions(
-        v=interactions.v,
-        i_and=i_and * low,
-        i_or=None if i_or is None else i_or * low,
-        players=interactions.players,
-    )
+    return replace(interactions, i_and=i_and * low, i_or=None if i_or is None else i_or * low)
 
 
 def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> str:
     """Error of the rebuilt output against the number of interactions kept, on a log axis."""
-    from pi_lib.book import figures
-
     most = points[-1][0]
 
     def at(count: int, error: float) -> tuple[int, int]:
@@ -672,8 +552,6 @@ def _curve(points: Sequence[tuple[int, float]], chosen: tuple[int, float]) -> st
 
 def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, Any], str]:
     """``draw(sample, row)``: the sample as HTML, with the players of a row of `top` marked."""
-    from pi_lib.book import figures
-
     for ids in (interactions.ids, None):  # `extract` was given the samples' ids, or none
         placements = players.place(inputs, ids)
         if [placement.names for placement in placements] == interactions.players:
@@ -693,7 +571,8 @@ def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, Any]
     @cache
     def patches(sample: int, group: int, sign: str) -> str:
         name = label(group, interactions.players[sample])
-        return image(figures.patches(placements[sample], group, figures.COLOURS[sign]), name)
+        figure = figures.patches(placements[sample], group, figures.COLOURS[sign])
+        return figures.image(figure, name)
 
     def pictured(sample: int, row) -> str:
         return patches(sample, row.coalition, _sign(row.value)) + named(sample, row)
@@ -702,15 +581,20 @@ def _drawing(interactions: Interactions, inputs, players) -> Callable[[int, Any]
         text, tint, html, done = inputs[sample], TINTS[_sign(row.value)], "", 0
         for player, (start, end) in _spans(text, placements[sample].owner[0], players):
             inside = row.coalition >> player & 1
-            marked = f'mark style="--tint:{tint}"' if inside else 'span class="pi-player"'
-            html += f"{escape(text[done:start])}<{marked}>{escape(text[start:end])}"
-            html += f"</{marked.split()[0]}>"
+            html += escape(text[done:start]) + _word(text[start:end], tint if inside else "")
             done = end
         return f"<small>{acts(row)}</small><span>{html}{escape(text[done:])}</span>"
 
     if not isinstance(inputs, Tensor):
         return words
     return pictured if inputs.ndim == 4 else named
+
+
+def _word(word: str, tint: str) -> str:
+    """A word that is a player; with a tint behind it, if its group is shown."""
+    if tint:
+        return f'<mark style="--tint:{tint}">{escape(word)}</mark>'
+    return f'<span class="pi-player">{escape(word)}</span>'
 
 
 def _spans(text: str, owner: Tensor, players) -> list[tuple[int, tuple[int, int]]]:
@@ -734,7 +618,7 @@ class _TrainingView:
 
     ARMS = ("finetuned", "scratch")
 
-    def __init__(self, records: "Mapping[str, Record]", tau: float):
+    def __init__(self, records: Mapping[str, Record], tau: float):
         self.records, self.tau = records, tau
         self.runs = {
             (name, arm): record.over_time(arm)
@@ -757,11 +641,6 @@ class _TrainingView:
         return max(frame[["value", "high"]].max(axis=None) for frame in every)
 
     def shown(self, checkpoint: int, task: str | None = None) -> list:
-        import pandas as pd
-
-        from pi_lib.book import figures
-        from pi_lib.book.tables import ARMS
-
         task = next(iter(self.records)) if task is None else task
         panels, columns = {}, {}
         for arm in self.ARMS:
@@ -806,40 +685,29 @@ class _TransferView:
         "top left, top, top right, left, centre, right, bottom left, bottom, bottom right"
     ).split(", ")
 
-    def __init__(self, examples: "Examples"):
+    def __init__(self, examples: Mapping[str, hero.Example]):
         self.examples = examples
-        seen, read = examples.seen, examples.read
-        self.inputs = {
-            "photograph": (seen, "covering", examples.picture.sample),
-            "sentence": (read, "drawn", examples.sample),
-        }
-        count = min(record.count("finetuned", who) for record, who, _ in self.inputs.values())
+        count = min(one.record.count("finetuned", one.players) for one in examples.values())
         self.runs = {f"all {count} runs": None} | {f"run {k}": k for k in range(1, count + 1)}
         self.parts = cache(self._parts)
         self.effects = cache(self._effects)
-        there = [self.counts(which, run) for which in self.inputs for run in self.runs.values()]
+        there = [self.counts(which, run) for which in examples for run in self.runs.values()]
         self.orders = list(range(1, 1 + max(m for found in there for _, m in found)))
-
-    def _row(self, which: str) -> int:
-        record, _, sample = self.inputs[which]
-        return list(record.header["ids"]).index(sample)
 
     def _parts(self, which: str, run: int | None) -> dict:
         """Kept, lost and new groups of an input: signs by coalition."""
-        from pi_lib.book import hero
-
-        record, players, _ = self.inputs[which]
-        found = hero.parts(record, players, run=run)
-        return {name: found[name][self._row(which)] for name in ("kept", "lost", "new")}
+        one = self.examples[which]
+        found = hero.parts(one.record, one.players, run)
+        return {name: found[name][one.row] for name in ("kept", "lost", "new")}
 
     def _effects(self, which: str, run: int | None) -> tuple[Tensor, Tensor]:
         """Effects before, and after in a run or on average: by coalition."""
-        record, players, _ = self.inputs[which]
-        runs = record.runs("finetuned", players)
+        one = self.examples[which]
+        runs = one.record.runs("finetuned", one.players)
         after = runs if run is None else runs[run - 1 : run]
         return tuple(
-            torch.stack([walsh_transform(one.v[self._row(which)]) for one in arm]).mean(0)
-            for arm in (record.runs("probe", players), after)
+            torch.stack([walsh_transform(game.v[one.row]) for game in arm]).mean(0)
+            for arm in (one.record.runs("probe", one.players), after)
         )
 
     def counts(self, which: str, run: int | None) -> Counter[tuple[str, int]]:
@@ -852,22 +720,22 @@ class _TransferView:
 
     def picture(self) -> str:
         """The photograph, to be drawn by reference; it takes no room itself."""
-        from PIL import Image
-
-        Image.fromarray(self.examples.picture.pixels).save(buffer := io.BytesIO(), "jpeg")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        data = figures.data_uri(Image.fromarray(self.examples["photograph"].input), "jpeg")
         return (
             '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
             '<image id="pi-photograph" width="100" height="100" preserveAspectRatio="none" '
-            f'href="data:image/jpeg;base64,{data}"/></defs></svg>'
+            f'href="{data}"/></defs></svg>'
         )
 
     def shown(self, input: str, groups: str, order: int, run: str) -> list:
         k = self.runs[run]
         before, after = self.effects(input, k)
         signs = self.parts(input, k)[groups]
-        strength = {"kept": torch.minimum(before.abs(), after.abs()), "lost": before.abs()}
-        strength = strength.get(groups, after.abs())
+        strength = {
+            "kept": torch.minimum(before.abs(), after.abs()),
+            "lost": before.abs(),
+            "new": after.abs(),
+        }[groups]
         chosen = [g for g in signs.nonzero()[0].tolist() if g.bit_count() == order]
         chosen.sort(key=lambda group: -strength[group].item())
         reach = max(before[1:].abs().max().item(), after[1:].abs().max().item())
@@ -892,8 +760,8 @@ class _TransferView:
     def readout(self, which: str, groups: str, order: int, run: str, count: int) -> _Html:
         """What was chosen, as a sentence, within how many groups there are of each order."""
         there = self.counts(which, self.runs[run])
-        title = self.examples.picture.title if which == "photograph" else self.examples.title
         more = f"; the {self.MOST} strongest are shown" if count > self.MOST else ""
+        title = self.examples[which].title
         said = f"{title}, {run}: {count or 'no'} group{'' if count == 1 else 's'} of order {order} "
         said += f"{'is' if count == 1 else 'are'} {groups}{more}."
 
@@ -913,9 +781,8 @@ class _TransferView:
 
     def on_patches(self, group: int, part: str) -> str:
         """The photograph with the patches of a group in a frame, the others pale."""
-        from pi_lib.book import hero
-
-        n = self.examples.seen.runs("probe", "covering")[0].n
+        one = self.examples["photograph"]
+        n = one.record.runs("probe", one.players)[0].n
         grid = round(n**0.5)
         side, inside = 100 / grid, members(group)
         names = self.PLACES if n == 9 else [f"patch {k + 1}" for k in range(n)]
@@ -939,14 +806,9 @@ class _TransferView:
 
     def on_words(self, group: int, tint: str) -> str:
         """The sentence with the words of a group marked."""
-        row, (record, players, _) = self._row("sentence"), self.inputs["sentence"]
-        names = record.header["players"][players][row]
+        one = self.examples["sentence"]
+        names = one.record.header["players"][one.players][one.row]
         inside = {names[k] for k in members(group)}
-        html = {
-            word: f'<mark style="--tint:{tint}">{escape(word)}</mark>'
-            if word in inside
-            else f'<span class="pi-player">{escape(word)}</span>'
-            for word in names
-        }
-        words = (html.get(word, escape(word)) for word in self.examples.words)
+        html = {word: _word(word, tint if word in inside else "") for word in names}
+        words = (html.get(word, escape(word)) for word in one.input)
         return f"<span>{' '.join(words)}</span>"

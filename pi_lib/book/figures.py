@@ -4,7 +4,10 @@ The same thing has the same colour throughout (`COLOURS`). Functions that compar
 or a dict of them, a panel each, and return the figure. Bands and whiskers are 95 % intervals.
 """
 
+import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from itertools import cycle
 from textwrap import fill as wrapped
 from typing import TYPE_CHECKING
@@ -28,6 +31,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
+    from PIL import Image
 except ImportError as error:
     raise ImportError(
         f"`.plot()` needs {error.name}: pip install 'pi_lib[figures]'", name=error.name
@@ -52,6 +56,7 @@ PALETTE = (
     "#0173B2", "#C67B00", "#029E73", "#D55E00", "#B565A7", "#A5703D", "#2F8FC7", "#858585",
 )  # fmt: skip
 MARKERS = "osD^vP*X<>"
+COLOURS_OF_PNG = 64  # enough for a figure, at a third of the bytes
 SIMILARITIES = {  # colour and name of what a run in training is compared with
     "before": (COLOURS["probe"], "to the model before"),
     "end": (COLOURS["finetuned"], "to the run's end"),
@@ -79,7 +84,10 @@ def knowledge(results: Knowledge | Mapping[str, Knowledge], *, one_scale: bool =
     """
     figure, panels = _panels(results, one_scale=one_scale)
     for axis, result in panels:
-        _parts_by_order(axis, result.by_order())
+        frame = result.by_order()
+        for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
+            _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
+        _order_axis(axis, int(frame["order"].max()))
     for axis in figure.axes[::2]:
         axis.set_ylabel(STRENGTH)
     _legend(figure)
@@ -289,15 +297,32 @@ def patches(placement: Placement, group: int, colour: str) -> Figure:
     return figure
 
 
+def coalition_of(key: str, names: Sequence[str]) -> int:
+    """The coalition of the players whose names `key` joins by spaces; ValueError for others."""
+    if unknown := set(key.split()) - set(names):
+        raise ValueError(f"{sorted(unknown)[0]!r} is no player; there are {', '.join(names)}")
+    return coalition(names.index(name) for name in key.split())
+
+
+def game_by_hand(values: Mapping[str, float], names: Sequence[str]) -> Tensor:
+    """v (2**n,) float64 of the n players of `names` from the value of every coalition.
+
+    The key of a value are the members' names joined by a space; "" is the empty coalition.
+
+    Raises ValueError if a coalition has no value, or names none of the players.
+    """
+    v = {coalition_of(key, names): float(value) for key, value in values.items()}
+    if missing := [label(s, names) for s in range(2 ** len(names)) if s not in v]:
+        raise ValueError(f"no value for {', '.join(missing)}; every coalition has one")
+    return torch.tensor([v[s] for s in range(len(v))], dtype=torch.float64)
+
+
 def game(values: Mapping[str, float], names: Sequence[str]) -> Figure:
     """A small game by hand: the value of every coalition beside its AND interactions.
 
-    `values` gives v by the members' names joined by a space, "" the empty coalition.
+    `values` and `names` as `game_by_hand` takes them.
     """
-    index = {key: coalition(names.index(name) for name in key.split()) for key in values}
-    v = torch.zeros(2 ** len(names), dtype=torch.float64)
-    for key, value in values.items():
-        v[index[key]] = value
+    v = game_by_hand(values, names)
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained", sharey=True)
     ticks = [_plain(label(s, names)) for s in range(len(v))]
     for axis, numbers, title in (
@@ -369,6 +394,22 @@ def growth(
     return figure
 
 
+def image(figure: Figure, alt: str, dpi: float | str = "figure") -> str:
+    """A figure as HTML, a PNG of few colours within it; the figure is closed."""
+    figure.savefig(buffer := io.BytesIO(), format="png", dpi=dpi)
+    plt.close(figure)
+    picture = Image.open(buffer).convert("RGB").quantize(COLOURS_OF_PNG)
+    width, height = picture.size  # known before it is decoded, so that the page does not jump
+    data = data_uri(picture, "png", optimize=True)
+    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="{data}">'
+
+
+def data_uri(picture: Image.Image, form: str, **options) -> str:
+    """A picture within an address; `options` are those of PIL for its form, "png" or "jpeg"."""
+    picture.save(buffer := io.BytesIO(), form, **options)
+    return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def _panels(results, width: float = 3.5, one_scale: bool | str = True):
     """A figure with a panel per result, two in a row, and (axis, result) pairs."""
     named = results if isinstance(results, Mapping) else {"": results}
@@ -398,9 +439,9 @@ def grid(
     return figure, axes
 
 
-def reach(frame: pd.DataFrame) -> np.ndarray:
+def reach(frame: pd.DataFrame, columns: Sequence[str] = INTERVAL) -> np.ndarray:
     """How far whiskers go below and above the values of a frame: (2, rows); 0 where unknown."""
-    value, low, high = (frame[name].to_numpy(float) for name in INTERVAL)
+    value, low, high = (frame[name].to_numpy(float) for name in columns)
     return np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
 
 
@@ -421,13 +462,6 @@ def _bars(axis: Axes, frame, colour: str, name: str, *, width: float, offset: fl
     at = frame["order"] + offset
     axis.bar(at, frame["value"], width, color=colour, label=name)
     axis.errorbar(at, frame["value"], reach(frame), fmt="none", ecolor="0.25", lw=1)
-
-
-def _parts_by_order(axis: Axes, frame: pd.DataFrame) -> None:
-    """Preserved, discarded and new side by side at each order."""
-    for k, (part, rows) in enumerate(frame.groupby("part", sort=False)):
-        _bars(axis, rows, COLOURS[part], part, offset=(k - 1) * 0.27, width=0.27)
-    _order_axis(axis, int(frame["order"].max()))
 
 
 def _order_axis(axis: Axes, n: int) -> None:

@@ -2,36 +2,33 @@
 
 It draws records, so nothing is trained for it. Effects of groups of players are Walsh coefficients,
 as in the book's other conclusions. An effect *comes back* in an arm if it has the same sign in each
-of its runs, and in each at least the share `tau` of the strongest one of the sample.
+of its runs, and in each at least the share `TAU` of the strongest one of the sample.
 """
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import pi
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 
-from pi_lib.book import tables
+from pi_lib.book import MAKES, tables
 from pi_lib.book.figures import COLOURS
 from pi_lib.coalitions import members, order
+from pi_lib.interactions import Interactions
 from pi_lib.players.words import distinct
 from pi_lib.statistics import Estimate, bootstrap
+from pi_lib.study import Record, RecordError, read_all
 from pi_lib.transforms import walsh_transform
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from pi_lib.interactions import Interactions
-    from pi_lib.study.record import Record
 
 TAU = 0.1  # of the strongest effect of a sample
 MOST_LOST = 8  # effects that are drawn; there are too many
@@ -48,62 +45,41 @@ NAMES = {
     "scratch": "in all scratch runs, and not kept, lost or new",
 }
 COLUMNS = {"probe": "linear probe", "finetuned": "fine-tuned", "scratch": "scratch"}
-CREDIT = {  # fields of the file that a photograph is shown with
-    "title": str,
-    "sample": int,
-    "flickr": int,
-    "licence": str,
-    "licence_url": str,
-    "changes": str,
-}
+CREDIT = ("title", "sample", "flickr", "licence", "licence_url", "changes")  # of a photograph
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """A photograph that a page shows: pixels (H, W, 3) uint8, the sample's id, and its credit."""
+class Example:
+    """A photograph or a sentence, with a record that asked about it.
 
-    pixels: np.ndarray
+    `input` are its pixels (H, W, 3) uint8, or its words in their order. The `players` of the record
+    are "covering", all patches of a square grid, or "drawn", some of the words. `sample` is its id,
+    `title` and `credit` say what it is and where it is from.
+    """
+
+    input: np.ndarray | list[str]
     sample: int
     title: str
     credit: str
+    record: Record
+    players: str
+
+    @property
+    def row(self) -> int:
+        """Where the sample stands in the games of the record."""
+        return list(self.record.header["ids"]).index(self.sample)
 
 
-@dataclass(frozen=True)
-class Examples:
-    """A photograph and a sentence with the records that asked about them.
+def photograph(path: Path) -> dict[str, Any]:
+    """Pixels, id, title and credit of a JPEG, as `Example` has them.
 
-    `seen` asked of all patches of a square grid, `read` of words drawn from `words`, the sentence
-    in its order; `sample` is its id, `title` and `credit` say what it is and where it is from.
+    ``NAME.toml`` beside ``NAME.jpg`` has the fields of `CREDIT`: ``sample`` is its id in the data
+    set, ``flickr`` the photograph's number there. ValueError if one is missing: no page shows a
+    photograph without its credit.
     """
-
-    picture: Photograph
-    seen: "Record"
-    sample: int
-    words: list[str]
-    title: str
-    credit: str
-    read: "Record"
-
-
-def photograph(path: str | Path) -> Photograph:
-    """A photograph with its credit, which stands beside it in a file of the same name.
-
-    Parameters
-    ----------
-    path : path
-        Of a JPEG. ``NAME.toml`` beside ``NAME.jpg`` has the fields of `CREDIT`: ``sample`` is its
-        id in the data set, ``flickr`` the photograph's number there.
-
-    Raises
-    ------
-    ValueError
-        If the credit is missing or incomplete: no page shows a photograph without it.
-    """
-    path = Path(path)
     beside = path.with_suffix(".toml")
     about = tomllib.loads(beside.read_text("utf-8")) if beside.is_file() else {}
-    missing = [name for name, kind in CREDIT.items() if not isinstance(about.get(name), kind)]
-    if missing:
+    if missing := [name for name in CREDIT if name not in about]:
         raise ValueError(
             f"{path.name} has no credit: expected {', '.join(missing)} in {beside.name} beside it; "
             "write them there, or show another photograph"
@@ -113,56 +89,45 @@ def photograph(path: str | Path) -> Photograph:
         f"{about['flickr']}), whose page names the photographer, under "
         f"[{about['licence']}]({about['licence_url']}), {about['changes']}"
     )
-    return Photograph(plt.imread(path), about["sample"], about["title"], credit)
+    same = {name: about[name] for name in ("sample", "title")}
+    return {"input": plt.imread(path), "credit": credit} | same
 
 
-def examples(folder: str | Path) -> Examples | None:
-    """The photograph and the sentence of a folder, with the records in it that asked about them.
+def examples(folder: str | Path) -> dict[str, Example] | None:
+    """The "photograph" and the "sentence" of a folder, with its records that asked about them.
 
-    Returns
-    -------
-    Examples or None
-        None if the folder has no record of the photograph's or of the sentence's task that has
-        them, with the players that `draw` needs.
-
-    Raises
-    ------
-    ValueError
-        If the photograph has no credit.
+    None if the folder has no record of the task of one of them that has it, with the players that
+    `draw` needs and several fine-tuned runs; ValueError if the photograph has no credit.
     """
-    from pi_lib.study import RecordError, read_all
-
     folder = Path(folder)
     picture = photograph(folder / "photograph.jpg")
     text = tomllib.loads((folder / "sentence.toml").read_text("utf-8"))
+    inputs = {
+        "photograph": ("flowers", "covering", picture),
+        "sentence": ("sst2", "drawn", {"input": distinct(text.pop("text").split())} | text),
+    }
     try:
         records = read_all(folder).values()
     except (FileNotFoundError, RecordError):
         return None
-
-    def asked(task: str, players: str, sample: int) -> "Record | None":
+    found = {}
+    for name, (task, players, about) in inputs.items():
         for record in records:
-            named = record.count("finetuned", players) > 1 and record.header["players"]
-            if record.header["task"] == task and named and sample in record.header["ids"]:
-                return record
-        return None
-
-    seen = asked("flowers", "covering", picture.sample)
-    read = asked("sst2", "drawn", text["sample"])
-    if seen is None or read is None:
-        return None
-    about = distinct(text["text"].split()), text["title"], text["credit"]
-    return Examples(picture, seen, text["sample"], *about, read)
+            header = record.header
+            named = header["players"] and record.count("finetuned", players) > 1
+            if header["task"] == task and named and about["sample"] in header["ids"]:
+                found[name] = Example(**about, record=record, players=players)
+                break
+    return found if found.keys() == inputs.keys() else None
 
 
-def in_words(shown: Examples | None) -> str:
+def in_words(shown: Mapping[str, Example] | None) -> str:
     """How the picture is to be taken, as Markdown; without it, how it is made."""
     if shown is None:
         return (
             "The picture that stands here is drawn from records of EfficientNet-Lite0 on Flowers "
             "and of MiniLM on SST-2, which are not there or hold other players; this makes them: "
-            "`PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/paper.yml --record "
-            "notebooks/recorded/hero`."
+            f"`{MAKES.format('paper', 'hero')}`."
         )
     return (
         "One example proves nothing; it was chosen for how it looks. What only some of the "
@@ -171,10 +136,8 @@ def in_words(shown: Examples | None) -> str:
     )
 
 
-def usual(shown: Examples, tau: float = TAU) -> "pd.DataFrame":
+def usual(shown: Mapping[str, Example]) -> pd.DataFrame:
     """How many groups of players a sample has of each kind, in the records of the picture."""
-    import pandas as pd
-
     lines = {
         "in the probe": "probe",
         "lost: of these, in no fine-tuned run": "lost",
@@ -186,50 +149,39 @@ def usual(shown: Examples, tau: float = TAU) -> "pd.DataFrame":
         "come back in all scratch runs": "scratch",
     }
     columns = {}
-    for record, players, of in (
-        (shown.seen, "covering", "patches"),
-        (shown.read, "drawn", "words"),
-    ):
-        found, samples = counts(record, players, tau), len(record.header["ids"])
-        heading = f"groups of {of} in a sample: {record.title}; {samples} samples"
+    for one, of in zip(shown.values(), ("patches", "words"), strict=True):
+        found, samples = counts(one.record, one.players), len(one.record.header["ids"])
+        heading = f"groups of {of} in a sample: {one.record.title}; {samples} samples"
         columns[heading] = {line: tables.said(found[name]) for line, name in lines.items()}
     return pd.DataFrame(columns)
 
 
-def credits(shown: Examples | None) -> str:
+def credits(shown: Mapping[str, Example] | None) -> str:
     """Whose photograph and sentence are shown, as Markdown; nothing where none is."""
-    return f"*Credits: {shown.picture.credit}; {shown.credit}.*" if shown else ""
+    return f"*Credits: {'; '.join(one.credit for one in shown.values())}.*" if shown else ""
 
 
-def signs(runs: Sequence["Interactions"], tau: float = TAU) -> np.ndarray:
-    """Sign of each effect that is at least `tau` of its sample's strongest, else 0.
+def signs(runs: Sequence[Interactions]) -> np.ndarray:
+    """Sign of each effect that is at least `TAU` of its sample's strongest, else 0.
 
-    Returns
-    -------
-    (runs, B, 2**n) int8
-        By coalition; 0 at the empty one, which is no effect.
+    (runs, B, 2**n) int8, by coalition; 0 at the empty one, which is no effect.
     """
     effects = torch.stack([walsh_transform(run.v) for run in runs])
     effects[..., 0] = 0
     strongest = effects.abs().amax(-1, keepdim=True)
-    return (effects.sign() * (effects.abs() >= tau * strongest)).to(torch.int8).numpy()
+    return (effects.sign() * (effects.abs() >= TAU * strongest)).to(torch.int8).numpy()
 
 
-def parts(
-    record: "Record", players: str, tau: float = TAU, run: int | None = None
-) -> dict[str, np.ndarray]:
+def parts(record: Record, players: str, run: int | None = None) -> dict[str, np.ndarray]:
     """What comes back in every run of the probe, of fine-tuning and of scratch, and what is shared.
 
     `run`, from 1 on, names one fine-tuned run to take instead of all of them.
 
-    Returns
-    -------
-    dict of str to (B, 2**n) int8
-        Signs, 0 elsewhere: of ``probe``, ``finetuned`` and ``scratch``, and of ``kept`` (in the
-        probe and all fine-tuned runs), ``lost`` (in the probe, in no fine-tuned run) and ``new``
-        (in all fine-tuned runs, in no probe).
+    By name the signs, (B, 2**n) int8, 0 elsewhere: of ``probe``, ``finetuned`` and ``scratch``, and
+    of ``kept`` (in the probe and all fine-tuned runs), ``lost`` (in the probe, in no fine-tuned
+    run) and ``new`` (in all fine-tuned runs, in no probe).
     """
-    runs = {arm: signs(record.runs(arm, players), tau) for arm in COLUMNS}
+    runs = {arm: signs(record.runs(arm, players)) for arm in COLUMNS}
     if run is not None:
         runs["finetuned"] = runs["finetuned"][run - 1 : run]
     found = {arm: np.where((all_ == all_[0]).all(0), all_[0], 0) for arm, all_ in runs.items()}
@@ -241,7 +193,7 @@ def parts(
     }
 
 
-def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, Estimate]:
+def counts(record: Record, players: str) -> dict[str, Estimate]:
     """How many effects a sample has of each of `parts`, on average, and what chance would give.
 
     Means over samples, with 95 % bootstrap intervals.
@@ -250,9 +202,9 @@ def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, Estima
     of those that do come back would be kept, if the effects of each run, or those that come back,
     were shuffled within sample and order: the mean over all ways to shuffle.
     """
-    found = parts(record, players, tau)
+    found = parts(record, players)
     numbers = {name: np.count_nonzero(x, axis=-1).astype(float) for name, x in found.items()}
-    runs = signs(record.runs("finetuned", players), tau)
+    runs = signs(record.runs("finetuned", players))
     orders = order(record.runs("probe", players)[0].n).numpy()
 
     def met_by_chance(*games: np.ndarray) -> np.ndarray:
@@ -269,32 +221,26 @@ def counts(record: "Record", players: str, tau: float = TAU) -> dict[str, Estima
     return {name: bootstrap(torch.from_numpy(x)) for name, x in numbers.items()}
 
 
-def draw(shown: Examples, tau: float = TAU) -> Figure:
+def draw(shown: Mapping[str, Example]) -> Figure:
     """What comes back on a photograph and on a sentence: probe, fine-tuned and scratch.
 
-    Raises
-    ------
-    ValueError
-        If players of the sentence are none of its words.
+    ValueError if players of the sentence are none of its words.
     """
-    figure, axes = plt.subplots(2, 3, figsize=(8, 6.3), layout="constrained", height_ratios=(3, 3))
+    picture, text = shown["photograph"], shown["sentence"]
+    figure, axes = plt.subplots(2, 3, figsize=(8, 6.3), layout="constrained")
     for axis, (arm, name) in zip(axes[0], COLUMNS.items(), strict=True):
-        count = shown.seen.count(arm)
+        count = picture.record.count(arm)
         axis.set_title(name if count == 1 else f"{name}, in all {count} runs")
-    grid = round(shown.seen.runs("probe", "covering")[0].n ** 0.5)
-    columns = _columns(shown.seen, "covering", shown.picture.sample, tau)
-    for axis, groups in zip(axes[0], columns, strict=True):
-        _on_patches(axis, shown.picture.pixels, grid, groups)
-    row = list(shown.read.header["ids"]).index(shown.sample)
-    players = shown.read.header["players"]["drawn"][row]
-    if unknown := sorted(set(players) - set(shown.words)):
-        raise ValueError(f"players {unknown} are no words of the sentence {shown.words}")
-    columns = _columns(shown.read, "drawn", shown.sample, tau)
-    for axis, groups in zip(axes[1], columns, strict=True):
-        _on_words(axis, shown.words, players, groups)
-    for axis, title in zip(axes[:, 0], (shown.picture.title, shown.title), strict=True):
+    for axis, groups in zip(axes[0], _columns(picture), strict=True):
+        _on_patches(axis, picture, groups)
+    players = text.record.header["players"][text.players][text.row]
+    if unknown := sorted(set(players) - set(text.input)):
+        raise ValueError(f"players {unknown} are no words of the sentence {text.input}")
+    for axis, groups in zip(axes[1], _columns(text), strict=True):
+        _on_words(axis, text.input, players, groups)
+    for axis, one in zip(axes[:, 0], (picture, text), strict=True):
         look = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 10}
-        axis.text(-0.02, 0.5, title, transform=axis.transAxes, **look)
+        axis.text(-0.02, 0.5, one.title, transform=axis.transAxes, **look)
     handles = [plt.Line2D([], [], color=c, lw=5, label=NAMES[x]) for x, c in PARTS.items()]
     for face, name in (("0.2", "speaks for the true class"), ("white", "speaks against it")):
         look = {"marker": "o", "ms": 8, "mec": "0.2", "mfc": face, "ls": ""}
@@ -314,13 +260,13 @@ class Group:
     places: int
 
 
-def _columns(record: "Record", players: str, sample: int, tau: float) -> list[list[Group]]:
+def _columns(shown: Example) -> list[list[Group]]:
     """The groups of each column; one that is in several columns has the same place in them.
 
     Of what is lost, the `MOST_LOST` strongest.
     """
-    row = list(record.header["ids"]).index(sample)
-    found = {name: signs[row] for name, signs in parts(record, players, tau).items()}
+    record, players, row = shown.record, shown.players, shown.row
+    found = {name: signs[row] for name, signs in parts(record, players).items()}
     strength = walsh_transform(record.runs("probe", players)[0].v[row]).abs().numpy()
     lost = np.flatnonzero(found["lost"])
     weaker = lost[np.argsort(-strength[lost])[MOST_LOST:]]
@@ -348,8 +294,9 @@ def _columns(record: "Record", players: str, sample: int, tau: float) -> list[li
     ]
 
 
-def _on_patches(axis: Axes, pixels: np.ndarray, grid: int, groups: Iterable[Group]) -> None:
+def _on_patches(axis: Axes, picture: Example, groups: Iterable[Group]) -> None:
     """A band through the patches of each group, each a little beside the others."""
+    pixels, grid = picture.input, round(picture.record.runs("probe", picture.players)[0].n ** 0.5)
     side = pixels.shape[0] / grid
     axis.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0))
     for k in range(1, grid):

@@ -5,20 +5,18 @@ from html import escape
 from importlib import metadata
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from pi_lib.book import figures, study_figures, tables
-from pi_lib.book.explorers import image
 from pi_lib.progress import track
 from pi_lib.reliability import FEWEST_SAMPLES
 from pi_lib.study import ARMS, Cell, Record, data, findings, steps
 from pi_lib.study.data import folder
 from pi_lib.study.data.registry import raw
 from pi_lib.study.transfer import TransferStudy
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 BACKBONES = {"image": "efficientnet-lite0", "text": "minilm"}
 EXPECTED = (
@@ -194,11 +192,11 @@ def page(record: Record) -> str:
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
 
 
-def _figure(figure: "Figure", caption: str) -> str:
-    picture = image(figure, caption, dpi=120)
+def _figure(figure: Figure, caption: str) -> str:
+    picture = figures.image(figure, caption, dpi=120)
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(heading: str, frame: "pd.DataFrame") -> str:
+def _table(heading: str, frame: pd.DataFrame) -> str:
     html = frame.rename_axis(index=None, columns=None).to_html(border=0, justify="left")
     return f"<h2>{escape(heading)}</h2>\n<div>{html}</div>"

@@ -27,6 +27,7 @@ from pi_lib.book import execute
 from pi_lib.study import PROFILES, assets, store
 
 ROOT = Path(__file__).resolve().parents[2]
+EXECUTED = Path("book", "executed")
 WORDS_A_MINUTE = 200  # of reading, formulas and figures among them
 ONE_CORE = {
     "OMP_NUM_THREADS": "1",  # as a study's steps: the same numbers whatever runs beside it
@@ -50,18 +51,18 @@ class Failed(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute: everything that its process needs to know, as JSON values."""
+    """One notebook to execute, and where its copy goes."""
 
     name: str
-    source: str
-    target: str
+    source: Path
+    target: Path
     parameters: dict[str, Any]
     key: str
 
     def beside(self, end: str) -> Path:
         """What is written on the way: the "log" of all that notebook and kernel say, the lines of
         "progress", and the copy in the making, "ipynb", which stays if the notebook fails."""
-        return Path(self.target).parent / "logs" / f"{self.name}.{end}"
+        return self.target.parent / "logs" / f"{self.name}.{end}"
 
 
 # ---------------------------------------------------------------- the notebooks
@@ -83,9 +84,9 @@ def parameters(source: Path) -> dict[str, str]:
     return {name: parameter["default"] for name, parameter in inferred.items()}
 
 
-def state(name: str, root: Path = ROOT, executed: Path | None = None) -> str:
+def state(name: str, root: Path = ROOT) -> str:
     """How the published copy of a notebook stands: profile and date, "stale", or "not run"."""
-    record = _record(_executed(root, executed) / f"{name}.ipynb")
+    record = _record(root / EXECUTED / f"{name}.ipynb")
     if record is None:
         return "not run"
     current = _key(notebooks(root)[name], record["parameters"]) == record["key"]
@@ -99,9 +100,8 @@ def run(
     values: Mapping[str, Any] | None = None,
     jobs: int = 1,
     root: Path = ROOT,
-    executed: Path | None = None,
 ) -> list[str]:
-    """Execute notebooks with papermill and publish their executed copies.
+    """Execute notebooks with papermill and publish their copies in ``root/book/executed``.
 
     Parameters
     ----------
@@ -115,8 +115,6 @@ def run(
         Notebooks at a time, each on one core; a study within them takes all cores.
     root : path
         The checkout.
-    executed : path, optional
-        Where the executed copies go; default ``root/book/executed``.
 
     Returns
     -------
@@ -130,10 +128,9 @@ def run(
     Failed
         A notebook raised, after the others were finished: names cell, error and log.
     """
-    plan = _plan(names, profile, dict(values or {}), jobs, root, _executed(root, executed))
     due = []
-    for job in plan:
-        if (record := _record(Path(job.target))) and record["key"] == job.key:
+    for job in _plan(names, profile, dict(values or {}), jobs, root):
+        if (record := _record(job.target)) and record["key"] == job.key:
             progress.show(f"{job.name}: up to date ({record['profile']}, {record['date']})")
         else:
             due.append(job)
@@ -172,13 +169,8 @@ def twins(root: Path = ROOT) -> list[Path]:
 # ---------------------------------------------------------------- the rendered book
 
 
-def build(root: Path = ROOT, executed: Path | None = None) -> Path:
-    """Render the book to HTML; every warning is an error.
-
-    Returns
-    -------
-    path
-        The page to open.
+def build(root: Path = ROOT) -> Path:
+    """Render the book to HTML, every warning an error; returns the page to open.
 
     Raises
     ------
@@ -187,7 +179,7 @@ def build(root: Path = ROOT, executed: Path | None = None) -> Path:
     Failed
         If Jupyter Book warned or failed: its messages.
     """
-    folder = _executed(root, executed)
+    folder = root / EXECUTED
     records = {name: _record(folder / f"{name}.ipynb") for name in notebooks(root)}
     if missing := [name for name, record in records.items() if record is None]:
         raise Refused(f"no executed copy of {', '.join(missing)}: run `python -m pi_lib run` first")
@@ -212,16 +204,10 @@ def build(root: Path = ROOT, executed: Path | None = None) -> Path:
 def written(root: Path = ROOT, everything: bool = False) -> list[Path]:
     """What `run`, `build` and `twins` wrote, and nothing else that lies beside it.
 
-    A twin that was edited is its reader's: `twins` takes the edit over first.
-
-    Parameters
-    ----------
-    root : path
-        The checkout.
-    everything : bool
-        Also the results in the store and the assets that were fetched.
+    With `everything` also the results in the store and the assets that were fetched. A twin that
+    was edited is its reader's: `twins` takes the edit over first.
     """
-    known, folder = notebooks(root), _executed(root, None)
+    known, folder = notebooks(root), root / EXECUTED
     paths = [root / "_build" / name for name in ("html", "jupyter_execute", ".doctrees")]
     paths += [path for path in (folder / "logs").glob("*") if path.stem in known]
     paths += [copy for name in known if _record(copy := folder / f"{name}.ipynb") is not None]
@@ -273,10 +259,6 @@ def _fetched() -> list[Path]:
 # ---------------------------------------------------------------- what `run` is made of
 
 
-def _executed(root: Path, executed: Path | None) -> Path:
-    return root / "book" / "executed" if executed is None else executed
-
-
 def _read(source: Path):
     import jupytext
 
@@ -319,7 +301,7 @@ def _key(source: Path, values: Mapping[str, Any]) -> str:
     )
 
 
-def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
+def _plan(names, profile, values, jobs, root) -> list[Job]:
     """The jobs that were asked for; whatever is unknown is refused here."""
     if profile not in PROFILES:
         raise Refused(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
@@ -343,12 +325,9 @@ def _plan(names, profile, values, jobs, root, executed) -> list[Job]:
             )
     values = {"profile": profile, **values}
     return [
-        Job(
-            name, source=str(known[name]), target=str(executed / f"{name}.ipynb"),
-            parameters=values, key=_key(known[name], values),
-        )
+        Job(name, known[name], root / EXECUTED / f"{name}.ipynb", values, _key(known[name], values))
         for name in chosen
-    ]  # fmt: skip
+    ]
 
 
 def _in_own_process(job: Job) -> float:
@@ -357,20 +336,16 @@ def _in_own_process(job: Job) -> float:
 
     log, lines, copy = map(job.beside, ("log", "progress", "ipynb"))
     log.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(_read(Path(job.source)), copy)
+    nbformat.write(_read(job.source), copy)
     lines.write_text("")
     environment = os.environ | ONE_CORE | {progress.VARIABLE: str(lines.resolve())}
     start = time.monotonic()
-    paths = (
-        copy.resolve(),
-        job.parameters,
-        Path(job.source).parent,
-        lines.resolve(),
-        log.resolve(),
-    )
-    child = processes.context(os.environ | ONE_CORE).Process(
-        target=execute.execute, args=(*paths, environment)
-    )
+    work = {
+        "notebook": copy.resolve(), "parameters": job.parameters, "cwd": job.source.parent,
+        "lines": lines.resolve(), "log": log.resolve(), "environment": environment,
+    }  # fmt: skip
+    forks = processes.context(os.environ | ONE_CORE)
+    child = forks.Process(target=execute.execute, kwargs=work)
     child.start()
     _children.add(child)
     child.join()
@@ -406,13 +381,12 @@ def _publish(job: Job, seconds: float) -> None:
         **store.environment(),
     }
     notebook.metadata["pi_lib"] = record
-    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
-    if prose:
+    if prose := [cell for cell in notebook.cells if cell.cell_type == "markdown"]:
         prose[0].source += f"\n\n*{_times(prose, record)}*"
     notebook.cells.append(nbformat.v4.new_markdown_cell(_foot(job, record)))
-    aside = Path(job.target).with_suffix(".aside")
+    aside = job.target.with_suffix(".aside")
     nbformat.write(notebook, aside)
-    os.replace(aside, Path(job.target))
+    aside.replace(job.target)
 
 
 def _times(prose: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
@@ -431,7 +405,7 @@ def _long(seconds: float) -> str:
 
 def _foot(job: Job, record: Mapping[str, Any]) -> str:
     """How the page was made, and the lines that make it again, at the end of every page."""
-    valid = parameters(Path(job.source))
+    valid = parameters(job.source)
     values = {name: default.strip("\"'") for name, default in valid.items()} | job.parameters
     chosen = "".join(
         f" \\\n    -p {name} {shlex.quote(str(value))}" for name, value in values.items()

@@ -6,10 +6,10 @@ measurable is left out or said so. Style, colours and names are those of `pi_lib
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -24,26 +24,19 @@ from pi_lib.book.figures import COLOURS, MARKERS, PALETTE, fill, name_rows, reac
 from pi_lib.book.tables import ARMS, PARTS
 from pi_lib.interactions import Interactions
 from pi_lib.statistics import Estimate
+from pi_lib.study.advice import Advice
+from pi_lib.study.elsewhere import CORRUPTIONS, corrupted
+from pi_lib.study.record import Record
 from pi_lib.transforms import and_transform, walsh_transform
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from pi_lib.study.advice import Advice
-    from pi_lib.study.record import Record
-
-ORIGINS = {
-    "pretraining": "#0173B2",
-    "both": "#B565A7",
-    "scratch": "#029E73",
-    "neither": "#C9C9C9",
-}
+ORIGINS = {"pretraining": "#0173B2", "both": "#B565A7", "scratch": "#029E73", "neither": "#C9C9C9"}
 LINES = COLOURS | ORIGINS | {"neither": "#858585", "long": "#A5703D"}  # of an arm or a part
 AXES = {  # of quantities of several arms or parts
     "accuracy": "test accuracy",
     "similarity": "similarity with fine-tuned runs",
     "origins": "share of what fine-tuned runs reproducibly know",
 }
+ACROSS = ("x", "x_low", "x_high")
 # of a name beside its mark: points to the right and up
 PLACES = tuple((x, y) for x in (7, -7, 0) for y in (0, 6, -6, 14, -14) if (x, y) != (0, 0))
 KINDS = {  # colour and marker of what stands beside each other in a row
@@ -60,20 +53,13 @@ VERDICT_COLOURS = {  # of squares
     "contradicted": "#D55E00",
     "not measurable": "#FFFFFF",
 }
-EFFECT_COLOURS = {  # of dots and whiskers, which need more contrast
-    "confirmed": "#029E73",
-    "undecided": "#858585",
-    "contradicted": "#D55E00",
-}
-WORD_COLOURS = {  # of what `pi_lib.study.comparisons` says
-    "more": EFFECT_COLOURS["confirmed"],
-    "less": EFFECT_COLOURS["contradicted"],
-    "undecided": EFFECT_COLOURS["undecided"],
-}
+# Of dots and whiskers, which need more contrast; of what `pi_lib.study.comparisons` says too.
+EFFECT_COLOURS = {"confirmed": "#029E73", "undecided": "#858585", "contradicted": "#D55E00"}
+WORD_COLOURS = dict(zip(("more", "undecided", "less"), EFFECT_COLOURS.values(), strict=True))
 
 
 def origins(
-    frame: "pd.DataFrame", gains: Mapping[str, Estimate], groups: Mapping[str, str] | None = None
+    frame: pd.DataFrame, gains: Mapping[str, Estimate], groups: Mapping[str, str] | None = None
 ) -> Figure:
     """Where what fine-tuned runs reproducibly know comes from, beside the gain in accuracy.
 
@@ -93,15 +79,14 @@ def origins(
         width_ratios=(3, 1.3),
     )  # fmt: skip
     for name, row in rows.items():
+        _whiskers(right, gains[name], row, COLOURS["finetuned"], "o")
         parts = frame[frame["cell"] == name].set_index("part")["value"]
         if parts.isna().any():
             left.text(0.02, row, "not measurable", va="center")
             continue
         _stack(left, row, parts.clip(lower=0))
-    left.set(xlim=(0, 1), xlabel="share of what fine-tuned runs reproducibly know")
+    left.set(xlim=(0, 1), xlabel=AXES["origins"])
     left.xaxis.set_major_formatter(PercentFormatter(1))
-    for name, row in rows.items():
-        _whiskers(right, gains[name], row, COLOURS["finetuned"], "o")
     right.axvline(0, color="0.3", lw=1)
     right.set_xlabel("gain in accuracy\nover scratch")
     left.set_yticks([*rows.values()], [fill(name, 34) for name in rows])
@@ -178,7 +163,7 @@ def differences(rows: Mapping[str, Mapping[str, Estimate]], label: str) -> Figur
 
 
 def over(
-    frame: "pd.DataFrame", xlabel: str, *, joined: bool = True, log: bool = False,
+    frame: pd.DataFrame, xlabel: str, *, joined: bool = True, log: bool = False,
     margin: float | None = None,
 ) -> Figure:  # fmt: skip
     """Quantities of cells against a number of them, a panel each with a scale of its own.
@@ -235,12 +220,11 @@ def over(
     return figure
 
 
-def panels(frame: "pd.DataFrame", label: str) -> Figure:
+def panels(frame: pd.DataFrame, label: str) -> Figure:
     """Numbers in a panel for each ``quantity``, in words, and ``cell``, a row for each ``name``.
 
     `frame` has these columns and ``tested``, an `Estimate` each, drawn in the colour of its
-    ``verdict``, if it has that column. What is not measurable is left out. Panels of a quantity
-    have one scale.
+    ``verdict``. What is not measurable is left out. Panels of a quantity have one scale.
     """
     quantities, cells, names = (list(frame[x].unique()) for x in ("quantity", "cell", "name"))
     figure, axes = plt.subplots(
@@ -250,10 +234,9 @@ def panels(frame: "pd.DataFrame", label: str) -> Figure:
     for quantity, line in zip(quantities, axes, strict=True):
         for cell, axis in zip(cells, line, strict=True):
             rows = frame[(frame["quantity"] == quantity) & (frame["cell"] == cell)]
-            verdicts = rows["verdict"] if "verdict" in rows else ["undecided"] * len(rows)
-            for name, tested, verdict in zip(rows["name"], rows["tested"], verdicts, strict=True):
-                colour = WORD_COLOURS.get(verdict, "")
-                _whiskers(axis, tested, names.index(name), colour, "o")
+            for row in rows.itertuples():
+                colour = WORD_COLOURS.get(row.verdict, "")
+                _whiskers(axis, row.tested, names.index(row.name), colour, "o")
             axis.axvline(0, color="0.3", lw=1)
             axis.xaxis.set_major_locator(MaxNLocator(3))
             name_rows(axis, names)
@@ -264,7 +247,7 @@ def panels(frame: "pd.DataFrame", label: str) -> Figure:
     return figure
 
 
-def by_order(frame: "pd.DataFrame", label: str) -> Figure:
+def by_order(frame: pd.DataFrame, label: str) -> Figure:
     """A number by group of orders, a panel for each ``panel``, a marker for each ``name`` in it.
 
     `frame` has the columns ``panel, name, orders, value, low, high``; what is not measurable is
@@ -303,7 +286,7 @@ def by_order(frame: "pd.DataFrame", label: str) -> Figure:
     return figure
 
 
-def verdicts(frame: "pd.DataFrame") -> Figure:
+def verdicts(frame: pd.DataFrame) -> Figure:
     """The verdict on every claim in every cell: a square each, with the word in it.
 
     `frame` has the columns ``claim, cell, verdict``. A row for each cell, a column for each claim.
@@ -331,7 +314,7 @@ def verdicts(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
-def approaches(frame: "pd.DataFrame") -> Figure:
+def approaches(frame: pd.DataFrame) -> Figure:
     """Similarity with the ends of other runs of the same arm, as a run trains.
 
     `frame` has the columns ``cell, arm, step, value, low, high``; a panel for each cell, on one
@@ -343,13 +326,13 @@ def approaches(frame: "pd.DataFrame") -> Figure:
         for arm in ("finetuned", "scratch"):
             rows = frame[(frame["cell"] == cell) & (frame["arm"] == arm)].dropna(subset="value")
             colour = COLOURS[arm]
-            axis.plot(rows["step"], rows["value"], "o-", color=colour, ms=4, label=ARMS[arm])
+            axis.plot(rows["step"], rows["value"], "o-", color=colour, ms=4)
             axis.fill_between(rows["step"], rows["low"], rows["high"], color=colour, alpha=0.2)
         axis.axhline(0, color="0.3", lw=1)
     return figure
 
 
-def over_steps(frame: "pd.DataFrame") -> Figure:
+def over_steps(frame: pd.DataFrame) -> Figure:
     """Numbers over the steps of training, a panel for each ``panel``, a line for each ``name``.
 
     `frame` has these columns and ``step, value, low, high``; panels have scales of their own. What
@@ -373,7 +356,7 @@ def over_steps(frame: "pd.DataFrame") -> Figure:
     return figure
 
 
-def accuracies(records: Mapping[str, "Record"]) -> Figure:
+def accuracies(records: Mapping[str, Record]) -> Figure:
     """Accuracy on the test samples along the first run of each arm; dashed: the linear probe."""
     titles = [record.title for record in records.values()]
     figure, panels = _panels_of_cells(titles, "accuracy")
@@ -381,9 +364,8 @@ def accuracies(records: Mapping[str, "Record"]) -> Figure:
         log = record.accuracies()
         for arm in ("finetuned", "scratch"):
             rows = log[(log["arm"] == arm) & (log["run"] == 1)]
-            axis.plot(rows["step"], rows["value"], "o-", color=COLOURS[arm], ms=4, label=ARMS[arm])
-        probe = record.accuracy("probe").value
-        axis.axhline(probe, color=COLOURS["probe"], ls="--", label=ARMS["probe"])
+            axis.plot(rows["step"], rows["value"], "o-", color=COLOURS[arm], ms=4)
+        axis.axhline(record.accuracy("probe").value, color=COLOURS["probe"], ls="--")
     last = max(axis.get_xlim()[1] for axis in panels.values())
     for axis in panels.values():
         axis.set_xlim(-1, last)
@@ -412,7 +394,7 @@ def first_against_second(first: Interactions, second: Interactions) -> Figure:
     return figure
 
 
-def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -> Figure:
+def over_settings(frame: pd.DataFrame, beside: pd.DataFrame | None = None) -> Figure:
     """Quantities over the learning rate, a panel each, a line for each number of epochs.
 
     Parameters
@@ -445,19 +427,17 @@ def over_settings(frame: "pd.DataFrame", beside: "pd.DataFrame | None" = None) -
     return figure
 
 
-def scatter(frame: "pd.DataFrame", xlabel: str, ylabel: str) -> Figure:
+def scatter(frame: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     """A mark for each row, with whiskers: a colour for each ``cell``, a marker for each ``way``.
 
     `frame` has these columns and ``x, x_low, x_high, value, low, high``.
     """
     cells, ways = (list(frame[name].unique()) for name in ("cell", "way"))
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
-    for row in frame.itertuples():
-        mark = frame.loc[[row.Index]]
-        across = mark[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1)
+    for (cell, way), mark in frame.groupby(["cell", "way"], sort=False):
         axis.errorbar(
-            row.x, row.value, yerr=_reach(mark), xerr=_reach(across), lw=0.8, ms=7, capsize=0,
-            color=PALETTE[cells.index(row.cell)], marker=MARKERS[ways.index(row.way)],
+            mark["x"], mark["value"], yerr=_reach(mark), xerr=_reach(mark, ACROSS), lw=0.8, ms=7,
+            color=PALETTE[cells.index(cell)], marker=MARKERS[ways.index(way)], ls="", capsize=0,
         )  # fmt: skip
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.axhline(0, color="0.3", lw=1, zorder=0)
@@ -474,13 +454,8 @@ def scatter(frame: "pd.DataFrame", xlabel: str, ylabel: str) -> Figure:
 
 def corruptions(pictures: Tensor) -> Figure:
     """Pictures, uint8 (N, C, H, W), as they are and under each corruption: a row each."""
-    from pi_lib.study.elsewhere import CORRUPTIONS, corrupted
-
     shown = {"as it is": pictures} | {kind: corrupted(pictures, kind) for kind in CORRUPTIONS}
-    figure, axes = plt.subplots(
-        len(pictures), len(shown), layout="constrained", squeeze=False,
-        figsize=(1.5 * len(shown), 1.5 * len(pictures) + 0.3),
-    )  # fmt: skip
+    figure, axes = figures.grid(len(pictures) * len(shown), len(shown), 1.5, 1.5, 0.3)
     for column, (name, images) in zip(axes.T, shown.items(), strict=True):
         for axis, image in zip(column, images, strict=True):
             axis.imshow(image.movedim(0, -1).numpy())
@@ -489,7 +464,7 @@ def corruptions(pictures: Tensor) -> Figure:
     return figure
 
 
-def effects(lines: Sequence["Advice"]) -> Figure:
+def effects(lines: Sequence[Advice]) -> Figure:
     """What lines of advice rest on: the effect in every cell, in the colour of its verdict.
 
     A panel for each unit that the lines have; within it a block for each claim, sorted by the
@@ -538,8 +513,7 @@ def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
         axis.set_ylabel(label)
     arms = ("finetuned", "scratch")
     handles = [axes[0, 0].plot([], [], "o-", color=COLOURS[arm])[0] for arm in arms]
-    names = [ARMS[arm] for arm in arms]
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.legend(handles, [ARMS[arm] for arm in arms], loc="outside lower center", ncols=2)
     return figure, panels
 
 
@@ -551,7 +525,7 @@ def _over_steps(axis: Axes) -> None:
     axis.set_xlabel("steps of training")
 
 
-def _lines(axis: Axes, part: "pd.DataFrame") -> None:
+def _lines(axis: Axes, part: pd.DataFrame) -> None:
     """A line for each ``of`` with its name at its end; whiskers beside each other."""
     series = [(of, rows.sort_values("x")) for of, rows in part.groupby("of", sort=False)]
     quantity = part["quantity"].iloc[0]
@@ -591,12 +565,10 @@ def _name_ends(axis: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
         )  # fmt: skip
 
 
-def _marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None:
+def _marks(axis: Axes, part: pd.DataFrame, colours: Mapping[str, str]) -> None:
     """A mark for each cell, with whiskers."""
     for cell, row in part.groupby("cell", sort=False):
-        across = None
-        if {"x_low", "x_high"} <= set(part):
-            across = _reach(row[["x", "x_low", "x_high"]].set_axis([*figures.INTERVAL], axis=1))
+        across = _reach(row, ACROSS) if "x_low" in part else None
         axis.errorbar(
             row["x"], row["value"], yerr=_reach(row), xerr=across, fmt="o", capsize=2, ms=6,
             color=colours[cell], lw=1.2,
@@ -604,7 +576,7 @@ def _marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None
     axis.margins(x=0.08, y=0.1)  # room for the names
 
 
-def _name_marks(axis: Axes, part: "pd.DataFrame", colours: Mapping[str, str]) -> None:
+def _name_marks(axis: Axes, part: pd.DataFrame, colours: Mapping[str, str]) -> None:
     """The name of each cell beside its mark, where it hides least."""
     renderer, cells, taken = axis.figure.canvas.get_renderer(), part.to_dict("records"), []
     for cell in cells:
@@ -640,12 +612,12 @@ def _placed(name: Text, right: int, up: int) -> Text:
     return name
 
 
-def _reach(rows: "pd.DataFrame") -> np.ndarray:
+def _reach(rows: pd.DataFrame, columns: Sequence[str] = figures.INTERVAL) -> np.ndarray:
     """As `reach`; whiskers without end leave the figure."""
-    return reach(rows).clip(max=9)
+    return reach(rows, columns).clip(max=9)
 
 
-def _stack(axis: Axes, row: int, parts: "pd.Series") -> None:
+def _stack(axis: Axes, row: int, parts: pd.Series) -> None:
     start = 0.0
     for part, colour in ORIGINS.items():
         width = parts[part] / max(1.0, parts.sum())
@@ -675,6 +647,5 @@ def _darker(colour: str) -> tuple[float, ...]:
 
 def _ink(colour: str) -> str:
     """Black or white, whichever has the larger contrast to a colour (WCAG)."""
-    parts = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(colour))
-    light = sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+    light = sns.utils.relative_luminance(colour)
     return "black" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "white"

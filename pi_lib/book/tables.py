@@ -7,19 +7,16 @@ numbers with their intervals, "not measurable" where there is none, nothing for 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from pi_lib.statistics import Estimate
 from pi_lib.study import assets, data
-from pi_lib.study.cell import ARMS, title_of
-
-if TYPE_CHECKING:
-    from pi_lib.study.advice import Advice
-    from pi_lib.study.findings import Runs
-    from pi_lib.study.record import Record
+from pi_lib.study.advice import Advice
+from pi_lib.study.cell import ARMS, PROFILES, TITLES, title_of
+from pi_lib.study.findings import VERDICTS, Runs
+from pi_lib.study.record import Record
 
 PARTS = {
     "pretraining": "pre-training alone",
@@ -48,12 +45,11 @@ QUANTITIES = {  # and of what, as `pi_lib.study.comparisons.quantities` has them
 } | {("origins", part): f"share from {name}" for part, name in PARTS.items()}
 
 
-def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
+def settings(records: Mapping[str, Record]) -> pd.DataFrame:
     """What was trained on, and asked about, in each cell: a row each."""
     rows = {}
     for record in records.values():
         s, header = record.header["settings"], record.header
-        runs = {arm: record.count(arm) for arm in ARMS if record.count(arm)}
         rows[record.title] = {
             "training samples": f"{s['n_train']:,}",
             "epochs": s["epochs"],
@@ -61,7 +57,7 @@ def settings(records: Mapping[str, "Record"]) -> pd.DataFrame:
             "samples for interactions": len(header["labels"]),
             "players": record.runs("probe")[0].n,
             RUNS: ", ".join(str(record.count(arm)) for arm in ARMS),
-        } | {f"accuracy, {ARMS[arm]}": said(record.accuracy(arm)) for arm in runs}
+        } | {f"accuracy, {ARMS[x]}": said(record.accuracy(x)) for x in ARMS if record.count(x)}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
@@ -73,8 +69,6 @@ def profiles(kind: str) -> pd.DataFrame:
     >>> profiles("text").loc["players drawn", "smoke"]
     '4'
     """
-    from pi_lib.study.cell import PROFILES
-
     names = {
         "n_train": "training samples",
         "n_val": "validation samples",
@@ -250,8 +244,6 @@ def in_counts(frame: pd.DataFrame) -> str:
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:
     """How often each verdict fell on each claim, and how often the paper's number confirms it."""
-    from pi_lib.study.findings import VERDICTS
-
     by_claim = frame.groupby("claim", sort=False)
     table = by_claim["verdict"].value_counts().unstack(fill_value=0)
     table = table.reindex(columns=VERDICTS, fill_value=0).loc[frame["claim"].unique()]
@@ -276,7 +268,7 @@ def estimates(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
     return table.rename(columns=PARTS).rename_axis(index=None, columns=None)
 
 
-def rates(records: Mapping[str, "Record"]) -> pd.DataFrame:
+def rates(records: Mapping[str, Record]) -> pd.DataFrame:
     """Learning rates: those tried with their validation accuracy, and the one that was taken."""
     rows = {}
     for record in records.values():
@@ -304,7 +296,7 @@ def plain(number: float) -> str:
     return np.format_float_positional(number, trim="-")
 
 
-def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
+def provenance(records: Mapping[str, Record]) -> pd.DataFrame:
     """When, on what, with which code and in how long each cell was computed."""
     rows = {}
     for record in records.values():
@@ -321,13 +313,11 @@ def provenance(records: Mapping[str, "Record"]) -> pd.DataFrame:
     return frame.loc[:, frame.ne("").any()]
 
 
-def pretraining(records: Mapping[str, "Record"]) -> pd.DataFrame:
+def pretraining(records: Mapping[str, Record]) -> pd.DataFrame:
     """What each network was pre-trained on, at most how much, and how well: a row a record.
 
     Contrastive pre-training sees no labels, and so has no accuracy.
     """
-    from pi_lib.study.cell import TITLES, title_of
-
     rows = {}
     for name, record in records.items():
         header, s = record.header, record.header["settings"]
@@ -346,7 +336,7 @@ def pretraining(records: Mapping[str, "Record"]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
-def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
+def overview(runs: Mapping[str, Runs]) -> pd.DataFrame:
     """Accuracies, gain and reliability of each cell: a row each."""
     rows = {}
     for name, cell in runs.items():
@@ -363,7 +353,7 @@ def overview(runs: Mapping[str, "Runs"]) -> pd.DataFrame:
     return frame[[column for column in order if column in frame]]
 
 
-def effects(lines: Sequence["Advice"]) -> pd.DataFrame:
+def effects(lines: Sequence[Advice]) -> pd.DataFrame:
     """What each line of advice rests on: a row per claim and cell."""
     rows = [
         {"claim": f"{number}. {claim.text}", "cell": row.cell, "effect": said(row.tested),
@@ -379,7 +369,7 @@ def _p(p: float) -> str:
     return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def guessing(records: Iterable["Record"]) -> str:
+def guessing(records: Iterable[Record]) -> str:
     """A sentence: the accuracy of guessing a class, in each task whose data are at hand."""
     rates = {}
     for task in dict.fromkeys(record.header["task"] for record in records):

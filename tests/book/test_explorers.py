@@ -215,6 +215,11 @@ def examples():
     return hero.examples(runner.ROOT / "notebooks" / "recorded" / "hero")
 
 
+@pytest.fixture(scope="module")
+def transfer(examples):
+    return explore_transfer(examples)
+
+
 def expected(record, players, sample, groups, order, run):
     """How many groups are kept, lost or new, and their effects before, as they are written: by the
     definition of Walsh coefficients, as a product of signs."""
@@ -244,19 +249,15 @@ def expected(record, players, sample, groups, order, run):
 @pytest.mark.parametrize(("run", "order"), [(None, 1), (None, 2), (1, 2), (3, 2), (3, 3)])
 @pytest.mark.parametrize("groups", ["kept", "lost", "new"])
 @pytest.mark.parametrize("input", ["photograph", "sentence"])
-def test_a_transfer_shows_what_is_kept_lost_and_new(examples, input, groups, order, run):
-    box = explore_transfer(examples)
-    control = controls(box)
+def test_a_transfer_shows_what_is_kept_lost_and_new(examples, transfer, input, groups, order, run):
+    control = controls(transfer)
     control["input"].index = ["photograph", "sentence"].index(input)
     control["groups"].index = ["kept", "lost", "new"].index(groups)
     control["order"].index = order - 1
     control["run"].index = run or 0
-    record, players, sample = {
-        "photograph": (examples.seen, "covering", examples.picture.sample),
-        "sentence": (examples.read, "drawn", examples.sample),
-    }[input]
-    count, before = expected(record, players, sample, groups, order, run)
-    text = shown(box)
+    one = examples[input]
+    count, before = expected(one.record, one.players, one.sample, groups, order, run)
+    text = shown(transfer)
     assert f": {count or 'no'} group" in text and f"<strong>{count}</strong>" in text
     cards = re.split(r'<div class="pi-(?:card|row)">', text)[1:]
     assert len(cards) == min(count, 6)

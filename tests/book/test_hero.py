@@ -50,7 +50,8 @@ def test_the_picture_is_drawn_with_its_credits(shown):
     usual = hero.usual(shown)
     assert usual.shape == (8, 2) and "[" in usual.loc["kept, beyond chance"].iloc[0]
     with pytest.raises(ValueError, match=r"players \['badly'\] are no words"):
-        hero.draw(replace(shown, words=["well", "shot", "written"]))
+        text = replace(shown["sentence"], input=["well", "shot", "written"])
+        hero.draw(shown | {"sentence": text})
 
 
 def test_what_is_kept_is_in_the_probe_and_in_every_run():

@@ -1,5 +1,7 @@
 """The page on a language model: computed anew, and as recorded."""
 
+import shutil
+
 import nbformat
 import pytest
 
@@ -14,9 +16,11 @@ RUNS = (("finetuned", 1), ("finetuned", 2), ("finetuned", 3), ("anew", 2), ("ane
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory):
     """The page with nothing recorded, at the smallest size."""
-    folder = tmp_path_factory.mktemp("executed")
-    runner.run([NAME], profile="smoke", values={"record": ""}, executed=folder)
-    return nbformat.read(folder / f"{NAME}.ipynb", 4)
+    root = tmp_path_factory.mktemp("checkout")
+    (root / "notebooks").mkdir()
+    shutil.copy(runner.ROOT / "notebooks" / f"{NAME}.py", root / "notebooks")
+    runner.run([NAME], profile="smoke", values={"record": ""}, root=root)
+    return nbformat.read(root / runner.EXECUTED / f"{NAME}.ipynb", 4)
 
 
 def test_without_a_record_the_page_computes_what_it_shows(computed):
