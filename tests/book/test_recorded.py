@@ -5,6 +5,7 @@ import pytest
 from IPython import display
 
 from pi_lib.book import by, recorded, runner
+from pi_lib.study import findings, read_all
 
 PAPER = runner.ROOT / "notebooks" / "recorded" / "paper"
 
@@ -41,3 +42,16 @@ def test_records_that_do_not_differ_are_refused(shown):
     with pytest.raises(ValueError, match="are both full: expected records that differ in it"):
         by(records, lambda r: r.header["profile"])
     assert by({}, lambda r: r.title) == {}
+
+
+def test_what_the_readme_answers_is_in_the_records():
+    """Its four findings, which are prose there: no cell computes them."""
+    runs = {record.title: findings.Runs(record) for record in read_all(PAPER).values()}
+    assert all(cell.moments().reliability("finetuned").high < 1 for cell in runs.values())
+    origins = findings.origins_table(runs).dropna(subset="value")
+    parts = origins.pivot(index="cell", columns="part", values="value")
+    assert (parts["pretraining"] + parts["both"] < 0.5).mean() > 0.5
+    assert (parts["scratch"] + parts["both"] > 0).all() and (parts["neither"] > 0).all()
+    assert np.mean([cell.record.gain().low > 0 for cell in runs.values()]) > 0.5
+    one_cell = dict([*runs.items()][-1:])
+    assert "undecided" in {*findings.findings(one_cell, findings.CLAIMS[1:4])["verdict"]}
