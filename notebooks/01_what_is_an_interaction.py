@@ -15,8 +15,8 @@
 # **Key points**
 #
 # - A network's output on one input can be written, exactly, as a sum of effects: one for every
-#   set of input parts that act together. These effects are *Harsanyi dividends*; we call them
-#   {term}`interactions <interaction>`.
+#   set of input parts that act together. We call these effects {term}`interactions <interaction>`;
+#   game theory knows them as {term}`Harsanyi dividends <Harsanyi dividend>`.
 # - They are defined by masking: the output with some parts present and the rest hidden.
 # - An interaction of order 1 is what a part contributes on its own; one of order 3 is what three
 #   parts contribute together beyond all that their subsets contribute.
@@ -49,9 +49,9 @@ begin(profile)
 # ## A game of three words, by hand
 #
 # Imagine a model that reads the review *not very good* and gives a score: how sure it is that the
-# review is positive, where 0 is undecided. Let the three words be *players*. For every set of
-# words that is left visible (a {term}`coalition`), while the others are hidden, we note the score
-# $v(T)$. These eight numbers are made up, so that the arithmetic can be checked by eye.
+# review is positive, where 0 is undecided. Let the three words be {term}`players <player>`. We leave
+# some of them visible and hide the others: the visible ones are a {term}`coalition` $T$, and $v(T)$ is
+# its score. The scores are made up, so that the arithmetic can be checked by eye.
 
 # %% mystnb={"figure": {"name": "fig-game", "caption": "Together, *not* and *good* take away more than *good* alone adds. The game by hand: the score of every coalition (left) and its interactions (right)."}, "image": {"alt": "Two bar charts over the eight coalitions of the words not, very and good."}}
 names = ["not", "very", "good"]
@@ -75,22 +75,21 @@ figure = figures.game(scores, names)
 # `pi_lib` computes both for all coalitions at once.
 
 # %%
-v = torch.zeros(8, dtype=torch.float64)
-for words, score in scores.items():
-    v[sum(1 << names.index(word) for word in words.split())] = score
+v = figures.game_by_hand(scores, names)
 interactions = pi.and_transform(v)
-for s in range(8):
+for s in range(len(v)):
     print(f"{label(s, names):18} v = {v[s]:5.1f}   I = {interactions[s]:5.1f}")
 assert torch.equal(pi.and_inverse(interactions), v)
 
 # %% [markdown]
-# Change the numbers above and run the cells again: make *very* neutral, and watch its interactions
-# vanish. A player that never changes the output is in no interaction (the *null player* axiom); the
-# interactions always add up to the full output (*efficiency*); and players that can be swapped get
-# equal interactions (*symmetry*). The tests of this book hold the code to these axioms.
+# Three axioms hold. A player that never changes the output is in no interaction (*null player*). The
+# interactions always add up to the full output ({term}`efficiency`). Players that can be swapped get
+# equal interactions (*symmetry*). The tests of this book hold the code to them. In JupyterLab, make
+# *very* neutral: give *very good* the score of *good*, and *not very good* that of *not good*. Run the
+# cells again, and the interactions of *very* vanish.
 #
 # The sliders move values of the game: *good* alone, *not good*, and the whole review. In JupyterLab
-# all eight move. Watch which interactions follow: only those of sets that hold the coalition moved.
+# all values move. Watch which interactions follow: only those of sets that hold the coalition moved.
 
 # %%
 explore_game(
@@ -117,27 +116,28 @@ explore_game(
 # colour of the data set (its {term}`baseline`).
 
 # %%
-images = study.offline_cells(profile)["images"]
-task = study.load(images)
-model = study.trained_model(images, "probe")
-samples = study.samples(images, task)
-players = study.players(images, task)
+cell = study.offline_cells(profile)["images"]
+clothes = study.load(cell)
+model = study.trained_model(cell, "probe")
+samples = study.samples(cell, clothes)
+patches = study.players(cell, clothes)
 
-picture = data.images(samples.inputs)
-placement = players.place(picture, samples.ids)[image]
-seen = pi.extract(model, picture, samples.labels, players, ids=samples.ids)
+pictures = data.images(samples.inputs)
+of_images = pi.extract(model, pictures, samples.labels, patches, ids=samples.ids)
 
 # %% tags=["hide-input"]
-true = as_markdown(task.classes[samples.labels[image]])
+true = as_markdown(clothes.classes[samples.labels[image]])
+whole, hidden = of_images.v[image, -1], of_images.v[image, 0]
 display(
     Markdown(
-        f"This is a *{true}*. With all patches visible the log-odds of that class are "
-        f"{seen.v[image, -1]:+.2f} nats, with its {seen.n} players hidden {seen.v[image, 0]:+.2f}. "
-        f"Its {2**seen.n - 1} interactions add up to the difference."
+        f"This is a *{true}*. With all patches visible the log-odds of that class are {whole:+.2f} "
+        f"nats, with its {of_images.n} players hidden {hidden:+.2f}. Its {2**of_images.n - 1} "
+        "interactions add up to the difference."
     )
 )
 
 # %% mystnb={"figure": {"name": "fig-patches", "caption": "The players: patches named by row and column, drawn at random from the central part of the image."}, "image": {"alt": "An image of clothing with the patches that are players outlined and named."}}
+placement = patches.place(pictures, samples.ids)[image]
 figure = figures.players_on_image(placement)
 
 # %% [markdown]
@@ -145,21 +145,20 @@ figure = figures.players_on_image(placement)
 # class, blue ones against it; {numref}`fig-image-bars` shows the same numbers as bars.
 
 # %% mystnb={"figure": {"name": "fig-on-image", "caption": "The strongest interactions of the image, in nats; each outlines the patches that act together."}, "image": {"alt": "Copies of the image, each with the patches of one interaction outlined, its value above."}}
-figure = figures.interactions_on_image(placement, seen, image, k=5)
+figure = figures.interactions_on_image(placement, of_images, image, k=5)
 
-# %% mystnb={"figure": {"name": "fig-image-bars", "caption": "The strongest interactions of the image as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its patches."}}
-figure = figures.strongest(seen, image, k=strongest)
-
+# %% mystnb={"figure": {"name": "fig-image-bars", "caption": "{glue:text}`image_for` of the {glue:text}`image_shown` strongest interactions of the image speak for its true class. The same numbers as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its patches."}}
+figure = figures.strongest(of_images, image, k=strongest)
 
 # %% [markdown]
-# Choose another image, AND or OR, the highest order and the threshold. *AND* writes the output as
-# effects of patches that are all visible, *OR* as effects of patches of which any is visible
-# ([AND and OR](08_and_or) tells more). The curve says how well the strongest interactions alone
-# rebuild the outputs of all masked copies of the image; the dot is where your choice stands. Errors
-# above 1.2 are drawn at 1.2.
+# Choose another image, AND or OR, the highest order, and how strong an interaction must be, as a share
+# of the strongest (the threshold). *AND* writes the output as effects of patches that are all visible,
+# *OR* as effects of patches of which any is visible ([AND and OR](08_and_or) tells more). The curve
+# says how well the strongest interactions alone rebuild the outputs of all masked copies of the image;
+# the dot is where your choice stands. Errors above 1.2 are drawn at 1.2.
 
 # %%
-explore_sample(seen, picture, players)
+explore_sample(of_images, pictures, patches)
 
 # %% [markdown]
 # ## A real sentence
@@ -168,72 +167,79 @@ explore_sample(seen, picture, players)
 # a small BERT, with a new linear head that tells positive from negative film reviews.
 
 # %%
-texts = study.offline_cells(profile)["sentences"]
-reviews = study.load(texts)
-reader = study.trained_model(texts, "probe")
-chosen = study.samples(texts, reviews)
-words = study.players(texts, reviews)
-read = pi.extract(reader, chosen.inputs, chosen.labels, words, ids=chosen.ids)
+cell = study.offline_cells(profile)["sentences"]
+reviews = study.load(cell)
+model = study.trained_model(cell, "probe")
+texts = study.samples(cell, reviews)
+words = study.players(cell, reviews)
+of_sentences = pi.extract(model, texts.inputs, texts.labels, words, ids=texts.ids)
 
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"> {as_markdown(chosen.inputs[sentence])}\n\n"
-        f"The review is *{reviews.classes[chosen.labels[sentence]]}*. "
-        f"The players are the words *{as_markdown(', '.join(read.players[sentence]))}*; the others stay "
-        f"visible. Log-odds of the true class: {read.v[sentence, -1]:+.2f} nats with them, "
-        f"{read.v[sentence, 0]:+.2f} without."
+        f"> {as_markdown(texts.inputs[sentence])}\n\n"
+        f"The review is *{reviews.classes[texts.labels[sentence]]}*. The players are the words "
+        f"*{as_markdown(', '.join(of_sentences.players[sentence]))}*; the others stay visible. "
+        f"Log-odds of the true class: {of_sentences.v[sentence, -1]:+.2f} nats with them, "
+        f"{of_sentences.v[sentence, 0]:+.2f} without."
     )
 )
 
-# %% mystnb={"figure": {"name": "fig-sentence-bars", "caption": "The strongest interactions of the sentence as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its words."}}
-figure = figures.strongest(read, sentence, k=strongest)
+# %% mystnb={"figure": {"name": "fig-sentence-bars", "caption": "{glue:text}`sentence_for` of the {glue:text}`sentence_shown` strongest interactions of the sentence speak for its true class. Their values as signed bars."}, "image": {"alt": "Horizontal bars, one per interaction, labelled with its words."}}
+figure = figures.strongest(of_sentences, sentence, k=strongest)
+
+# %% tags=["remove-cell"]
+for name, result, sample in (("image", of_images, image), ("sentence", of_sentences, sentence)):
+    shown = result.top(strongest, sample)["value"]
+    glue(f"{name}_shown", len(shown), display=False)
+    glue(f"{name}_for", int((shown > 0).sum()), display=False)
 
 # %% [markdown]
 # The same choices for the sentences. Words that act together are marked, orange where they speak for
 # the true class and blue where they speak against it; the other players are underlined.
 
 # %%
-explore_sample(read, chosen.inputs, words)
+explore_sample(of_sentences, texts.inputs, words)
 
 # %% [markdown]
 # ## How many interactions rebuild the output?
 #
-# Writing an output as a sum of $2^n$ numbers would be no insight if all of them mattered. Keep only
-# the strongest $k$ interactions of each sample ($v(\emptyset)$, which is always known, counts as the
-# first), and compare the output that they add up to with the real one over all $2^n$ masked inputs.
+# Writing an output as a sum of $2^n$ numbers would be no insight if all of them mattered. So keep only
+# the strongest $k$ interactions of each sample, and compare the output that they add up to with the
+# real one, over all $2^n$ masked inputs. ($v(\emptyset)$ is always known, and counts as the first.)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-rebuild", "caption": "With a tenth of all interactions, the strongest, the error is {glue:text}`rebuild_images` for images and {glue:text}`rebuild_sentences` for sentences, means over samples. Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample. Errors above 1.5 are not drawn."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-rebuild", "caption": "The strongest tenth of all interactions leaves an error of {glue:text}`rebuild_images` for images and of {glue:text}`rebuild_sentences` for sentences, means over samples. Error of the output rebuilt from the strongest interactions, over all masked inputs; a grey line per sample. Errors above 1.5 are not drawn."}, "image": {"alt": "Two line charts of relative error, falling to zero when all interactions are kept."}}
+results = {"images": of_images, "sentences": of_sentences}
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained", sharey=True)
-for axis, (name, shown) in zip(axes, {"images": seen, "sentences": read}.items(), strict=True):
-    counts = torch.logspace(0, shown.n, 25, 2).int().unique()
-    error = figures.rebuild_error(shown, counts)
+for axis, (name, result) in zip(axes, results.items(), strict=True):
+    counts = torch.logspace(0, result.n, 25, 2).int().unique()
+    error = figures.rebuild_error(result, counts)
     axis.plot(counts, error.T, color="0.55", linewidth=0.7)
     axis.plot(counts, error.quantile(0.5, 0), color="C0", label="median sample")
     axis.set(title=f"{name}, linear probe", xscale="log", ylim=(0, 1.5))
-    axis.set_xlabel(f"strongest interactions kept, of {2**shown.n:,}")
-    axis.set_xticks(*[[x for x in (1, 10, 100, 1000) if x <= 2**shown.n]] * 2)
+    axis.set_xlabel(f"strongest interactions kept, of {2**result.n:,}")
+    axis.set_xticks(*[[x for x in (1, 10, 100, 1000) if x <= 2**result.n]] * 2)
     axis.minorticks_off()
 axes[0].set_ylabel("relative error of the\nrebuilt output")
 _ = axes[1].legend()
 
 # %% tags=["hide-input"]
 lines = []
-for name, one in (("images", seen), ("sentences", read)):
-    tenth = max(1, 2**one.n // 10)
-    error = pi.bootstrap(figures.rebuild_error(one, [tenth])[:, 0])
+for name, result in results.items():
+    tenth = max(1, 2**result.n // 10)
+    error = pi.bootstrap(figures.rebuild_error(result, [tenth])[:, 0])
     glue(f"rebuild_{name}", f"{error.value:.2f}", display=False)
     lines.append(
-        f"- {name}: with the strongest tenth ({tenth} of {2**one.n}), the relative error is {error} "
-        f"(mean over {len(one)} samples, 95 % interval)"
+        f"- {name}: with the strongest tenth ({tenth} of {2**result.n}), the relative error is {error} "
+        f"(mean over {len(result)} samples, 95 % interval)"
     )
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # An error of 1 is that of a constant, the mean output; 0 is exact. The earlier the curve falls, the
 # *sparser* are the interactions on these data. [What is preserved](03_what_is_preserved) calls an
-# interaction *salient* if it is stronger than a twentieth of the strongest one of its sample, and asks
-# which salient interactions survive fine-tuning.
+# interaction {term}`salient` if it is strong beside the strongest one of its sample, and asks which
+# salient interactions survive fine-tuning.
 
 # %% [markdown]
 # ## On a model of your own
@@ -243,15 +249,15 @@ display(Markdown("\n".join(lines)))
 # ```python
 # import pi_lib as pi
 # players = pi.PatchPlayers(grid=8, n=10)
-# seen = pi.extract(model.eval(), images, labels, players)
-# seen.top(10, sample=0)
+# interactions = pi.extract(model.eval(), images, labels, players)
+# interactions.top(10, sample=0)
 # ```
 
 # %% tags=["remove-cell"]
-singles = seen.terms[image][seen.orders == 1].sum().item()
-glue("triple", f"{interactions[7]:+.1f}", display=False)
+singles = of_images.terms[image][of_images.orders == 1].sum().item()
+glue("triple", f"{interactions[-1]:+.1f}", display=False)
 glue("singles", f"{singles:+.2f}", display=False)
-glue("whole", f"{seen.v[image, -1] - seen.v[image, 0]:+.2f}", display=False)
+glue("whole", f"{whole - hidden:+.2f}", display=False)
 
 # %% [markdown]
 # ## Exercises
