@@ -15,10 +15,10 @@
 # **Key points**
 #
 # - The paper leaves settings open: what masks a patch, how many patches and how large, which
-#   interactions count. [Choices](../choices) lists them all; this page changes one at a time and
-#   measures what becomes of three numbers: the preserved share above chance, the similarity of probe
-#   and fine-tuned runs, and the reliability of fine-tuned runs.
-# - The networks are the same throughout: the linear probe and two fine-tuned runs of
+#   interactions count. [Choices](../choices) lists them all. This page changes one at a time and
+#   measures what becomes of three numbers: the preserved {term}`share` above {term}`chance`, the
+#   {term}`similarity` of probe and fine-tuned runs, and the {term}`reliability` of fine-tuned runs.
+# - The networks are the same throughout: the {term}`linear probe` and two fine-tuned runs of
 #   EfficientNet-Lite0 on Fashion-MNIST. Only the question that they are asked changes.
 # - A conclusion should hold whatever is chosen. The last section counts under how many variants each
 #   number is above chance.
@@ -37,10 +37,12 @@ from myst_nb import glue
 # Not installed? In a checkout of the project: pip install --editable .
 import pi_lib as pi
 from pi_lib import study
-from pi_lib.book import begin, figures
+from pi_lib.book import begin, figures, tables
 from pi_lib.training import images
 
 begin(profile)
+
+# %%
 cell = study.offline_cells(profile)["images"]
 task = study.load(cell)
 default = study.players(cell, task)
@@ -52,12 +54,12 @@ pictures = images(samples.inputs)
 # %% [markdown]
 # ## One change at a time
 #
-# Each variant masks the same images for all three networks anew. The default is a mean-colour
-# baseline, patches of an 8 by 8 grid drawn from all but its outermost ring, the other patches visible,
-# AND interactions, and a threshold of a twentieth of the strongest.
+# Each variant masks the same {glue:text}`choices_samples` images anew, for all three networks. The default
+# is a mean-colour {term}`baseline`, patches of a square grid drawn from all but its outermost ring, the
+# other patches visible, AND interactions, and a threshold of a twentieth of the strongest.
 
 
-# %%
+# %% tags=["hide-input"]
 def extract(**changes):
     """Interactions of the probe and of two fine-tuned runs for other players."""
     settings = {"grid": default.grid, "n": default.n, "mean": task.mean} | changes
@@ -68,6 +70,7 @@ def extract(**changes):
     ]
 
 
+glue("choices_samples", len(samples), display=False)
 base = extract()
 fewer, more = default.n - 2, min(default.n + 2, len(default.eligible))
 variants = {
@@ -93,20 +96,20 @@ NUMBERS = {
     "similarity of probe and fine-tuned": lambda probe, runs, tau: pi.similarity(probe, runs),
     "reliability of fine-tuned runs": lambda probe, runs, tau: pi.reliability(runs),
 }
-found = pd.DataFrame(
+measured = pd.DataFrame(
     {"choice": choice, "variant": variant, "number": number}
-    | {"value": e.value, "low": e.low, "high": e.high, "shown": str(e)}
-    | {"verdict": "not measurable" if np.isnan(e.low) else e.compared_with(0)}
+    | {"value": x.value, "low": x.low, "high": x.high, "shown": str(x)}
+    | {"verdict": "not measurable" if np.isnan(x.low) else x.compared_with(0)}
     for (choice, variant), ((probe, *runs), tau) in variants.items()
-    for number, of in NUMBERS.items()
-    for e in [of(probe, runs, tau)]
+    for number, measure in NUMBERS.items()
+    for x in [measure(probe, runs, tau)]
 )
 
 # %% mystnb={"figure": {"name": "fig-choices", "caption": "Above chance: {glue:text}`choices_above`. Three numbers under every variant, with 95 % intervals over samples. The line is the default's value; grey is above chance. What is not measurable is left out."}, "image": {"alt": "Three panels side by side, for the preserved share above chance, the similarity and the reliability, with a dot and an interval for each variant of a choice."}}
-figure = figures.choices(found, dict.fromkeys(NUMBERS, (0, np.inf)))
+figure = figures.choices(measured, dict.fromkeys(NUMBERS, (0, np.inf)))
 
 # %% tags=["hide-input"]
-table = found.pivot(index=["choice", "variant"], columns="number", values="shown")
+table = measured.pivot(index=["choice", "variant"], columns="number", values="shown")
 table.loc[list(variants), list(NUMBERS)].rename_axis(index=[None, None], columns=None)
 
 # %% [markdown]
@@ -116,30 +119,34 @@ table.loc[list(variants), list(NUMBERS)].rename_axis(index=[None, None], columns
 WORDS = {"above": "above chance", "below": "below chance", "undecided": "undecided"}
 lines, above = [], []
 for number in NUMBERS:
-    rows = found[found["number"] == number]
-    fell = rows["verdict"].replace(WORDS).value_counts()
-    counted = ", ".join(f"{verdict} under {count}" for verdict, count in fell.items())
+    rows = measured[measured["number"] == number]
+    if "share" not in number:  # the threshold is no part of it
+        rows = rows[rows["choice"] != "threshold"]
+    counts = rows["verdict"].replace(WORDS).value_counts()
+    verdicts = ", ".join(f"{verdict} under {count}" for verdict, count in counts.items())
     above.append(f"{number} under {(rows['verdict'] == 'above').sum()} of {len(rows)} variants")
     values = rows["value"].dropna()
-    span = f"from {values.min():.2f} to {values.max():.2f}; " if len(values) else ""
-    lines.append(f"- *{number}*: {span}{counted} of {len(rows)} variants.")
+    span = f"{tables.spans(values, 'z.2f')}; " if len(values) else ""
+    lines.append(f"- *{number}*: {span}{verdicts} of {len(rows)} variants.")
 glue("choices_above", ", ".join(above), display=False)
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# The threshold is no part of the similarity or of the reliability: its variants repeat the default there.
+# The threshold is no part of the similarity or of the reliability: its variants repeat the default there, and
+# are not counted.
 #
-# All this is one network, one task and two runs. The intervals are over samples; the variants share them, so
-# two variants may differ reliably although their intervals overlap.
+# All this is one network, one task and two runs. The intervals are over samples, and the verdicts are not
+# corrected for the number of variants. All variants are asked about the same samples: so two of them may
+# differ clearly although their intervals overlap.
 #
 # ## Exercises
 #
 # 1. Why is the preserved share *above chance* compared here, and not the share itself?
-# 2. The intervals of two variants overlap widely. May one be reliably larger than the other?
+# 2. The intervals of two variants overlap widely. May one number still be clearly larger than the other?
 #
 # :::{dropdown} Answers
-# 1. With other players or another threshold, other shares come about by chance. Only the rest can be due to
-#    what two networks have in common.
+# 1. With other players or another threshold, chance gives another share. Only what goes beyond it can be due
+#    to what two networks have in common.
 # 2. Yes. Both were measured on the same samples: what counts is the interval of their difference, sample by
 #    sample, which may be much narrower.
 # :::

@@ -14,10 +14,13 @@
 #
 # **Key points**
 #
-# - Any function of masked inputs can be written as interactions, so their existence proves nothing.
-#   Two checks ask for more: are terms found that were planted, and does the output fall when the
-#   players of strong interactions are hidden?
-# - Each check has something to compare with: an untrained network, or players drawn at random.
+# - Any function of masked inputs can be written as {term}`interactions <interaction>`, so their existence
+#   proves nothing. Two checks ask for more. Are terms found that were planted? Does the output move when
+#   the players of strong interactions are hidden?
+# - Each check has something to compare with: an untrained network, or players drawn at random. Of the
+#   planted terms, {glue:text}`planted_trained` is found in trained networks, {glue:text}`planted_untrained`
+#   in untrained ones. Hiding the players of a strongest interaction moves the output more than hiding others
+#   in {glue:text}`hiding_more` comparisons.
 #
 # *Needs: [What an interaction is](01_what_is_an_interaction) and
 # [What is preserved](03_what_is_preserved), whose results it reads.*
@@ -91,7 +94,7 @@ def train(target, shown, generator, steps):
     return before, after.double(), 1 - unexplained.item()
 
 
-def found(v, truth):
+def share_found(v, truth):
     """Share of the planted terms among as many strongest terms of the split of v."""
     split = pi.and_or_split(v, noise=0.04)
     strength = torch.cat([split.i_and, split.i_or]).abs() * torch.cat([order(8), order(8)]).gt(0)
@@ -106,10 +109,8 @@ for k in track(range(3 if small else functions), "planted functions"):
     truth, shown = planted(generator), (48, 96, 192)[k % 3]
     game = pi.and_inverse(truth[0]) + pi.or_inverse(truth[1])
     before, after, fit = train(game, shown, generator, steps=100 if small else 1000)
-    rows.append(
-        {"shown": shown, "trained": found(after, truth), "untrained": found(before, truth)}
-        | {"fit": fit}
-    )
+    shares = {"trained": share_found(after, truth), "untrained": share_found(before, truth)}
+    rows.append({"shown": shown, "fit": fit} | shares)
 recovered = pd.DataFrame(rows)
 
 # %% tags=["hide-input"]
@@ -123,16 +124,16 @@ display(
 pd.DataFrame(
     {
         f"{shown} inputs seen": {
-            "functions": len(one),
-            "found, trained": str(pi.bootstrap(one["trained"])),
-            "found, untrained": str(pi.bootstrap(one["untrained"])),
-            "variance explained (R²), held-out inputs": str(pi.bootstrap(one["fit"])),
+            "functions": len(part),
+            "found, trained": str(pi.bootstrap(part["trained"])),
+            "found, untrained": str(pi.bootstrap(part["untrained"])),
+            "variance explained (R²), held-out inputs": str(pi.bootstrap(part["fit"])),
         }
-        for shown, one in recovered.groupby("shown")
+        for shown, part in recovered.groupby("shown")
     }
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-planted", "caption": "Trained networks have {glue:text}`planted_trained` of the planted terms, untrained ones {glue:text}`planted_untrained`. A mark per planted function: how well its network generalises, and the share of the planted terms among its strongest interactions."}, "image": {"alt": "A scatter plot of recovered share against explained variance, for trained and untrained networks."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-planted", "caption": "Of the planted terms, a share of {glue:text}`planted_trained` is found in trained networks, and {glue:text}`planted_untrained` in untrained ones. A mark per planted function: how well its network generalises, and the share of the planted terms among its strongest interactions."}, "image": {"alt": "A scatter plot of recovered share against explained variance, for trained and untrained networks."}}
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for column, colour, marker in (("trained", "finetuned", "o"), ("untrained", "discarded", "x")):
     axis.plot(
@@ -149,8 +150,9 @@ for kind in ("trained", "untrained"):
 # %% [markdown]
 # ## Hide the players of what was preserved
 #
-# If a preserved interaction matters for the decision, hiding its players must move the output more
-# than hiding as many players at random. Every coalition's value is known already, so the random
+# If a {term}`preserved` interaction matters for the decision, hiding its players must move the output more
+# than hiding as many players at random. The same is asked of the {term}`discarded` and the {term}`new` part.
+# Every coalition's value is known already, so the random
 # choice is an exact average over all sets of that size, not a sample.
 
 # %%
@@ -174,10 +176,10 @@ def drops(v, terms):
 
 
 lines = []
-for name, one in runs.items():
-    known, finetuned = one.knowledge, one.arms["finetuned"][0]
-    for part in ("preserved", "discarded", "new"):
-        chosen, others = drops(finetuned.v, getattr(known, part))
+for name, cell in runs.items():
+    knowledge, finetuned = cell.knowledge, cell.arms["finetuned"][0]
+    for part in knowledge.PARTS:
+        chosen, others = drops(finetuned.v, getattr(knowledge, part))
         lines.append(
             {
                 "data": name,
@@ -192,33 +194,40 @@ counterfactual.map(str)
 
 # %% [markdown]
 # How far the log-odds of the fine-tuned model move, in nats, whether up or down; means over samples. Players
-# of *discarded* interactions are the control: the fine-tuned model has unlearned what they did together.
+# of *discarded* interactions are the control: that part of what they did together is not in the fine-tuned
+# model.
 
 # %% tags=["hide-input"]
 WORDS = {"above": "more", "below": "less", "undecided": "undecided"}
 verdicts = pd.DataFrame(
     {
-        "cell": [f"{name}, {part}" for name, part in counterfactual.index],
-        "verdict": [WORDS[x.compared_with(0)] for x in counterfactual["difference"]],
+        "cell": [f"{part} in {name}" for name, part in counterfactual.index],
+        "verdict": [
+            WORDS[x.compared_with(0)] if x.measurable else "not measurable"
+            for x in counterfactual["difference"]
+        ],
     }
 )
+more = (verdicts["verdict"] == "more").sum()
+glue("hiding_more", f"{more} of {len(verdicts)}", display=False)
 display(
     Markdown(
-        "Against hiding as many players at random, hiding those of the strongest interactions moves the "
-        f"output: {tables.in_words(verdicts)}."
+        "How far hiding the players of the strongest interaction moves the output, against as many "
+        f"players at random: {tables.in_words(verdicts)}."
     )
 )
 
 # %% [markdown]
 # It is *more* or *less* if the 95 % interval of the difference lies on one side of 0, else *undecided*; the
-# intervals are not corrected for how many rows are looked at.
+# intervals are not corrected for how many rows are looked at. They are of two small networks, and of one
+# fine-tuned run of each.
 #
-# ## What networks without knowledge show
+# ## What networks that share nothing show
 #
-# That two networks have interactions in common proves nothing either: networks that share nothing
-# do so by chance. What chance gives, and what a second run of the same network gives, stands beside
-# every share from [Train it twice](02_train_it_twice) on. Whether interactions, or single players alone,
-# tell which network transfers is asked in [](11_how_far_apart).
+# That two networks have interactions in common proves nothing either: by chance, networks that share no
+# knowledge have some. What {term}`chance` gives, and what a {term}`second run` of the same network gives,
+# stands beside every share from [Train it twice](02_train_it_twice) on. Whether interactions, or single
+# players alone, tell which network transfers is asked in [](11_how_far_apart).
 #
 # ## Exercises
 #
