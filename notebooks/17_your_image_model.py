@@ -16,11 +16,11 @@
 #
 # - `pi_lib.extract` takes any callable from images to logits. Nothing of the model is changed, and
 #   nothing of its class need be known.
-# - Five lines compare two models: who the players are, interactions of each, and `compare`.
-# - Players, value and number of classes are yours to choose.
+# - Five lines compare two models: the {term}`players <player>`, the {term}`interactions <interaction>` of
+#   each model, and `compare`.
+# - Players, {term}`value` and number of classes are yours to choose.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction). The model here is
-# torchvision's ShuffleNet, which the rest of the book does not use.*
+# *Needs: [What an interaction is](01_what_is_an_interaction). The model here is torchvision's ShuffleNet.*
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
@@ -52,8 +52,7 @@ small = profile == "smoke"
 # %% tags=["hide-input"]
 def half(split, first):
     """The samples of five classes, numbered from 0."""
-    mine = [i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5]
-    part = split.take(mine)
+    part = split.take([i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5])
     return data.Split(part.inputs, part.labels - first, part.ids)
 
 
@@ -94,13 +93,16 @@ display(
 # %% [markdown]
 # ## Five lines
 #
-# `images` are floats as the model takes them, `labels` the true classes. The same `players` object
-# goes to both calls, so both models are asked about the same patches.
+# `images` are floats as the model takes them, `labels` the true classes.
 
-# %% mystnb={"figure": {"name": "fig-own-image", "caption": "Fine-tuning preserved a share of {glue:text}`own_preserved` of what the probe knew; by chance it is {glue:text}`own_chance`. Preserved, discarded and new knowledge of this page's model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
+# %%
 chosen = task[1].take(range(4 if small else 12))
 images, labels = data.images(chosen.inputs), chosen.labels
 
+# %% [markdown]
+# The same `players` object goes to both calls, so both models are asked about the same patches.
+
+# %% mystnb={"figure": {"name": "fig-own-image", "caption": "Of what the probe knew, a share of {glue:text}`own_preserved` is preserved; by chance it is {glue:text}`own_chance`. Preserved, discarded and new knowledge of this page's model, by order. Whiskers: 95 % bootstrap intervals over samples."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
 players = pi.PatchPlayers(grid=8, n=players_n, region="central", seed=seed)
 before = pi.extract(probe.model, images, labels, players)
 after = pi.extract(finetuned.model, images, labels, players)
@@ -113,20 +115,18 @@ glue("own_preserved", str(preserved), display=False)
 glue("own_chance", str(preserved.chance), display=False)
 display(
     Markdown(
-        f"Fine-tuning preserved {preserved} of what the probe knew; {new} of what the fine-tuned model "
-        f"knows is new. With the interactions shuffled, that is by chance, it is {preserved.chance} and "
-        f"{new.chance}."
+        f"Of what the probe knew, {preserved} is preserved; of what the fine-tuned model knows, {new} is "
+        f"new. By chance, that is with the interactions shuffled, it is {preserved.chance} and {new.chance}."
     )
 )
 
 # %% [markdown]
-# A share alone says little: chance stands beside it here, and what a second run of your model would give is
-# asked in [](21_your_own_transfer).
-
-# %% [markdown]
+# A share alone says little: {term}`chance` stands beside it here. What a {term}`second run` of your model
+# would give is asked in [](21_your_own_transfer).
+#
 # ## Look at one image
 
-# %% mystnb={"figure": {"name": "fig-own-patches", "caption": "One test image with its players, then the patches of its strongest interactions; orange adds to the true class, blue takes away."}, "image": {"alt": "A small picture of clothing with outlined patches, and copies of it that show the strongest groups of patches."}}
+# %% mystnb={"figure": {"name": "fig-own-patches", "caption": "The strongest interactions of one test image. First the image with its players, then the patches that act together; orange adds to the true class, blue takes away."}, "image": {"alt": "A small picture of clothing with outlined patches, and copies of it that show the strongest groups of patches."}}
 figure = figures.interactions_on_image(players.place(images)[0], after)
 
 # %%
@@ -136,20 +136,20 @@ after.top(5)
 # ## Other players
 #
 # Anything that can be written as a map of labels can be a player: superpixels, organs, the cells of
-# a table. -1 is background. Here the picture is cut into its four quarters and a border.
+# a table. -1 is background. Here the picture is cut into four squares, with a border as background.
 
 # %%
-quarters = torch.full((32, 32), -1)
+squares = torch.full((32, 32), -1)
 for k, (row, column) in enumerate([(4, 4), (4, 16), (16, 4), (16, 16)]):
-    quarters[row : row + 12, column : column + 12] = k
-regions = pi.LabelMapPlayers(quarters, baseline=0.0)
+    squares[row : row + 12, column : column + 12] = k
+regions = pi.LabelMapPlayers(squares, baseline=0.0)
 pi.extract(finetuned.model, images, labels, regions).top(5)
 
 # %% [markdown]
 # ## Another value
 #
 # The default is the log-odds of the true class. `value=` takes any function of the model's output
-# and the labels: here the margin over the second best class. For segmentation, detection and
+# and the labels: here the margin of the true class over the best of the others. For segmentation, detection and
 # regression, see [](14_other_tasks).
 
 

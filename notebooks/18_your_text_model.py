@@ -15,11 +15,12 @@
 # **Key points**
 #
 # - A model of `transformers` goes to `pi_lib.extract` as it is: what has `.logits` is understood.
-# - Players are content words, masked whole with the tokenizer's own mask token.
-# - AND and OR effects can be told apart, with a certificate of how good the split is.
+# - {term}`Players <player>` are content words, not words such as *the* or *of*. A word is masked whole, with
+#   the tokenizer's own mask token.
+# - AND and OR effects can be told apart, with a bound on how far the split is from the best one.
 #
-# *Needs: [What an interaction is](01_what_is_an_interaction). The model here is
-# a two-layer BERT, trained on this page from random weights.*
+# *Needs: [What an interaction is](01_what_is_an_interaction). The model here is a small BERT, trained on this
+# page from random weights.*
 
 # %% tags=["parameters"]
 profile = "quick"  # how much is computed: smoke, quick, reduced or full
@@ -42,8 +43,8 @@ small = profile == "smoke"
 # %% [markdown]
 # ## A model and a tokenizer
 #
-# If you have a model and a tokenizer of your own, skip this section. The tokenizer must be a *fast* one, which knows where in the
-# sentence each token stands.
+# If you have a model and a tokenizer of your own, skip this section. The tokenizer must be a *fast* one, which
+# knows where in the sentence each token stands.
 
 # %%
 reviews = data.load("movie-reviews", n_train=200 if small else 1200, n_test=200, seed=seed)
@@ -66,7 +67,7 @@ run.to_frame()
 players = pi.WordPlayers(tokenizer, n=6, seed=seed)
 chosen = [i for i, s in enumerate(reviews.test.inputs) if players.fits(s)][: 4 if small else 16]
 samples = reviews.test.take(chosen)
-found = pi.extract(run.model, samples.inputs, samples.labels, players, ids=samples.ids)
+interactions = pi.extract(run.model, samples.inputs, samples.labels, players, ids=samples.ids)
 
 # %% tags=["hide-input"]
 display(
@@ -74,13 +75,13 @@ display(
         f"> {as_markdown(samples.inputs[0])}\n\ntrue class: *{reviews.classes[samples.labels[0]]}*"
     )
 )
-found.top(6)
+interactions.top(6)
 
 # %% mystnb={"figure": {"name": "fig-own-words", "caption": "Of the {glue:text}`own_words_shown` strongest interactions between words of this sentence, {glue:text}`own_words_against` speak against its true class. Orange adds to the true class, blue takes away."}, "image": {"alt": "Signed horizontal bars, one for each of the strongest groups of words."}}
-figure = figures.strongest(found, k=8)
+figure = figures.strongest(interactions, k=8)
 
 # %% tags=["remove-cell"]
-shown = found.top(8)["value"]
+shown = interactions.top(8)["value"]
 glue("own_words_shown", len(shown), display=False)
 glue("own_words_against", int((shown < 0).sum()), display=False)
 
@@ -89,7 +90,8 @@ glue("own_words_against", int((shown < 0).sum()), display=False)
 #
 # `kind="and-or"` writes the same values as a sum of AND effects (all of these words together) and OR effects
 # (any of them), split so that the sizes of all effects add up to as little as possible. `gap` bounds how far
-# the split can be from the best one.
+# the split can be from the best one. `noise` allows each value to be missed by a share of
+# $|v(N) - v(\emptyset)|$: [AND and OR](08_and_or) measures what that changes.
 
 # %%
 split = pi.extract(
@@ -99,28 +101,24 @@ split.top(6)
 
 # %% tags=["hide-input"]
 gaps = split.meta["gap"]
-sizes = {
-    name: (one.salient().sum(-1).double())
-    for name, one in (("AND alone", found), ("AND-OR", split))
-}
+alone, both = (pi.bootstrap(x.salient().sum(-1).double()) for x in (interactions, split))
+terms = 2**interactions.n - 1
 display(
     Markdown(
-        f"Largest gap over the sentences: {max(gaps):.2%}. Salient interactions per sentence, of "
-        f"{2**found.n - 1} (AND alone) and {2 * (2**found.n - 1)} (AND-OR): "
-        + "; ".join(f"{name} {pi.bootstrap(count)}" for name, count in sizes.items())
-        + "."
+        f"Largest gap over the sentences: {max(gaps):.2%}. Salient interactions per sentence: {alone} of "
+        f"{terms} (AND alone), {both} of {2 * terms} (AND-OR)."
     )
 )
 
 # %% [markdown]
 # ## Before and after
 #
-# Any two models with the same players can be compared. Here the first and the last checkpoint of the
-# run above: what was there by chance, and what training brought.
+# Any two models can be compared, if they are asked about the same players. Here they are the first and the
+# last {term}`checkpoint` of the run above: what was in the random weights, and what training brought.
 
-# %% mystnb={"figure": {"name": "fig-own-text", "caption": "Of what the random network had, the trained one preserved a share of {glue:text}`own_text_preserved`; by chance it is {glue:text}`own_text_chance`. Preserved, discarded and new from random weights to the trained model, by order. Whiskers: 95 % bootstrap intervals over sentences."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
+# %% mystnb={"figure": {"name": "fig-own-text", "caption": "Of what was in the random weights, a share of {glue:text}`own_text_preserved` is preserved in the trained model; by chance it is {glue:text}`own_text_chance`. Preserved, discarded and new from random weights to the trained model, by order. Whiskers: 95 % bootstrap intervals over sentences."}, "image": {"alt": "Grouped bars of preserved, discarded and new strength for each order."}}
 first = pi.extract(run.at(0), samples.inputs, samples.labels, players, ids=samples.ids)
-knowledge = pi.compare(first, found)
+knowledge = pi.compare(first, interactions)
 figure = knowledge.plot()
 
 # %% tags=["remove-cell"]
@@ -128,7 +126,8 @@ glue("own_text_preserved", str(knowledge.preserved_share()), display=False)
 glue("own_text_chance", str(knowledge.preserved_share().chance), display=False)
 
 # %% [markdown]
-# Each model's interactions are divided by its own mean $|v(N) - v(\emptyset)|$ first, so the random
-# network's faint effects are drawn as large as the trained one's.
+# Each model's interactions are divided by its own mean $|v(N) - v(\emptyset)|$ first: faint effects of the
+# random weights are drawn as large as those of the trained model. What a {term}`second run` would give is
+# asked in [](21_your_own_transfer).
 #
-# Next: [a language model](19_a_language_model), which was pre-trained three times.
+# Next: [a language model](19_a_language_model), which was pre-trained several times.

@@ -15,7 +15,7 @@
 # **Key points**
 #
 # - `KnowledgeTracker` is a callback for a `transformers.Trainer` of yours. It reports what is
-#   preserved and what is new while the run goes on.
+#   {term}`preserved` and what is {term}`new` while the run goes on.
 # - The run stays as it was: with and without the callback, training gives the same bits.
 #
 # *Needs: [Your own image model](17_your_image_model) for players and samples.
@@ -71,9 +71,9 @@ arguments = TrainingArguments(
 # %% [markdown]
 # ## One more callback
 #
-# Without `before=`, the tracker compares with the model as training begins. Give it the interactions
-# of a linear probe where the start has a new, random head. The trainer's log, folded below, has a line for
-# each extraction.
+# Without `before=`, the tracker compares with the model as training begins. Where that has a new, random
+# head, give it the {term}`interactions <interaction>` of a {term}`linear probe`. The trainer's log, folded
+# below, has a line for each extraction.
 
 # %% tags=["hide-output"]
 tracker = pi.KnowledgeTracker(
@@ -96,8 +96,9 @@ for measure in ("preserved", "new"):
     glue(f"tracked_{measure}", str(interval), display=False)
 
 # %% [markdown]
-# These are shares of a single run. What chance and a second run give, without which a share says little, is
-# asked in [](02_train_it_twice) and, of your own network, in [](21_your_own_transfer).
+# These are shares of a single run, beside the {term}`Jaccard similarity`. What {term}`chance` and a
+# {term}`second run` give, without which a share says little, is asked in [](02_train_it_twice) and, of your
+# own network, in [](21_your_own_transfer).
 #
 # ## What it keeps
 #
@@ -107,15 +108,15 @@ for measure in ("preserved", "new"):
 tracker.to_frame().pivot(index="step", columns="measure", values="value").round(2)
 
 # %%
-line = [line for line in trainer.state.log_history if "knowledge_new" in line][-1]
-{name: round(value, 3) for name, value in line.items()}
+*_, logged = (line for line in trainer.state.log_history if "knowledge_new" in line)
+{name: round(value, 3) for name, value in logged.items()}
 
 # %%
 last = max(tracker.interactions)
 tracker.interactions[last].top(5)
 
 # %% [markdown]
-# An extraction runs the model $2^n$ times on each sample, so keep both few. If an extraction fails on
-# the way, you get a warning; the training goes on, and `tracker.failures` says why.
+# An extraction runs the model $2^n$ times on each sample: keep the players, $n$, and the samples few. If an
+# extraction fails on the way, you get a warning; the training goes on, and `tracker.failures` says why.
 #
 # Next: [the whole question](21_your_own_transfer), on a network of your own.

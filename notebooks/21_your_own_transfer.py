@@ -15,7 +15,7 @@
 # **Key points**
 #
 # - `pi.transfer_study` takes two functions that build your network, with pre-trained and with random
-#   weights, and your data. It trains every network of this book's experiments several times and
+#   weights, and your data. It trains the networks of every {term}`arm` of this book's experiments, and
 #   compares what they know.
 # - `report()` says in words, tables and one picture where the knowledge of your fine-tuned network
 #   comes from, and how much of it would come back in a second run.
@@ -58,8 +58,8 @@ small = profile == "smoke"
 # %% tags=["hide-input"]
 def half(split, first, most=None):
     """The samples of five classes, numbered from 0."""
-    mine = [i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5][:most]
-    part = split.take(mine)
+    chosen = [i for i, y in enumerate(split.labels.tolist()) if first <= y < first + 5]
+    part = split.take(chosen[:most])
     return data.Split(part.inputs, part.labels - first, part.ids)
 
 
@@ -79,6 +79,7 @@ def fresh():
     return ShuffleNetV2([1, 1, 1], [16, 32, 64, 128, 256], num_classes=5)
 
 
+# %%
 torch.manual_seed(seed)
 earlier = pi.pretrain(
     fresh(), half(clothes.train, 0), half(clothes.test, 0), epochs=1 if small else 5,
@@ -87,6 +88,7 @@ earlier = pi.pretrain(
 weights = earlier.model.state_dict()
 
 
+# %%
 def pretrained():
     """The network with pre-trained weights and a new head."""
     net = fresh()
@@ -97,10 +99,10 @@ def pretrained():
 # %% [markdown]
 # ## One call
 #
-# The players are the nine patches of a 3 × 3 grid, which cover the picture. Leave `learning_rate` out
-# and four rates are tried, for fine-tuning and scratch apart; one that you know saves that time.
-# `long_runs=2` adds networks from scratch that train five times as long: without them you cannot
-# tell what scratch never learns from what it has not learned yet.
+# The {term}`players <player>` are the patches of a coarse grid, which cover the picture. Leave
+# `learning_rate` out and several rates are tried, for fine-tuning and scratch apart; one that you know saves
+# that time. `long_runs=2` adds networks from scratch that train several times as long: without them you
+# cannot tell what scratch never learns from what it has not learned yet.
 
 # %%
 players = pi.PatchPlayers(grid=2 if small else 3, n=None, region="all")
@@ -114,14 +116,15 @@ study = pi.transfer_study(pretrained, fresh, train, test, players, **options)
 study.report()
 
 # %% [markdown]
-# The first table is about what is *reproducible*: what two runs of a kind have in common, which chance
-# gives no share of. The second has the shares of {cite}`jiang2024`, of single runs. Read a share only
-# together with what stands beside it: what shuffled interactions give, and what a second fine-tuned
-# run has. The picture shows where the knowledge comes from and, on the right, the gain over scratch.
+# The first table is about what is *reproducible*: what two {term}`runs <run>` of an arm have in common,
+# which is 0 by chance. The second has the shares of {cite}`jiang2024`, of single runs. Read a share only
+# together with what stands beside it: {term}`chance`, that is what shuffled interactions give, and what a
+# {term}`second run` has. The picture shows where the knowledge comes from ({term}`origins`) and, on the
+# right, the gain in accuracy over scratch.
 #
 # ## By order
 #
-# Every number takes `orders=`: do effects of few patches come back more often than those of many?
+# Every number takes `orders=`: do effects of few patches come back more than those of many?
 
 # %% tags=["hide-input"]
 by_order = {
@@ -153,17 +156,17 @@ print(f"{time.perf_counter() - start:.1f} s, {'the same' if same else 'other'} v
 # %% [markdown]
 # ## The claims of the paper, on your network
 #
-# `save` writes the games of all runs into one file, of the kind that this book is made from. So the
-# claims of [Findings](06_findings) can be held against your network as well. Those about speed along a
-# run need checkpoints, which are not kept here. A tested number above 0 speaks for the claim; [](06_findings)
-# says what each number is.
+# `save` writes the {term}`games <game>` of all runs into one file, a {term}`record` as this book is made
+# from. So the claims of [Findings](06_findings), where each number is explained, can be held against your
+# network as well. Those about speed and directness need {term}`checkpoints <checkpoint>`, which are not kept
+# here. A tested number above 0 speaks for the claim.
 
 # %%
 path = study.save(Path(options["folder"]) / "mine.npz")
 mine = findings.Runs(Record.load(path))
-claims = findings.findings({"this network": mine})
-measured = claims[claims["verdict"] != "not measurable"]
-tables.claims(measured).droplevel(-1)[["tested number", "verdict"]]
+asked = [claim for claim in findings.CLAIMS if not claim.over_time]
+claims = findings.findings({"this network": mine}, asked)
+tables.claims(claims).droplevel(-1)[["tested number", "verdict"]]
 
 # %% [markdown]
 # ## A network of `transformers`
@@ -182,6 +185,7 @@ name, sizes = assets.fetch("minilm"), {"num_labels": 2, "num_hidden_layers": 2}
 tokenizer = AutoTokenizer.from_pretrained(name)
 
 
+# %%
 def pretrained_text():
     """The network with pre-trained weights and a new head."""
     return AutoModelForSequenceClassification.from_pretrained(name, **sizes)
@@ -205,11 +209,11 @@ text_study = pi.transfer_study(
 text_study.report()
 
 # %% tags=["hide-input"]
-always = {
+true = {
     "pictures": torch.as_tensor(test.labels), "sentences": torch.as_tensor(reviews.test.labels)
 }  # fmt: skip
-said = ", ".join(f"{x.bincount().max() / len(x):.2f} ({name})" for name, x in always.items())
-display(Markdown(f"Always giving the most frequent class would have an accuracy of {said}."))
+shares = [f"{x.bincount().max() / len(x):.2f} ({name})" for name, x in true.items()]
+display(Markdown(f"Always giving the most frequent class has an accuracy of {', '.join(shares)}."))
 
 # %% [markdown]
 # The probe reads the input of the last linear layer. Where that is not where the pre-trained part
