@@ -30,6 +30,7 @@ from pi_lib.study.record import Record
 from pi_lib.transforms import and_transform, walsh_transform
 
 ORIGINS = {"pretraining": "#0173B2", "both": "#B565A7", "scratch": "#029E73", "neither": "#C9C9C9"}
+WIDEST = 0.5  # interval of a share, beyond which it is drawn pale
 LINES = COLOURS | ORIGINS | {"neither": "#858585", "long": "#A5703D"}  # of an arm or a part
 AXES = {  # of quantities of several arms or parts
     "accuracy": "test accuracy",
@@ -66,7 +67,8 @@ def origins(
     Parameters
     ----------
     frame : DataFrame
-        As `pi_lib.study.findings.origins_table`: ``cell, part, value``.
+        As `pi_lib.study.findings.origins_table`: ``cell, part, value, low, high``. Shares of which
+        one has an interval wider than `WIDEST` are drawn pale.
     gains : mapping of str to Estimate
         By cell, in the order in which they are drawn: accuracy of fine-tuning minus scratch.
     groups : mapping of str to str, optional
@@ -78,13 +80,14 @@ def origins(
         1, 2, sharey=True, figsize=(9.5, 1.3 + 0.5 * depth), layout="constrained",
         width_ratios=(3, 1.3),
     )  # fmt: skip
+    wide = (frame["high"] - frame["low"]).groupby(frame["cell"]).max() > WIDEST
     for name, row in rows.items():
         _whiskers(right, gains[name], row, COLOURS["finetuned"], "o")
         parts = frame[frame["cell"] == name].set_index("part")["value"]
         if parts.isna().any():
             left.text(0.02, row, "not measurable", va="center")
             continue
-        _stack(left, row, parts.clip(lower=0))
+        _stack(left, row, parts.clip(lower=0), 0.3 if wide[name] else 1)
     left.set(xlim=(0, 1), xlabel=AXES["origins"])
     left.xaxis.set_major_formatter(PercentFormatter(1))
     right.axvline(0, color="0.3", lw=1)
@@ -95,8 +98,11 @@ def origins(
         axis.grid(False, axis="y")
     for heading, row in headings.items():
         left.text(0, row, heading, va="center", fontsize=10, style="italic")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ORIGINS.values()]
-    figure.legend(handles, PARTS.values(), loc="outside upper left", ncols=4, fontsize=10)
+    key = {PARTS[part]: plt.Rectangle((0, 0), 1, 1, color=ORIGINS[part]) for part in ORIGINS}
+    if wide.any():
+        name = f"pale: a 95 % interval is wider than {WIDEST:.0%}"
+        key[name] = plt.Rectangle((0, 0), 1, 1, color="0.4", alpha=0.3)
+    figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=5, fontsize=10)
     return figure
 
 
@@ -617,15 +623,15 @@ def _reach(rows: pd.DataFrame, columns: Sequence[str] = figures.INTERVAL) -> np.
     return reach(rows, columns).clip(max=9)
 
 
-def _stack(axis: Axes, row: int, parts: pd.Series) -> None:
+def _stack(axis: Axes, row: int, parts: pd.Series, alpha: float) -> None:
     start = 0.0
     for part, colour in ORIGINS.items():
         width = parts[part] / max(1.0, parts.sum())
-        axis.barh(row, width, left=start, color=colour, height=0.66)
+        axis.barh(row, width, left=start, color=colour, height=0.66, alpha=alpha)
         if width >= 0.06:
             axis.text(
                 start + width / 2, row, f"{parts[part]:.0%}", ha="center", va="center",
-                color=_ink(colour), fontsize=10,
+                color=_ink(colour) if alpha == 1 else "0.1", fontsize=10,
             )  # fmt: skip
         start += width
 
