@@ -344,8 +344,7 @@ def _in_own_process(job: Job) -> float:
         "notebook": copy.resolve(), "parameters": job.parameters, "cwd": job.source.parent,
         "lines": lines.resolve(), "log": log.resolve(), "environment": environment,
     }  # fmt: skip
-    forks = processes.context(os.environ | ONE_CORE)
-    child = forks.Process(target=execute.execute, kwargs=work)
+    child = processes.context(**ONE_CORE).Process(target=execute.execute, kwargs=work)
     child.start()
     _children.add(child)
     child.join()
