@@ -81,7 +81,7 @@ glue("squares", len(claims), display=False)
 # probe alone. Training from scratch, without pre-training, explains {glue:text}`scratch`. The rest,
 # {glue:text}`neither`, is in neither: it may need the pre-trained weights to start from, but a linear
 # probe does not find it in them. In {glue:text}`better` of {glue:text}`cells` pairs, the fine-tuned network
-# is reliably more accurate than one trained from scratch.
+# is clearly more accurate than one trained from scratch.
 #
 # How much the probe explains depends on the parts into which an input is cut. These numbers are of a few
 # parts of each input, as in the paper. With parts that cover the whole input, the probe explains

@@ -41,6 +41,8 @@ from pi_lib.study import comparisons, findings
 from pi_lib.study.across_cells import crossing
 
 begin(profile)
+
+# %%
 records = by(recorded(record), lambda r: r.header["settings"]["n_train"])
 runs = {labels: findings.Runs(r) for labels, r in records.items()}
 
@@ -76,9 +78,9 @@ if records:
 # nothing that can be told from 0, both are *not measurable*.
 
 # %% mystnb={"figure": {"name": "fig-labels", "caption": "Over numbers of labels, pre-training {glue:text}`labels_helps`. With more labels, the gain in accuracy over scratch {glue:text}`labels_gain`, and the similarity of scratch and fine-tuned runs {glue:text}`labels_similarity`. Panels: test accuracy, gain, similarity with fine-tuned runs, and where their reproducible knowledge comes from. Whiskers: 95 % intervals over test samples. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the number of labels, on a logarithmic axis, with whiskers at every number and the name of each line at its end."}}
-found = comparisons.quantities(runs)
+measured = comparisons.quantities(runs)
 if runs:
-    by_labels = found.assign(x=found["cell"])
+    by_labels = measured.assign(x=measured["cell"])
     figure = study_figures.over(by_labels, "labels", log=True, margin=margin)
 
 # %% [markdown]
@@ -86,14 +88,15 @@ if runs:
 
 # %% tags=["hide-cell"]
 if runs:
-    named = found.assign(name=tables.quantities(found))
+    named = measured.assign(name=tables.quantities(measured))
     display(tables.estimates(named, index="name", columns="cell"))
 
 # %% [markdown]
 # ## From how many labels on?
 #
 # The gain is interpolated between the numbers of labels, on the logarithmic axis. The interval comes
-# from drawing each gain anew within its own, as if they were independent.
+# from drawing each gain anew within its own interval, as if the gains were independent. They are not
+# quite: they share their test samples.
 
 
 # %% tags=["hide-input"]
@@ -133,9 +136,11 @@ if runs:
 # fine-tuned runs know, their similarity would rise, and the share from pre-training alone would fall.
 
 # %% tags=["hide-input"]
-alone = found["quantity"] == "gain"  # a question of its own, which knowledge does not bear on
-parts = found[alone], found[~alone & (found["quantity"] != "accuracy")]
-trends = pd.concat([comparisons.trends(part, {n: n for n in runs}) for part in parts])
+of_gain = measured["quantity"] == "gain"  # a question of its own: not about knowledge
+of_knowledge = measured["quantity"].isin(["similarity", "origins"])
+trends = pd.concat(
+    comparisons.trends(measured[part], {n: n for n in runs}) for part in (of_gain, of_knowledge)
+)
 if runs:
     display(Markdown(f"With more labels: {tables.in_words(trends)}."))
     columns = {"first": "fewest labels", "last": "most labels", "tested": "rank correlation"}
@@ -145,14 +150,14 @@ if runs:
 
 # %% [markdown]
 # The columns *fewest labels* and *most labels* have the quantity at the smallest and the largest number of
-# labels with which it is measurable. The intervals of the rank correlations come from resampling the numbers of labels. The gain is judged for itself, the other
-# rows together.
+# labels with which it is measurable. The intervals of the rank correlations come from resampling the
+# numbers of labels. For the gain p is not corrected; for the other rows it is, all together.
 
 # %% tags=["hide-input"]
 CATCHES_UP = {
-    "rises": "with more labels, scratch runs come to know more of what fine-tuned runs know",
+    "rises": "with more labels, scratch and fine-tuned runs have more of their knowledge in common",
     "falls": "with more labels, scratch and fine-tuned runs have less of their knowledge in common",
-    "undecided": "whether scratch runs come to know more of what fine-tuned runs know is undecided",
+    "undecided": "it is undecided whether they have more in common with more labels",
 }
 verdicts = trends.set_index(["quantity", "of"])["verdict"]
 for quantity in ("gain", "similarity"):
@@ -160,17 +165,18 @@ for quantity in ("gain", "similarity"):
     glue(f"labels_{quantity}", tables.trend(word), display=False)
 if runs:
     word = verdicts["similarity", "scratch"]
-    said = CATCHES_UP.get(word, f"what scratch runs know of it is {word}")
-    display(Markdown(f"Does scratch catch up with the knowledge too? By the similarity, {said}."))
+    answer = CATCHES_UP.get(word, f"what they have in common is {word}")
+    display(Markdown(f"Does scratch catch up with the knowledge too? By the similarity, {answer}."))
 
 # %% [markdown]
 # ## What this rests on
 #
-# One small network, one task and one pre-training. Scratch runs have as many steps as fine-tuned runs;
-# trained longer, they may come closer. The intervals of single numbers are over test samples, for the
+# One small network, one task and one pre-training. With the number of labels, the epochs and the number
+# of steps change too. Scratch runs have as many steps as fine-tuned runs; trained longer, they may come
+# closer. The intervals of single numbers are over test samples, for the
 # runs that there are; other runs may differ by more. The shares *alone* are squares, never below 0:
-# where they are small, noise makes them rather too large. With another network,
-# pre-training or task the gain becomes small at another number of labels. To compute it for a grid of your own, or this one again:
+# where they are small, noise makes them rather too large. With another network, pre-training or task
+# the gain becomes small at another number of labels. To compute this grid again, or one of your own:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/data_size.yml \
 #         --record notebooks/recorded/data_size

@@ -32,7 +32,7 @@ texts = "recorded/domains_text"  # the same, of sentences
 distances = "recorded/domains_distances.csv"  # where data are missing here
 samples = 300  # of each source, for the distances
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 import torch
@@ -48,6 +48,8 @@ from pi_lib.study.across_cells import FEWEST_CELLS, energy_distance
 from pi_lib.study.cell import title_of
 
 begin(profile)
+
+# %%
 samples = 40 if profile == "smoke" else samples
 records = recorded(record)
 
@@ -84,15 +86,16 @@ def features(name):
 
 def distances_from(task, sources):
     """Distance of each source from a task; recorded where the data are not on this machine."""
-    here, known, found = features(task), pd.read_csv(distances, index_col="source"), {}
+    of_task, stored = features(task), pd.read_csv(distances, index_col="source")
+    measured = {}
     for source in track(sources, "distances"):
         try:
-            found[source] = energy_distance(features(source), here)
+            measured[source] = energy_distance(features(source), of_task)
         except assets.MissingAsset:
-            if source not in known.index:
+            if source not in stored.index:
                 raise
-            found[source] = pi.Estimate(*known.loc[source, ["value", "low", "high"]])
-    return found
+            measured[source] = pi.Estimate(*stored.loc[source, ["value", "low", "high"]])
+    return measured
 
 
 NAMES = {  # as the figures and tables have them
@@ -108,15 +111,14 @@ NAMES = {  # as the figures and tables have them
 def nearest_first(records):
     """Records by their source, and its distance; weights whose source is not at hand have none."""
     records = by(records, lambda r: r.header["source"] or "")
-    found = distances_from(
-        next(iter(records.values())).header["task"], [source for source in records if source]
-    )
-    found |= {"": pi.Estimate.unmeasurable("its data are not at hand")}
-    order = sorted(records, key=lambda s: np.nan_to_num(found[s].value, nan=np.inf))
+    task = next(iter(records.values())).header["task"]
+    apart = distances_from(task, [source for source in records if source])
+    apart |= {"": pi.Estimate.unmeasurable("its data are not at hand")}
+    order = sorted(records, key=lambda source: np.nan_to_num(apart[source].value, nan=np.inf))
     names = {source: NAMES.get(source) or title_of(source) for source in order}
     return (
         {name: records[source] for source, name in names.items()},
-        {name: found[source] for source, name in names.items()},
+        {name: apart[source] for source, name in names.items()},
     )
 
 
@@ -169,24 +171,28 @@ if records:
 # %% [markdown]
 # Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
 # corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*. Every
-# verdict of this page is made so.
+# verdict of this page is made so. Of the shares in the figure, all but *neither* are 0 by chance.
 #
 # ## What goes with the distance
+#
+# The interval of a rank correlation comes from resampling the sources, its p from permuting them. With few
+# sources only a close relation can be told from 0.
 
 # %% mystnb={"figure": {"name": "fig-domains", "caption": "As the distance from the task grows, the accuracy of a linear probe {glue:text}`domains_accuracy`, its similarity with fine-tuned runs {glue:text}`domains_similarity`, the share from pre-training alone {glue:text}`domains_origins`, and the gain over scratch {glue:text}`domains_distance`. A mark for each source. Whiskers: 95 % intervals. Each panel has a scale of its own; what is not measurable is left out."}, "image": {"alt": "Four panels over the energy distance, with a named mark and whiskers for each source."}}
 SHOWN = ["accuracy probe", "gain scratch", "similarity probe", "origins pretraining"]
 if records:
-    found = comparisons.quantities(runs)
-    axis = pd.DataFrame([vars(x) for x in apart.values()], index=[*apart])
-    axis = axis[["value", "low", "high"]].set_axis(["x", "x_low", "x_high"], axis=1)
-    shown = found[(found["quantity"] + " " + found["of"]).isin(SHOWN)].join(axis, on="cell")
+    measured = comparisons.quantities(runs)
+    x = {name: (d.value, d.low, d.high) for name, d in apart.items()}
+    x = pd.DataFrame.from_dict(x, orient="index", columns=["x", "x_low", "x_high"])
+    key = measured["quantity"] + " " + measured["of"]
+    shown = measured[key.isin(SHOWN)].join(x, on="cell")
     figure = study_figures.over(shown, "energy distance", joined=False)
 
 
 # %% tags=["hide-input"]
-def goes_with(found, x, name, least, largest):
+def goes_with(measured, x, name, least, largest):
     """What goes with a number of the sources, in words and as a table."""
-    trends = comparisons.trends(found, x)
+    trends = comparisons.trends(measured, x)
     display(Markdown(f"As {name} grows: {tables.in_words(trends)}."))
     columns = {"first": least, "last": largest, "tested": "rank correlation"}
     if trends["cells"].nunique() > 1:
@@ -195,20 +201,20 @@ def goes_with(found, x, name, least, largest):
     return trends
 
 
-def known_of(found, *kinds):
-    return found[
-        (found["quantity"] + " " + found["of"]).isin(kinds) | found["quantity"].isin(kinds)
-    ]
+def only(measured, *keys):
+    """The rows of some quantities, or of these of one arm."""
+    key = measured["quantity"] + " " + measured["of"]
+    return measured[key.isin(keys) | measured["quantity"].isin(keys)]
 
 
 KNOWLEDGE = ("similarity", "origins")
 domains = dict.fromkeys(["accuracy", "similarity", "origins", "distance"], "not measured")
 if records:
     distance = {name: x.value for name, x in apart.items()}
-    about = known_of(found, "accuracy probe", *KNOWLEDGE)
-    told = goes_with(about, distance, "the distance", "nearest source", "farthest source")
-    told = known_of(told, *SHOWN)
-    domains |= dict(zip(told["quantity"], told["verdict"], strict=True))
+    asked = only(measured, "accuracy probe", *KNOWLEDGE)
+    trends = goes_with(asked, distance, "the distance", "nearest source", "farthest source")
+    trends = only(trends, *SHOWN)
+    domains |= dict(zip(trends["quantity"], trends["verdict"], strict=True))
 
 # %% [markdown]
 # ## What goes with the accuracy of a probe
@@ -219,8 +225,8 @@ if records:
 # %% tags=["hide-input"]
 if records:
     probes = {name: r.accuracy("probe").value for name, r in records.items()}
-    about = known_of(found, *KNOWLEDGE)
-    goes_with(about, probes, "the accuracy of the probe", "least accurate", "most accurate")
+    asked = only(measured, *KNOWLEDGE)
+    goes_with(asked, probes, "the accuracy of the probe", "least accurate", "most accurate")
 
 # %% [markdown]
 # ## What tells which source helps most?
@@ -231,30 +237,28 @@ if records:
 
 # %% tags=["hide-input"]
 if records:
-    before = [
-        {"cell": k, "quantity": "distance", "of": "source"} | vars(x) for k, x in apart.items()
+    distances_of = [
+        {"cell": name, "quantity": "distance", "of": "source"} | vars(x)
+        for name, x in apart.items()
     ]
-    single = [
+    of_players = [
         {"cell": name, "quantity": "players", "of": "probe"}
         | vars(cell.moments([1]).similarity("probe", "finetuned"))
         for name, cell in runs.items()
     ]
-    after = known_of(found, "accuracy probe", "similarity probe", "origins pretraining")
+    others = only(measured, "accuracy probe", "similarity probe", "origins pretraining")
     gain = {name: r.gain().value for name, r in records.items()}
-    told = goes_with(
-        pd.concat([pd.DataFrame(before), after, pd.DataFrame(single)]), gain,
-        "the gain", "smallest gain", "largest gain",
-    )  # fmt: skip
-    domains |= told.set_index("quantity").loc[["distance"], "verdict"].to_dict()
-    early = told[told["quantity"].isin(["distance", "accuracy"])]
-    tells = early[early["verdict"].isin(["rises", "falls"])]
-    names = tables.quantities(tells)
+    asked = pd.concat([pd.DataFrame(distances_of), others, pd.DataFrame(of_players)])
+    trends = goes_with(asked, gain, "the gain", "smallest gain", "largest gain")
+    domains |= trends.set_index("quantity").loc[["distance"], "verdict"].to_dict()
+    before = only(trends, "distance", "accuracy")
+    names = tables.quantities(before[before["verdict"].isin(["rises", "falls"])])
     display(
         Markdown(
             f"Known before any fine-tuning, and going with the gain: {', '.join(names)}."
             if names
-            else f"From {len(records)} sources it cannot be said that the distance or the accuracy of a "
-            "probe, which are known before any fine-tuning, goes with the gain."
+            else f"From {len(records)} sources it cannot be said that the distance or the accuracy "
+            "of a probe, which are known before any fine-tuning, goes with the gain."
         )
     )
 for quantity, word in domains.items():
@@ -265,9 +269,9 @@ for quantity, word in domains.items():
 #
 # The same question, asked of sentences. The task is to tell whether a sentence of a newspaper's editorial is
 # negative or positive. A network is pre-trained, from random weights, on the same question of other
-# texts, rated by the same people. Beside them stand the network's published weights. The data of
-# those are not at hand, so they have no distance. The distances of the others are between
-# the features that the published weights give.
+# rated texts (see [](../data)). Beside them stand the network's published weights; their data are not at
+# hand, so they have no distance. The other distances are between features that the published weights
+# give.
 
 # %% tags=["hide-input"]
 texts_records = recorded(texts)
@@ -287,20 +291,20 @@ glue("texts_helps", tables.in_counts(gains), display=False)
 if texts_records:
     display(Markdown(f"Pre-training, by source: {tables.in_words(gains)}."))
     display(tables.judged(gains, tested="gain in accuracy over scratch"))
-    found = comparisons.quantities(texts_runs)
+    measured = comparisons.quantities(texts_runs)
     distance = {name: x.value for name, x in apart.items() if x.measurable}
     if len(distance) >= FEWEST_CELLS:
-        about = known_of(found, "gain", "accuracy probe", *KNOWLEDGE)
-        goes_with(about, distance, "the distance", "nearest source", "farthest source")
+        asked = only(measured, "gain", "accuracy probe", *KNOWLEDGE)
+        goes_with(asked, distance, "the distance", "nearest source", "farthest source")
     else:
         display(
             Markdown(
-                f"What goes with the distance is **not measurable** from {len(distance)} sources: a rank "
-                f"correlation needs {FEWEST_CELLS}. What there is of each source:"
+                f"What goes with the distance is **not measurable** from {len(distance)} sources: "
+                f"a rank correlation needs {FEWEST_CELLS}. What there is of each source:"
             )
         )
-        about = known_of(found, "accuracy probe", "similarity")
-        named = about.assign(name=tables.quantities(about))
+        asked = only(measured, "accuracy probe", "similarity")
+        named = asked.assign(name=tables.quantities(asked))
         display(tables.estimates(named, index="cell", columns="name"))
 
 # %% [markdown]

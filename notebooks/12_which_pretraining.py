@@ -39,6 +39,8 @@ from pi_lib.study.cell import title_of
 from pi_lib.training.objectives import OBJECTIVES
 
 begin(profile)
+
+# %% tags=["hide-input"]
 kinds = [*OBJECTIVES]
 
 
@@ -63,8 +65,8 @@ for (task, kind), r in records.items():
 # %% tags=["hide-input"]
 if records:
     first_task = next(iter(records))[0]
-    one = {kind: r for (task, kind), r in records.items() if task == first_task}
-    same, table = tables.alike(tables.pretraining(one).drop(columns="kind"))
+    by_kind = {kind: r for (task, kind), r in records.items() if task == first_task}
+    same, table = tables.alike(tables.pretraining(by_kind).drop(columns="kind"))
     display(Markdown(f"Pre-training ({same}):"))
     display(table)
     same, table = tables.alike(tables.settings(records).set_axis([*runs]))
@@ -77,9 +79,9 @@ if records:
 
 # %% [markdown]
 # Training from scratch does not depend on the kind. Where its accuracies differ, the cells were computed
-# on different machines (see the end of the page), whose rounding grows during training. Such a difference is
-# one of other runs, and may be as large as a gain. So kinds are compared by their fine-tuned runs further down,
-# not by which of them helps.
+# on different machines (see the end of the page): differences in rounding grow during training, as far as
+# runs differ from each other, and this may be as much as a gain. So kinds are compared by their fine-tuned
+# runs further down, not by which of them helps.
 #
 # ## Does it help?
 
@@ -98,7 +100,8 @@ if runs:
 # %% [markdown]
 # Pre-training *helps*, or *hurts*, if the 95 % interval of the gain lies on one side of 0 and its p,
 # corrected for the number of rows of the table (Holm), is below 0.05. If not, it is *undecided*.
-# Differences below are judged in the same way, each quantity for itself.
+# Differences below are judged in the same way, each quantity for itself. Of the shares in the figure, all
+# but *neither* are 0 by chance.
 #
 # ## Against supervised pre-training
 
@@ -108,26 +111,26 @@ pairs = {
     for task, kind in records
     if kind != "supervised" and (task, "supervised") in records
 }
-found = comparisons.contrasts(pairs)
+compared = comparisons.contrasts(pairs)
 SHOWN = [("accuracy", "finetuned"), ("similarity", "probe"), ("origins", "pretraining")]
 for quantity, of in SHOWN:
-    part = found[(found["quantity"] == quantity) & (found["of"] == of)]
+    part = compared[(compared["quantity"] == quantity) & (compared["of"] == of)]
     glue(f"against_{quantity}", tables.in_counts(part), display=False)
 if pairs:
     rows = {
         name: {
-            tables.QUANTITIES[x.quantity, x.of]: x.tested
-            for x in part.itertuples()
-            if (x.quantity, x.of) in SHOWN
+            tables.QUANTITIES[row.quantity, row.of]: row.tested
+            for row in part.itertuples()
+            if (row.quantity, row.of) in SHOWN
         }
-        for name, part in found.groupby("cell", sort=False)
+        for name, part in compared.groupby("cell", sort=False)
     }
     figure = study_figures.differences(rows, "minus supervised pre-training")
 
 # %% tags=["hide-input"]
 lines = [
     f"- {tables.QUANTITIES[key]}: {tables.in_words(part)}."
-    for key, part in found.groupby(["quantity", "of"], sort=False)
+    for key, part in compared.groupby(["quantity", "of"], sort=False)
 ]
 if lines:
     display(Markdown("Compared with supervised pre-training:\n\n" + "\n".join(lines)))
@@ -137,30 +140,24 @@ if lines:
 
 # %% tags=["hide-cell"]
 if pairs:
-    display(tables.judged(found, tested="minus supervised"))
+    display(tables.judged(compared, tested="minus supervised"))
 
 # %% [markdown]
 # ## Which to take
 
 
 # %% tags=["hide-input"]
-def advice(kind):
-    """How often a kind is better than supervised, and than none."""
-    names = [f"{kind} → {task}" for task, k in records if k == kind]
-    better = found[(found["quantity"] == "accuracy") & found["cell"].isin(names)]["verdict"]
-    helps = gains[gains["cell"].isin(names)]["verdict"]
-    said = f"of {len(names)} tasks, it helps in {(helps == 'helps').sum()}"
-    if kind == "supervised":
-        return f"- *{kind}*: {said}."
-    more, less = (better == "more").sum(), (better == "less").sum()
-    return (
-        f"- *{kind}*: {said}; after it, fine-tuned runs are more accurate than after supervised in "
-        f"{more}, less in {less}, undecided in {len(better) - more - less}."
-    )
+def how_good(kind):
+    """How often a kind is better than none, and than supervised."""
+    names = [name for name in runs if name.startswith(f"{kind} → ")]
+    helps = tables.in_counts(gains[gains["cell"].isin(names)])
+    accuracy = compared[(compared["quantity"] == "accuracy") & compared["cell"].isin(names)]
+    against = f"; against supervised, its accuracy {tables.in_counts(accuracy)}"
+    return f"- *{kind}*: against scratch, it {helps} tasks{against * (kind != 'supervised')}."
 
 
 if runs:
-    display(Markdown("\n".join(advice(kind) for kind in kinds)))
+    display(Markdown("\n".join(how_good(kind) for kind in dict.fromkeys(k for _, k in records))))
 
 # %% [markdown]
 # ## What this rests on
@@ -168,10 +165,12 @@ if runs:
 # A small network, few epochs of pre-training, and one pre-training of each kind: another one of the
 # same kind may differ as well. Contrastive pre-training is known to need far more epochs than
 # supervised, so it could reach higher accuracies than here. Scratch runs have as many steps as fine-tuned
-# runs; trained longer, they may come closer. The intervals are over test samples,
-# for the runs that there are; other runs may differ by more. Weights of your own, such as DINO's for a vision transformer, are read from
-# a folder by `backbones.build("vit-small", ...)`, as [](../data) says, and go through the same study. To
-# compute the cells again:
+# runs; trained longer, they may come closer. The intervals are over test samples, for the runs that there
+# are; other runs may differ by more.
+#
+# Weights of your own, such as DINO's for a vision transformer, are read from a folder by
+# `backbones.build("vit-small", ...)`, as [](../data) says, and go through the same study. To compute the
+# cells again:
 #
 #     PI_LIB_DATA=FOLDER python -m pi_lib study --grid notebooks/grids/pretraining.yml \
 #         --record notebooks/recorded/pretraining

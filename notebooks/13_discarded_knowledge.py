@@ -38,6 +38,8 @@ from pi_lib.book import begin, recorded, study_figures, tables
 from pi_lib.study import comparisons, data, findings
 
 begin(profile)
+
+# %%
 records = recorded(record)
 runs = {name: findings.Runs(r) for name, r in records.items()}
 rates, epochs = (
@@ -53,14 +55,15 @@ rates, epochs = (
 
 # %% tags=["hide-input"]
 if runs:
-    one = next(iter(records.values()))
-    s, header = one.header["settings"], one.header
+    first = next(iter(records.values()))
+    settings, header = first.header["settings"], first.header
+    guessed = 1 / len(data.classes(header["task"]))
     display(
         Markdown(
-            f"**{one.transfer}**: {len(runs)} settings, {s['runs']} fine-tuned runs each; "
-            f"{s['n_train']:,} training samples and {header['tested']:,} test samples, of which "
-            f"guessing would get {1 / len(data.classes(header['task'])):.0%} right; interactions of "
-            f"{s['samples']} of them, with {one.runs('probe')[0].n} players that cover the picture."
+            f"**{first.transfer}**: {len(runs)} settings, {settings['runs']} fine-tuned runs each; "
+            f"{settings['n_train']:,} training samples and {header['tested']:,} test samples, of "
+            f"which guessing would get {guessed:.0%} right; interactions of {settings['samples']} "
+            f"of them, with {first.runs('probe')[0].n} players that cover the picture."
         )
     )
 
@@ -74,7 +77,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kept", "caption": "As the learning rate grows, the similarity with the probe {glue:text}`kept_rate_similarity`, the share from pre-training alone {glue:text}`kept_rate_origins`, and the reliability {glue:text}`kept_rate_reliability`; with more epochs, the similarity {glue:text}`kept_epochs_similarity`, the share {glue:text}`kept_epochs_origins`, and the reliability {glue:text}`kept_epochs_reliability`. A line for each number of epochs. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "Three panels over the learning rate, on a logarithmic axis: similarity with the probe, share from pre-training alone, reliability; a line with whiskers for each number of epochs."}}
 measured = pd.concat([comparisons.quantities(runs), comparisons.elsewhere(runs)])
-measured["rate"], measured["epochs"] = (measured["cell"].map(x) for x in (rates, epochs))
+measured["rate"], measured["epochs"] = measured["cell"].map(rates), measured["cell"].map(epochs)
 measured["key"] = measured["quantity"] + " of " + measured["of"]
 KEPT = "similarity of probe", "origins of pretraining", "reliability of finetuned"
 kept = measured[measured["key"].isin(KEPT)]
@@ -82,32 +85,32 @@ if runs:
     figure = study_figures.over_settings(kept)
 
 # %% tags=["hide-input"]
-told = {
+trends = {
     "with the learning rate": comparisons.trends(kept, rates),
     "with the number of epochs": comparisons.trends(kept, epochs),
 }
-for by, trends in zip(("rate", "epochs"), told.values(), strict=True):
-    verdicts = trends.set_index("quantity")["verdict"]
+for name, trend in zip(("rate", "epochs"), trends.values(), strict=True):
+    verdicts = trend.set_index("quantity")["verdict"]
     for quantity in ("similarity", "origins", "reliability"):
         word = verdicts.get(quantity, "not measured")
-        glue(f"kept_{by}_{quantity}", tables.trend(word), display=False)
+        glue(f"kept_{name}_{quantity}", tables.trend(word), display=False)
 if runs:
-    display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in told.items())))
-    display(tables.trends(told))
+    display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in trends.items())))
+    display(tables.trends(trends))
 
 # %% [markdown]
-# A number *rises* or *falls* if the 95 % interval of the rank correlation, from resampling settings, lies on
-# one side of 0 and p, from permuting them and corrected for how many numbers a column has (Holm), is below
-# 0.05; else it is *undecided*. Each correlation leaves out
-# the settings in which its number is not measurable.
+# A quantity *rises* or *falls* if the 95 % interval of the rank correlation lies on one side of 0 and its p,
+# corrected for the number of rows that a column has (Holm), is below 0.05. If not, it is *undecided*. The
+# interval comes from resampling settings, p from permuting them. Each correlation leaves out the settings in
+# which its quantity is not measurable.
 #
 # ## What it might be good for
 #
-# Each network is tested on the test pictures as they are, and corrupted in four ways. *Foreign pictures*
-# are those of the old task, the task of pre-training, and belong to no class of the new one: AUROC is
-# how often a network is more confident of a picture of its task than of a foreign one, 0.5 for guessing. For the
-# *old task*, a linear probe is fitted on the fine-tuned encoder: what a probe on the pre-trained encoder got
-# right and this one gets wrong, the encoder has forgotten.
+# Each network is tested on the test pictures as they are, and corrupted as shown below. The *old task* is
+# that of pre-training. Its pictures are *foreign*: they belong to no class of the new task. AUROC is how often
+# a network is more confident of a picture of its task than of a foreign one, 0.5 for guessing. For the old
+# task, a linear probe is fitted on the fine-tuned encoder: what a probe on the pre-trained encoder got right
+# and this one gets wrong, the encoder has forgotten.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Three pictures as they are, with noise, blurred, at low contrast and inverted."}, "image": {"alt": "Three rows of five pictures of clothing; the first of each row is clean, the others are noisy, blurred, pale and inverted."}}
 pictures = data.load("fashion-mnist", n_train=20, n_test=20, size=32).test.inputs[:3]
@@ -121,9 +124,9 @@ if runs:
 # %% [markdown]
 # ## Do settings that keep more do better?
 #
-# A setting that keeps more may merely have learned less. So beside the correlation with the similarity
-# stands the same correlation at *equal accuracy*: of what is left of both numbers once what goes with the
-# ranks of the accuracy is taken out (a partial rank correlation).
+# A setting that keeps more may merely have learned less. So the correlation with the similarity is given
+# once more at *equal accuracy*: what goes with the ranks of the accuracy is taken out of both numbers first
+# (a partial rank correlation).
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trends", "caption": "As the similarity with the probe grows, what a network is good for {glue:text}`trends_similar`; at equal accuracy, it {glue:text}`trends_equal`. Rank correlations over settings, with learning rate, epochs and similarity. Whiskers: 95 % intervals from resampling settings."}, "image": {"alt": "Four panels on one scale from -1 to 1 with a dot and whisker for each use, beside a line at 0."}}
 similar, accuracy = (
@@ -131,27 +134,26 @@ similar, accuracy = (
     for key in ("similarity of probe", "accuracy of finetuned")
 )
 beyond = uses[uses["quantity"] != "accuracy"]
-told = {
+trends = {
     "with the learning rate": comparisons.trends(uses, rates),
     "with the number of epochs": comparisons.trends(uses, epochs),
     "with the similarity": comparisons.trends(uses, similar),
     "with the similarity, at equal accuracy": comparisons.trends(beyond, similar, accuracy),
 }
-verdicts = told["with the learning rate"].set_index("quantity")["verdict"]
+verdicts = trends["with the learning rate"].set_index("quantity")["verdict"]
 for quantity in ("accuracy", "source"):
     word = verdicts.get(quantity, "not measured")
     glue(f"uses_{quantity}", tables.trend(word), display=False)
-glue("trends_similar", tables.in_counts(told["with the similarity"]), display=False)
-glue(
-    "trends_equal", tables.in_counts(told["with the similarity, at equal accuracy"]), display=False
-)
+at_equal_accuracy = trends["with the similarity, at equal accuracy"]
+glue("trends_similar", tables.in_counts(trends["with the similarity"]), display=False)
+glue("trends_equal", tables.in_counts(at_equal_accuracy), display=False)
 if runs:
-    figure = study_figures.differences(tables.by_quantity(told), "rank correlation over settings")
+    figure = study_figures.differences(tables.by_quantity(trends), "rank correlation over settings")
 
 # %% tags=["hide-input"]
 if runs:
-    display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in told.items())))
-    display(tables.trends(told))
+    display(Markdown("\n".join(f"- {what}: {tables.in_words(x)}" for what, x in trends.items())))
+    display(tables.trends(trends))
 
 # %% [markdown]
 # ## What it means
@@ -163,18 +165,18 @@ SAYS = {
     "undecided": "it is undecided whether settings that keep more do better at: {}",
     "not measurable": "not measurable: {}",
 }
-trends = told["with the similarity, at equal accuracy"]
-said = [
+answers = [
     SAYS[verdict].format(", ".join(tables.quantities(rows)))
-    for verdict, rows in trends.groupby("verdict", sort=False)
+    for verdict, rows in at_equal_accuracy.groupby("verdict", sort=False)
 ]
 if runs:
     best = uses[uses["quantity"] == "accuracy"].set_index("cell")["value"].idxmax()
+    similarity = runs[best].moments().similarity("probe", "finetuned")
     display(
         Markdown(
-            f"At equal accuracy, {'; '.join(said)}. The most accurate setting is learning rate "
-            f"{rates[best]:g} with {epochs[best]} epochs: accuracy {records[best].accuracy('finetuned')}, "
-            f"similarity {runs[best].moments().similarity('probe', 'finetuned')}."
+            f"At equal accuracy, {'; '.join(answers)}. The most accurate setting is learning rate "
+            f"{rates[best]:g} with {epochs[best]} epochs: accuracy "
+            f"{records[best].accuracy('finetuned')}, similarity {similarity}."
         )
     )
 

@@ -14,12 +14,13 @@
 #
 # **Key points**
 #
-# - Interactions need a value of a masked picture, nothing else. Segmentation, detection and regression
-#   have one too: what the network says of a region, of a box, or of a number.
+# - {term}`Interactions <interaction>` need a {term}`value` of a masked picture, nothing else. Segmentation,
+#   detection and regression have one too: what the network says of a region, of a box, or of a number.
 # - One network, pre-trained to classify, is fine-tuned to segment and to detect. Is it more accurate
-#   than a linear probe, and than the same network from scratch?
-# - Where does its reproducible knowledge come from, and do the paper's claims hold? The same
-#   yardstick as for classification says: confirmed, contradicted, undecided or not measurable.
+#   than a {term}`linear probe`, and than the same network from {term}`scratch`?
+# - Where does its reproducible knowledge come from (its {term}`origins`), and do the paper's claims hold?
+#   Against {term}`chance` and a {term}`second run`, as for classification, each is confirmed,
+#   contradicted, undecided or not measurable.
 #
 # *Needs: [What is preserved](03_what_is_preserved). The detector at the end is
 # trained by this page.*
@@ -29,7 +30,7 @@ profile = "quick"  # of the detector that this page trains: smoke, quick, reduce
 seed = 0  # of the scenes that are shown
 record = "recorded/other_tasks"  # folder of the recorded cells
 
-# %%
+# %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown, display
 from myst_nb import glue
@@ -42,15 +43,17 @@ from pi_lib.study import advice, data, findings
 from pi_lib.study.cell import title_of
 
 begin(profile)
+
+# %%
 records = recorded(record)
 
 # %% [markdown]
 # ## Scenes with masks and boxes
 #
-# No data set at hand has masks or boxes, so they are made: a garment of Fashion-MNIST and another one of
-# a different class, both as they are, each in a quarter of its own of a black canvas. A garment's mask
+# The data sets of this book have no masks or boxes, so scenes are made that do: two garments of
+# Fashion-MNIST, of different classes, each in a quarter of its own of a black canvas. A garment's mask
 # is its pixels brighter than 16 of 255, its box the smallest that holds them. The networks are
-# pre-trained to classify other pictures, of the other half of Fashion-MNIST or of CIFAR-10.
+# pre-trained to classify other pictures.
 
 # %% mystnb={"figure": {"name": "fig-scenes", "caption": "Four scenes with the boxes of both garments, and below them their masks; in gold the garment that is asked about, named first."}, "image": {"alt": "Four black canvases with two pieces of clothing each, outlined by boxes, and below each the two silhouettes in two colours."}}
 shown = {
@@ -120,9 +123,9 @@ for key, line in {"scratch": advice.start, "probe": advice.probe}.items():
     if not runs:
         glue(f"other_{key}", "not measured", display=False)
         continue
-    said = line([*records.values()])
-    glue(f"other_{key}", findings.in_words(said.claims[0].frame), display=False)
-    display(Markdown(f"**{said.question}** {said.sentence} {said.evidence}"))
+    answer = line([*records.values()])
+    glue(f"other_{key}", findings.in_words(answer.claims[0].frame), display=False)
+    display(Markdown(f"**{answer.question}** {answer.sentence} {answer.evidence}"))
 
 # %% [markdown]
 # ## Where does what they know come from?
@@ -132,23 +135,23 @@ for key, line in {"scratch": advice.start, "probe": advice.probe}.items():
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-origins", "caption": "By 95 % intervals, of what fine-tuned runs reproducibly know, pre-training alone explains {glue:text}`other_pretraining`, scratch alone {glue:text}`other_from_scratch`, both {glue:text}`other_both`, neither {glue:text}`other_neither`. Left: a row per cell. Right: gain in accuracy, the share of garments found, over training from scratch, with 95 % intervals."}, "image": {"alt": "A stacked bar per cell, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain."}}
 if runs:
-    found = findings.origins_table(runs)
-    figure = study_figures.origins(found, {name: r.gain() for name, r in records.items()})
+    origins = findings.origins_table(runs)
+    figure = study_figures.origins(origins, {name: r.gain() for name, r in records.items()})
 
 # %% tags=["hide-input"]
 explained = dict.fromkeys(["pretraining", "from_scratch", "both", "neither"], "not measured")
 if runs:
-    for part, rows in found.dropna(subset="value").groupby("part"):
+    for part, rows in origins.dropna(subset="value").groupby("part"):
         key = "from_scratch" if part == "scratch" else part
         explained[key] = tables.spans([*rows["low"], *rows["high"]])
-    display(tables.estimates(found, index="cell", columns="part"))
+    display(tables.estimates(origins, index="cell", columns="part"))
 for part, share in explained.items():
     glue(f"other_{part}", share, display=False)
 
 # %% [markdown]
-# Part of what a patch does is the same in every scene: one more patch is visible. That is no knowledge
-# of the scene. The first table has the same shares without it, each scene's mean effect of an order being
-# taken out; the second has accuracies and reliability:
+# Part of what a patch does is the same for all patches: one more is visible. That is no knowledge of the
+# scene. The first table has the same shares without it: of each scene, the mean effect of each order is taken
+# out. The second table has accuracies and {term}`reliability`:
 
 # %% tags=["hide-input"]
 if runs:
@@ -159,7 +162,8 @@ if runs:
 # %% [markdown]
 # ## Do the paper's claims hold here?
 #
-# The claims about speed need games from several points of a training run, which these records do not hold.
+# The claims about speed are left out: they need games of several {term}`checkpoints <checkpoint>`, which these
+# records do not hold.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-other-claims", "caption": "A claim of the paper {glue:text}`other_claims` squares. The verdict on each claim (columns) in each cell (rows), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 if runs:
@@ -175,20 +179,22 @@ for name, rows in claims.groupby("claim", sort=False) if runs else ():
 # %% [markdown]
 # ## Look at one scene
 #
-# A smaller run of this page's own: pre-trained on the other half of the garments, fine-tuned to detect.
+# A smaller run, trained by this page: pre-trained on the other half of the garments, fine-tuned to detect.
 
-# %% mystnb={"figure": {"name": "fig-detected", "caption": "A scene with its players, then the patches of the strongest interactions of the detector's value; orange adds to the score of the garment's box, blue takes away."}, "image": {"alt": "A scene with two pieces of clothing and numbered patches, and copies of it in which the strongest groups of patches stand out."}}
+# %% tags=["hide-input"]
 changes = {"n_train": 240, "n_test": 100, "epochs": 8, "n_source": 1500, "source_epochs": 4}
 small = profile == "smoke"
 cell = study.Cell(
     "resnet20", "fashion-mnist+even+detection", profile, source="fashion-mnist+odd",
     changes={} if small else changes | {"grid": 4, "samples": 4, "rate": 1e-3, "checkpoints": 2},
 )  # fmt: skip
+
+# %% mystnb={"figure": {"name": "fig-detected", "caption": "A scene with its players, then the patches of the strongest interactions of the detector's value; orange adds to the score of the garment's box, blue takes away."}, "image": {"alt": "A scene with two pieces of clothing and numbered patches, and copies of it in which the strongest groups of patches stand out."}}
 detector = study.trained_model(cell, "finetuned")
 task = study.load(cell)
 scenes, players = study.samples(cell, task), study.players(cell, task)
-images, true = data.images(scenes.inputs), scenes.targets[:, 0]  # class and box of a garment each
-interactions = pi.extract(detector, images, true, players, value=pi.box_log_odds, ids=scenes.ids)
+images, truth = data.images(scenes.inputs), scenes.targets[:, 0]  # class and box of a garment each
+interactions = pi.extract(detector, images, truth, players, value=pi.box_log_odds, ids=scenes.ids)
 figure = figures.interactions_on_image(players.place(images, scenes.ids)[0], interactions)
 
 # %%
@@ -200,27 +206,36 @@ interactions.top(5)[["players", "order", "value"]]
 # `extract` needs a model's output as one tensor. For segmentation that is logits `(B, C, H, W)`, as
 # most networks give them, and label maps with -1 outside the region. For detection it is
 # `(B, boxes, 4 + classes)`: of a DETR-like model, `torch.cat([boxes, logits], -1)` with the boxes as left,
-# top, right, bottom in pixels. For regression, labels are the true numbers. Here a number is read from
-# the features of the detector's encoder: the share of a scene that is bright.
+# top, right, bottom in pixels. For regression, labels are the true numbers. Here a number is read
+# linearly from the features of the detector's encoder: the share of a scene that is bright.
+
+
+# %% tags=["hide-input"]
+def bright(inputs):
+    """Share of a scene's pixels that are bright: (B,)."""
+    return (inputs.amax(1) > 16).float().mean((1, 2))
+
+
+def features(x):
+    """Features of the encoder, and a constant."""
+    return torch.nn.functional.pad(detector.encoder(x), (0, 1), value=1.0)
+
+
+with torch.no_grad():
+    known = features(data.images(task.train.inputs))
+shares = bright(task.train.inputs)[:, None]
+weights = torch.linalg.lstsq(known, shares, driver="gelsd").solution[:, 0]
+
 
 # %%
-split = task.train
-pictures = data.images(split.inputs)
-bright = (split.inputs.amax(1) > 16).float().mean((1, 2))
-with torch.no_grad():
-    features = torch.nn.functional.pad(detector.encoder(pictures), (0, 1), value=1.0)
-weights = torch.linalg.lstsq(features, bright[:, None], driver="gelsd").solution[:, 0]
-
-
 def area(x):
     """Predicted share of bright pixels: (B,)."""
-    return torch.nn.functional.pad(detector.encoder(x), (0, 1), value=1.0) @ weights
+    return features(x) @ weights
 
 
-asked = (scenes.inputs.amax(1) > 16).float().mean((1, 2))
-pi.extract(area, images, asked, players, value=pi.negative_error, ids=scenes.ids).top(3)[
-    ["players", "order", "value"]
-]
+truth = bright(scenes.inputs)
+errors = pi.extract(area, images, truth, players, value=pi.negative_error, ids=scenes.ids)
+errors.top(3)[["players", "order", "value"]]
 
 # %% [markdown]
 # A region that no player touches says nothing about the players, and is refused:
@@ -237,8 +252,8 @@ except ValueError as error:
 # %% [markdown]
 # ## What this rests on
 #
-# One small network, whose feature map has a position for every four pixels, and scenes that are easier
-# than photographs: the background is black, so brightness alone tells where a garment is, though not which one. A
+# One small network, whose feature map has every fourth pixel of every fourth row. The scenes are easier than
+# photographs: the background is black, so brightness alone tells where a garment is, though not which one. A
 # probe of a feature map is no convex problem: it is trained, and only once. Its noise is not taken out of its
 # similarity with the fine-tuned runs, which is therefore rather too low.
 

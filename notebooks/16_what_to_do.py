@@ -14,11 +14,11 @@
 #
 # **Key points**
 #
-# - What a practitioner may take from all recorded cells, in at most seven lines: when to start from
-#   pre-trained weights, whether a linear probe is enough, which way to fine-tune, from which source.
-# - Each line rests on a claim that is tested in cells. What it says is chosen by the verdicts, and where
-#   the claim is undecided, it says so.
-# - Whether interactions themselves tell what will help is asked last.
+# - What a practitioner may take from all recorded {term}`cells <cell>`, in a few lines: when to start from
+#   pre-trained weights, whether a {term}`linear probe` is enough, which way to fine-tune, from which source.
+# - Each line rests on claims that are tested in cells. What it says is chosen by the verdicts, and where
+#   a claim is undecided, it says so.
+# - Whether {term}`interactions <interaction>` themselves tell what will help is asked last.
 #
 # *Needs: [Findings](06_findings) for the verdicts, and the chapters before this one, whose records it
 # reads.*
@@ -38,6 +38,8 @@ from pi_lib.study import comparisons, findings
 from pi_lib.study.advice import advice
 
 begin(profile)
+
+# %%
 names = "paper data_size domains domains_text pretraining discarding other_tasks ways".split()
 folders = {name: recorded(f"{records}/{name}") for name in names}
 lines = advice(folders)
@@ -46,11 +48,13 @@ lines = advice(folders)
 # ## The lines
 #
 # A claim is *confirmed* in a cell where the 95 % interval of its number lies above 0 and its p,
-# corrected for how many cells are looked at together, is below 0.05; *contradicted* where it lies
-# below; *undecided* otherwise. A line recommends something where its claim is confirmed in more than half of
-# the cells and contradicted in none. Test samples of a cell are the same for all its runs, and differences of
-# accuracies are paired where a record says which of them were right. Cells that share a network or data are
-# no independent experiments: a majority of them is not a majority of all cells that there could be.
+# corrected for how many cells are looked at together (Holm), is below 0.05; *contradicted* where it lies
+# below, with such a p; *undecided* otherwise. A line recommends something where its claim is confirmed in
+# more than half of the cells and contradicted in none.
+#
+# Differences of accuracies are paired by test sample where a record says which samples were right. Cells that
+# share a network or data are no independent experiments: a majority of them is not a majority of all cells
+# that there could be.
 
 # %% tags=["hide-input"]
 for number, line in enumerate(lines, 1):
@@ -64,12 +68,12 @@ for number, line in enumerate(lines, 1):
 # %% [markdown]
 # ## What they rest on
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-advice", "caption": "Of all lines together, a claim {glue:text}`advice_cells` cells. The effect behind each line of advice in every cell, a dot with its 95 % interval, in the colour of the verdict; numbers are those of the lines. Right of 0 the claim of the line holds."}, "image": {"alt": "Two panels, differences in accuracy above and rank correlations below, each with blocks of dots and whiskers beside a line at 0."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-advice", "caption": "Of all lines together, a claim {glue:text}`advice_cells` cells. A row for each claim, with the number of its line; in it a dot with its 95 % interval for each cell, in the colour of the verdict, and on the right how often each verdict fell. Right of 0 the claim holds. What is not measurable has no dot."}, "image": {"alt": "Two panels, differences in accuracy above and rank correlations below; in each a row of dots with whiskers for every claim, beside a line at 0, and counts of verdicts on the right."}}
 if lines:
     figure = study_figures.effects(lines)
 
 # %% [markdown]
-# The numbers behind the figure:
+# The numbers behind the figure, cell by cell:
 
 # %% tags=["hide-cell"]
 cells = [claim.frame for line in lines for claim in line.claims]
@@ -89,11 +93,12 @@ if lines:
 # linear probe should gain more accuracy over scratch. Over all cells of these records:
 
 # %% tags=["hide-input"]
-runs = {name: findings.Runs(one) for folder in folders.values() for name, one in folder.items()}
+runs = {name: findings.Runs(r) for folder in folders.values() for name, r in folder.items()}
 measured = comparisons.quantities(runs)
-of = measured["quantity"] + " of " + measured["of"]
-kept = measured[of.isin(["similarity of probe", "origins of pretraining"])]
-told = comparisons.trends(kept, {name: one.record.gain().value for name, one in runs.items()})
+key = measured["quantity"] + " of " + measured["of"]
+kept = measured[key.isin(["similarity of probe", "origins of pretraining"])]
+gains = {name: cell.record.gain().value for name, cell in runs.items()}
+trends = comparisons.trends(kept, gains)
 NAMES = {
     "similarity": "the similarity of fine-tuned runs with the linear probe",
     "origins": "the share of what they reproducibly know that pre-training alone explains",
@@ -103,18 +108,19 @@ SAYS = {
     "falls": "cells that gained more over scratch have less of it",
     "undecided": "whether it goes with the gain over scratch is undecided",
 }
-said = [
-    f"- {NAMES[row.quantity]}: {SAYS.get(row.verdict, row.verdict)} (rank correlation {row.tested}, "
-    f"{row.cells} cells)."
-    for row in told.itertuples()
+answers = [
+    f"- {NAMES[row.quantity]}: {SAYS.get(row.verdict, row.verdict)} (rank correlation "
+    f"{row.tested}, {row.cells} cells)."
+    for row in trends.itertuples()
 ]
-display(Markdown("\n".join(said)))
+display(Markdown("\n".join(answers)))
 
 # %% [markdown]
 # Cells that share a network and data are not independent experiments, and the intervals take them as if
 # they were: they are rather too narrow. What pre-training *alone* explains leaves out what scratch explains
-# too: little is left out where scratch learns little, and there the gain is large. A similarity describes two sets of networks on a few inputs, with
-# the choices that [](07_choices) lists. It is no score of a network.
+# too. Where scratch learns little, little is left out, and there the gain is large: the two may go together
+# for this reason alone. A similarity describes two sets of networks on a few inputs, with the choices that
+# [](07_choices) lists. It is no score of a network.
 #
 # ## What this rests on
 #

@@ -14,12 +14,12 @@
 #
 # **Key points**
 #
-# - A language model has no head to be replaced. It is asked by a *prompt*, and its value is the log-odds of
-#   one next word against another: `pi.next_token_log_odds`. So the interactions of the pre-trained model
-#   can be read before any fine-tuning.
+# - A language model has no head to be replaced. It is asked by a *prompt*, and its {term}`value` is the
+#   log-odds of one next word against another: `pi.next_token_log_odds`. So the
+#   {term}`interactions <interaction>` of the pre-trained model can be read before any fine-tuning.
 # - Of large language models it is said that fine-tuning mostly removes noise-like interactions, and adds few
-#   reliable ones {cite}`zhang2026`. Which interactions are noise is known here, as everything was done three
-#   times: what does not come back is noise.
+#   reliable ones {cite}`zhang2026`. Which interactions are noise is known here, as everything was done
+#   several times: what does not come back is noise.
 # - Each claim is held against a small GPT below, with a verdict that is computed.
 #
 # *Needs: [Train it twice](02_train_it_twice), [Your own text model](18_your_text_model).*
@@ -29,7 +29,7 @@ profile = "quick"  # how much is computed where no record is named: smoke, quick
 seed = 0  # of the samples, the players and the training
 record = "recorded/language"  # folder of the recorded games; "" computes them here
 
-# %%
+# %% tags=["hide-input"]
 import time
 from collections import Counter
 from string import ascii_lowercase
@@ -53,9 +53,13 @@ from pi_lib.study.record import Record, read_all
 from pi_lib.training import Split
 
 begin(profile)
+
+# %% tags=["hide-input"]
 size = {
     "smoke": {"texts": 40, "rounds": 1, "train": 40, "epochs": 1, "test": 40, "samples": 5, "n": 3},
-    "quick": {"texts": 500, "rounds": 1, "train": 200, "epochs": 2, "test": 150, "samples": 8, "n": 4},
+    "quick": {
+        "texts": 500, "rounds": 1, "train": 200, "epochs": 2, "test": 150, "samples": 8, "n": 4
+    },
     "reduced": {
         "texts": None, "rounds": 2, "train": 1200, "epochs": 8, "test": 400, "samples": 40, "n": 6
     },
@@ -113,14 +117,15 @@ def gpt(tokenizer, number):
 
 
 # %% [markdown]
-# Then it is asked about film reviews: `SENTENCE . this is`, and the next word is to be *good* or *bad*. That
-# is fine-tuned too: the loss is that of the one next token, among all of the vocabulary. Players are content
-# words of the sentence; a hidden word is left out of the prompt.
+# Then it is asked about film reviews: `SENTENCE . this is`, and the next word is to be *good* or *bad*. For
+# this it is fine-tuned, too: the loss is that of this one token, among all of the vocabulary.
+# {term}`Players <player>` are content words of the sentence; a hidden word is left out of the prompt.
 
 # %%
 PROMPT, ANSWERS = "{} . this is", ["bad", "good"]
 
 
+# %% tags=["hide-input"]
 def prompts(split, tokenizer):
     """The sentences of a split as prompts, without those that are too long."""
     asked = [PROMPT.format(sentence) for sentence in split.inputs]
@@ -139,25 +144,26 @@ def losses(answers):
         return states, model.lm_head(last)
 
     def every_token(model, x, labels, attention_mask):
-        states, said = read(model, x, attention_mask)
+        states, logits = read(model, x, attention_mask)
         real = attention_mask[:, 1:] > 0
         loss = F.cross_entropy(model.lm_head(states[:, :-1][real]), x[:, 1:][real])
-        return loss, said[:, answers]
+        return loss, logits[:, answers]
 
     def answer(model, x, labels, attention_mask):
-        _, said = read(model, x, attention_mask)
-        return F.cross_entropy(said, answers[labels]), said[:, answers]
+        _, logits = read(model, x, attention_mask)
+        return F.cross_entropy(logits, answers[labels]), logits[:, answers]
 
     return every_token, answer
 
 
 # %% [markdown]
-# ## Three times
+# ## More than once
 #
-# A single model cannot say which of its interactions are noise. So the model is pre-trained three times, from
-# other random weights and in another order, and each is fine-tuned: runs **anew**. The first is fine-tuned
-# three times, in other orders: runs from **the same start**. And three models are trained **from scratch** on
-# the prompts alone. All see the same sentences, and all are asked about the same test sentences.
+# A single model cannot say which of its interactions are noise. So the model is pre-trained several times,
+# from other random weights and in another order, and each is fine-tuned: {term}`runs <run>` **anew**. The
+# first is fine-tuned as often, in other orders: runs from **the same start**. And as many models are trained
+# **from scratch** on the prompts alone. All see the same sentences, and all are asked about the same test
+# sentences.
 
 
 # %% tags=["hide-input"]
@@ -219,18 +225,19 @@ def experiment():
     return Record(header, games, correct)
 
 
-found = next(iter(read_all(record).values())) if record else experiment()
+gpts = next(iter(read_all(record).values())) if record else experiment()
 
 # %% tags=["hide-input"]
-done = found.header["size"]
-epochs = {key: f"{done[key]} epoch{'s' * (done[key] != 1)}" for key in ("rounds", "epochs")}
+header, sizes = gpts.header, gpts.header["size"]
+epochs = {key: f"{sizes[key]} epoch{'s' * (sizes[key] != 1)}" for key in ("rounds", "epochs")}
 display(
     Markdown(
-        f"Here the vocabulary is of {done['corpus']:,} texts, on which the models were pre-trained for "
-        f"{epochs['rounds']}. They were fine-tuned on {done['prompts']:,} prompts for "
-        f"{epochs['epochs']}, {found.header['last_step']['finetuned']} steps. Accuracies are of "
-        f"{found.header['tested']} test sentences, interactions of {len(found.header['ids'])} of them, "
-        f"with {len(found.header['players']['drawn'][0])} players."
+        f"Here there are {RUNS} runs of each. The vocabulary is of {sizes['corpus']:,} texts, on "
+        f"which the models were pre-trained for {epochs['rounds']}. They were fine-tuned on "
+        f"{sizes['prompts']:,} prompts for {epochs['epochs']}, "
+        f"{header['last_step']['finetuned']} steps. Accuracies are of {header['tested']} test "
+        f"sentences, interactions of {len(header['ids'])} of them, with "
+        f"{len(header['players']['drawn'][0])} players."
     )
 )
 
@@ -239,23 +246,23 @@ display(
 #
 # With Walsh coefficients $w^r(x, S)$ of run $r$, the strength $V = \operatorname{mean}_{x, r} \sum_S w^r(x,
 # S)^2$ is the sum of what comes back, $C = \operatorname{mean}_{x, r \neq r'} \sum_S w^r(x, S)\, w^{r'}(x, S)$,
-# and of noise, $V - C$. The {term}`reliability` is $C / V$. Two kinds of noise come with a fine-tuned
-# language model: the chance of its pre-training, which runs from the same start share, and that of
-# fine-tuning. Only runs anew show both.
+# and of noise, $V - C$. The {term}`reliability` is $C / V$. A fine-tuned language model has noise of two kinds:
+# that of its pre-training, which runs from the same start have in common, and that of fine-tuning. Only runs
+# anew show both.
 
 # %% tags=["hide-input"]
 ways = {
     "anew": [("finetuned", 1), *(("anew", run) for run in range(2, RUNS + 1))],
     "same start": [("finetuned", run) for run in range(1, RUNS + 1)],
 }
-traced = {way: [found.over_time(*run) for run in runs] for way, runs in ways.items()}
+traced = {way: [gpts.over_time(*run) for run in runs] for way, runs in ways.items()}
 steps = list(traced["anew"][0])
 start, end = steps[0], steps[-1]
 early = max(step for step in steps if step <= max(1, end / 10))
 games = {
     f"{way}@{step}": [run[step] for run in runs] for way, runs in traced.items() for step in steps
 }
-arms = Arms(games | {"scratch": found.runs("scratch")}, "walsh")
+arms = Arms(games | {"scratch": gpts.runs("scratch")}, "walsh")
 moments = arms.moments(None)  # of runs in units of their own mean |v(N) - v({})|
 in_nats = Moments(arms, moments.products * np.outer(arms.scales, arms.scales))
 
@@ -311,10 +318,11 @@ least = min(steps, key=lambda step: reliability(f"anew@{step}").value)
 chance = pi.reliability([shuffled(game) for game in games[f"anew@{end}"]])
 display(
     Markdown(
-        f"Of the pre-trained model's interactions, a share of {reliability(f'anew@{start}')} comes back "
-        f"when pre-training is done anew; after fine-tuning it is {reliability(f'anew@{end}')}, and "
-        f"{reliability(f'same start@{end}')} from the same start. It is least at step {least}, "
-        f"{reliability(f'anew@{least}')} anew. Shuffled within each order, the "
+        "Of the pre-trained model's interactions, a share of "
+        f"{reliability(f'anew@{start}')} comes back when pre-training is done anew; after "
+        f"fine-tuning it is {reliability(f'anew@{end}')}, and {reliability(f'same start@{end}')} "
+        f"from the same start. It is least at step {least}, {reliability(f'anew@{least}')} anew. "
+        "Shuffled within each order, the "
         f"interactions of the fine-tuned models have {chance}, and models trained from scratch "
         f"{reliability('scratch')}."
     )
@@ -338,8 +346,8 @@ figure = study_figures.by_order(pd.DataFrame(lines), "reliability")
 # %% [markdown]
 # ## What stays, and what comes
 #
-# The {term}`similarity` of a checkpoint with the start and with the end, of what comes back in both. Only
-# pairs of *different* pre-trainings count: a run's own start is in its noise too.
+# Here the {term}`similarity` of a {term}`checkpoint` with the start and with the end is that of what comes back
+# in both. Only pairs of *different* pre-trainings count: runs of one pre-training have its noise in common.
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-language-similarity", "caption": "Of what comes back, models before and after fine-tuning have a similarity of {glue:text}`language_similarity`; that what is reliable was there before is {glue:text}`language_before`. Each checkpoint with the start and with the end, over pairs of models that were pre-trained apart; 0 by chance, 1 for the same knowledge. Bands: 95 % intervals over sentences. What is not measurable is left out."}, "image": {"alt": "Two lines over the steps of fine-tuning: similarity with the start, and similarity with the end."}}
@@ -351,11 +359,11 @@ def between(first, second):
 
 
 def similar(first, second):
-    """Similarity of two checkpoints, of all samples and of each resample; why not, if so."""
-    common = [between(step, step) for step in (first, second)]
-    notes = [moments.nothing_shared(x, "the model") for x in common]
+    """Similarity of two checkpoints, of all samples and of each resample; NaN if not measurable."""
+    back = [between(step, step) for step in (first, second)]
+    notes = [moments.nothing_shared(x, "the model") for x in back]
     with np.errstate(divide="ignore", invalid="ignore"):
-        rho = between(first, second) / np.sqrt(common[0] * common[1])
+        rho = between(first, second) / np.sqrt(back[0] * back[1])
     return np.full_like(rho, np.nan) if any(notes) else rho
 
 
@@ -379,10 +387,10 @@ display(
 
 # %% tags=["hide-input"]
 right = {
-    "before fine-tuning": [found.correct[f"{arm}{run}/start"] for arm, run in ways["anew"]],
-    "fine-tuned, anew": [found.correct[f"{arm}{run}"] for arm, run in ways["anew"]],
-    "fine-tuned, same start": [found.correct[f"{arm}{run}"] for arm, run in ways["same start"]],
-    "from scratch": [found.correct[f"scratch{run}"] for run in range(1, RUNS + 1)],
+    "before fine-tuning": [gpts.correct[f"{arm}{run}/start"] for arm, run in ways["anew"]],
+    "fine-tuned, anew": [gpts.correct[f"{arm}{run}"] for arm, run in ways["anew"]],
+    "fine-tuned, same start": [gpts.correct[f"{arm}{run}"] for arm, run in ways["same start"]],
+    "from scratch": [gpts.correct[f"scratch{run}"] for run in range(1, RUNS + 1)],
 }
 right = {name: np.stack(runs) for name, runs in right.items()}
 display(
@@ -399,7 +407,8 @@ display(
 )
 display(
     Markdown(
-        f"Always giving the more frequent answer would have an accuracy of {found.header['majority']:.2f}."
+        "Always giving the more frequent answer would have an accuracy of "
+        f"{header['majority']:.2f}."
     )
 )
 
@@ -410,7 +419,7 @@ display(
 # noise-like interactions, (2) while rarely acquiring reliable new ones; that (3) this is brief, and that (4)
 # further fine-tuning brings overfitted interactions. There, noise is told by a rule for a single model; here
 # it is what does not come back. Each claim is put as a number that is above 0 if it holds, in runs anew.
-# Strength is looked at in two ways: in nats squared, where a model that becomes surer has more of everything, and as a share.
+# Strength is measured in nats squared, where a model that becomes surer has more of everything, and as a share.
 
 # %% tags=["hide-input"]
 back, noise = ({s: parts(in_nats, f"anew@{s}")[k] for s in (start, early, end)} for k in (0, 1))
@@ -465,14 +474,14 @@ display(
 
 # %% [markdown]
 # A claim is *confirmed* or *contradicted* if the 95 % interval over sentences lies on one side of 0 and p,
-# corrected for the number of claims (Holm), is below 0.05; else it is *undecided*. Three runs say little of other runs: the intervals are of sentences alone. A
-# large model answers such a prompt before it is fine-tuned; whether this one does, the table of accuracies
-# says. A claim that fails here has failed *here*.
+# corrected for the number of claims (Holm), is below 0.05; else it is *undecided*. The intervals are over
+# sentences alone: so few runs say little of other runs. A large model answers such a prompt before it is
+# fine-tuned; whether this one does, the table of accuracies says. A claim that fails here has failed *here*.
 #
 # ## Where these numbers come from
 
 # %% tags=["hide-cell"]
-tables.provenance({found.title: found})
+tables.provenance({gpts.title: gpts})
 
 # %% [markdown]
 # The page draws recorded games. To compute them again:

@@ -17,17 +17,17 @@
 # - `pi_lib` was measured against what else computes the same: the literature's recipe for the
 #   AND-OR split, a linear-programming solver, shapiq's exact transform, and masking in a loop.
 # - Each comparison ran side by side, on the same games or images and on the same machine.
-# - What the project set out to reach stands beside what was measured.
+# - Beside what was measured stand the targets that the project set itself.
 #
-# *Needs no other chapter; for the terms, [What an interaction is](01_what_is_an_interaction). It only
-# reads what `make bench` recorded.*
+# *Needs no other chapter; for the terms, [What an interaction is](01_what_is_an_interaction) and
+# [AND and OR](08_and_or). It only reads what `make bench` recorded.*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
 record = "../benchmarks/recorded.json"  # of `make bench`, as seen from this folder
 cells = "recorded/paper"  # folder of recorded cells: when their steps were computed
 
-# %%
+# %% tags=["hide-input"]
 import json
 import re
 from pathlib import Path
@@ -43,16 +43,18 @@ from pi_lib.progress import clock
 from pi_lib.study.cell import TITLES
 
 begin(profile)
+
+# %%
 recorded = json.loads(Path(record).read_text())
 targets = recorded.pop("targets")
-rows = {part: pd.DataFrame(one["rows"]) for part, one in recorded.items()}
+rows = {part: pd.DataFrame(entry["rows"]) for part, entry in recorded.items()}
 NOT_MEASURED = Markdown("*Not measured in this record.*")
 
 # %% [markdown]
 # ## What it set out to reach
 #
 # The targets are the project's own. Where a target was measured on several networks or devices, the worst
-# of the numbers counts.
+# number counts.
 
 
 # %% tags=["hide-input"]
@@ -61,7 +63,7 @@ def number(value):
     return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:{digits}}"
 
 
-def said(what):
+def named(what):
     """What was measured, with names as people write them."""
     for name, title in sorted(TITLES.items(), key=lambda item: -len(item[0])):
         what = re.sub(rf"\b{re.escape(name)}\b", title, what)
@@ -69,34 +71,35 @@ def said(what):
     return re.sub(r"2\*\*(\d+)", lambda power: f"{2 ** int(power[1]):,}", what)
 
 
-met = sum(one["met"] is True for one in targets)
+met = sum(target["met"] is True for target in targets)
 display(Markdown(f"Of {len(targets)} targets {met} are met."))
 pd.DataFrame(
     {
-        "target": one["target"],
-        "wanted": f"{one['relation']} {one['wanted']:,g}",
-        "found": number(one["found"]),
-        "": {True: "met", False: "missed", None: "not measured"}[one["met"]],
+        "target": target["target"],
+        "wanted": f"{target['relation']} {target['wanted']:,g}",
+        "measured": number(target["found"]),
+        "": {True: "met", False: "missed", None: "not measured"}[target["met"]],
     }
-    for one in targets
+    for target in targets
 ).set_index("target").rename_axis(None)
 
 # %% tags=["hide-input"]
 LIMITS = {  # what stands in the way of a target, shown where it is missed
-    "outside_forward": "What is not the forward is almost all one thing: gathering the output of the "
-    "last shared layer for each coalition, which moves as many bytes as the layer has numbers. "
-    "Sharing an earlier, smaller layer would lower this share and raise the whole time, so we do not.",
-    "throughput_of_plain": "These runs are short: the passes that check the network, and the waits for "
-    "values that are copied back, count beside few batches.",
+    "outside_forward": "What is not the forward is almost all one thing: gathering the output of "
+    "the last shared layer for each coalition, which moves as many bytes as the layer has numbers. "
+    "Sharing an earlier, smaller layer would lower this share and raise the whole time, so we do "
+    "not.",
+    "throughput_of_plain": "These runs are short: the passes that check the network, and the waits "
+    "for values that are copied back, count beside few batches.",
     "sharing_over_plain": "Both ways are tried on the first sample of a run: where it is the only "
     "one, the trial counts in full.",
 }
 display(
     Markdown(
         "\n".join(
-            f"*Missed: {one['target']}.* {LIMITS.get(one['key'], '')}\n"
-            for one in targets
-            if one["met"] is False
+            f"*Missed: {target['target']}.* {LIMITS.get(target['key'], '')}\n"
+            for target in targets
+            if target["met"] is False
         )
     )
 )
@@ -122,14 +125,15 @@ PEERS = {  # part and number -> the peer that it is against; None: the row says
 
 def wanted(part, key, row):
     """The target that was set for this number of this row, if one was."""
-    for one in targets:
-        if (one["part"], one["key"]) == (part, key) and one["row"].items() <= row.items():
-            return one["wanted"]
+    for target in targets:
+        same = (target["part"], target["key"]) == (part, key)
+        if same and target["row"].items() <= row.items():
+            return target["wanted"]
 
 
 against = pd.DataFrame(
     {
-        "what": f"{said(row['what'])}\nagainst {peer or row['peer']}",
+        "what": f"{named(row['what'])}\nagainst {peer or row['peer']}",
         "times": row[key],
         "target": wanted(part, key, row),
     }
@@ -139,8 +143,8 @@ against = pd.DataFrame(
     if of == part and pd.notna(row.get(key))
 ).astype({"target": float})
 
-# %% mystnb={"figure": {"name": "fig-peers", "caption": "pi_lib takes {glue:text}`peers_least` to {glue:text}`peers_most` times less time than its peers. CPU time; for the engine on a GPU, elapsed time. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
-figure = figures.times_less(against, "times less than the peer takes")
+# %% mystnb={"figure": {"name": "fig-peers", "caption": "The peers take {glue:text}`peers_least` to {glue:text}`peers_most` times as long as pi_lib. CPU time; for the engine on a GPU, elapsed time. Orange: the target, where one was set."}, "image": {"alt": "Horizontal bars on a logarithmic axis, one for each comparison with a peer, with marks where targets were set."}}
+figure = figures.times_less(against, "the peer's time over that of pi_lib")
 
 # %% tags=["remove-cell"]
 for name, times in (("least", against["times"].min()), ("most", against["times"].max())):
@@ -157,8 +161,9 @@ display(
             if timed < full
             else ""
         )
-        + f"The split's worst gap in these rows is {split['worst_gap'].max():.2%}. Ours and shapiq's "
-        f"interactions differ by {rows['transforms']['largest_difference'].max():.0e} at most."
+        + f"The split's worst gap in these rows is {split['worst_gap'].max():.2%}. Ours and "
+        "shapiq's interactions differ by "
+        f"{rows['transforms']['largest_difference'].max():.0e} at most."
     )
 )
 
@@ -166,9 +171,9 @@ display(
 # ## The engine and the plain forward
 #
 # The engine computes what a network says of every masked copy of a sample. The *plain forward* is
-# the same network on as many inputs, in batches of the same size, with nothing masked. On the first
-# samples the engine tries two ways to be faster, and keeps those that are: the first layers run once for
-# what masked inputs have in common, and, in long runs, convolutions take channels last.
+# the same network on as many inputs, in batches of the same size, with nothing masked. At the start of a
+# run the engine tries two ways to be faster, and keeps what is faster: the first layers run once for
+# what masked inputs have in common; in long runs, convolutions take channels last.
 
 # %% tags=["hide-input"]
 NAMES = {
@@ -184,7 +189,7 @@ NAMES = {
 }
 if "engine" in rows:
     shown = rows["engine"].reindex(columns=NAMES).rename(columns=NAMES).set_index("what")
-    shown = shown.rename(index=said).rename_axis(None).round(3).astype(object)
+    shown = shown.rename(index=named).rename_axis(None).round(3).astype(object)
     shown = shown.where(shown.notna(), "").T
 else:
     shown = NOT_MEASURED
@@ -195,14 +200,14 @@ shown
 #
 # A GPU's libraries round the inputs of convolutions to 10 bits unless they are told not to, and order
 # sums as they like. The engine computes in full float32. Each row is a check that `make gpu` makes on the
-# card itself: what was found and what is allowed.
+# card itself: what was measured and what is allowed.
 
 # %% tags=["hide-input"]
 on_card = rows.get("gpu", pd.DataFrame(columns=["what", "allowed"]))
 if "gpu" in rows:
-    checks = on_card.dropna(subset="allowed").set_index("what").rename(index=said)
+    checks = on_card.dropna(subset="allowed").set_index("what").rename(index=named)
     card = recorded["gpu"]["environment"]["device"]
-    columns = {"found": "found", "allowed": "allowed", "by_default": "rounded by default"}
+    columns = {"found": "measured", "allowed": "allowed", "by_default": "rounded by default"}
     shown = checks.reindex(columns=columns).rename(columns=columns).rename_axis(None)
     shown = shown.dropna(axis=1, how="all")
     display(Markdown(f"{int(checks['met'].sum())} of {len(checks)} checks hold on one {card}."))
@@ -226,9 +231,9 @@ COLUMNS = {
 
 def on_the_card(columns, digits):
     """The rows of the GPU's part that have these numbers."""
-    found = on_card.reindex(columns=["what", *columns]).dropna().set_index("what")
-    found = found.rename(index=said, columns=columns).rename_axis(None)
-    return found.round(digits) if len(found) else NOT_MEASURED
+    table = on_card.reindex(columns=["what", *columns]).dropna().set_index("what")
+    table = table.rename(index=named, columns=columns).rename_axis(None)
+    return table.round(digits) if len(table) else NOT_MEASURED
 
 
 on_the_card(COLUMNS, 3)
@@ -245,34 +250,34 @@ on_the_card(graphed, 0)
 
 # %% tags=["hide-input"]
 steps = pd.DataFrame(
-    {"cell": one.title, "profile": one.header["profile"], **step}
-    for one in study.read_all(cells).values()
-    for step in one.header["provenance"].values()
+    {"cell": cell.title, "profile": cell.header["profile"], **step}
+    for cell in study.read_all(cells).values()
+    for step in cell.header["provenance"].values()
     if step["device"] != "cpu" and "T" in step["finished"]  # with the time of day
 )
-for (device, level), some in steps.groupby(["device", "profile"]) if len(steps) else ():
-    ended = pd.to_datetime(some["finished"]).map(pd.Timestamp.timestamp)
+for (device, level), group in steps.groupby(["device", "profile"]) if len(steps) else ():
+    ended = pd.to_datetime(group["finished"]).map(pd.Timestamp.timestamp)
     busy, until = 0.0, 0.0
-    for began, end in sorted(zip(ended - some["seconds"], ended, strict=True)):
+    for began, end in sorted(zip(ended - group["seconds"], ended, strict=True)):
         busy, until = busy + max(0.0, end - max(began, until)), max(until, end)
     display(
         Markdown(
-            f"**The paper's cells.** {some['cell'].nunique()} of them were computed at the profile "
-            f"*{level}* on one {device}. Their steps were under way for {clock(busy)}, several at a "
-            "time, in processes that share the card."
+            f"**The paper's cells.** {group['cell'].nunique()} of them were computed at the "
+            f"profile *{level}* on one {device}. Their steps were under way for {clock(busy)}, "
+            "several at a time, in processes that share the card."
         )
     )
 
 # %% [markdown]
 # ## What would hold up a GPU
 #
-# A GPU waits for Python, for data and for the disk. How long it waits can be measured without one: on one core
-# of a CPU, with a network so small that its arithmetic hardly counts, or with the time of its forward passes
-# subtracted.
+# A GPU waits for Python, for data and for the disk. How long it waits can be measured without a GPU: on one
+# core of a CPU, with a network so small that its arithmetic hardly counts, or with the time of its forward
+# passes subtracted.
 
 # %% tags=["hide-input"]
 if "host" in rows:
-    shown = rows["host"].set_index("what")[["value"]].map(number).rename(index=said)
+    shown = rows["host"].set_index("what")[["value"]].map(number).rename(index=named)
     shown = shown.rename(columns={"value": "measured"}).rename_axis(None)
 else:
     shown = NOT_MEASURED
@@ -308,7 +313,7 @@ peers = [
     recipe.assign(method="SGD recipe, noise " + recipe["noise"].astype(str)),
     rows["transforms"].assign(method="shapiq"),
 ]
-peers = [one.assign(peer=True, cpu_s_per_game=one["peer_cpu_s_per_game"]) for one in peers]
+peers = [x.assign(peer=True, cpu_s_per_game=x["peer_cpu_s_per_game"]) for x in peers]
 against_n = pd.concat([growth[growth["what"].str.startswith("against n")], *peers])
 methods = list(against_n["method"].unique())
 
@@ -381,16 +386,16 @@ figure = figures.growth(
 pd.DataFrame(
     {
         part: {
-            "date": one["date"][:10],
-            "took": clock(one["seconds"]),
-            "processor": one["environment"]["processor"],
-            "cores": one["environment"]["cores"],
-            "machine": one["environment"]["machine"].replace(" 1 threads", " 1 thread"),
-            "device": one["environment"]["device"],
-            "commit": (one["environment"]["commit"] or "")[:10],
+            "date": entry["date"][:10],
+            "took": clock(entry["seconds"]),
+            "processor": entry["environment"]["processor"],
+            "cores": entry["environment"]["cores"],
+            "machine": entry["environment"]["machine"].replace(" 1 threads", " 1 thread"),
+            "device": entry["environment"]["device"],
+            "commit": (entry["environment"]["commit"] or "")[:10],
         }
-        | one["environment"]["versions"]
-        for part, one in recorded.items()
+        | entry["environment"]["versions"]
+        for part, entry in recorded.items()
     }
 ).fillna("")
 

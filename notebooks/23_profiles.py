@@ -43,9 +43,9 @@ tables.profiles("image")
 tables.profiles("text")
 
 # %% [markdown]
-# A *validation set* chooses the learning rate; without one, the first of `study.RATES` is taken. Long
-# scratch runs train as many times longer as the table says. *Traced* runs are asked at every
-# checkpoint, the others at their end. A size that is larger than a data set is cut to it.
+# A {term}`validation set` chooses the learning rate; without one, the first of `study.RATES` is taken.
+# {term}`Long scratch <long scratch>` runs train as many times longer as the table says. *Traced* runs are asked at every
+# {term}`checkpoint`, the others at their end. A size that is larger than a data set is cut to it.
 #
 # ## Choosing one
 #

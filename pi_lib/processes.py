@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.context import BaseContext
-from threading import Thread
+from threading import Lock, Thread
 
 # What takes long to import, but nothing of pi_lib, which may change while a session is open. None
 # of it may ask for a GPU: a process that did leaves its forks without one.
@@ -19,29 +19,35 @@ LOADED = [
     "sklearn.linear_model", "scipy.stats", "pandas", "seaborn", "papermill", "ipykernel.ipkernel",
 ]  # fmt: skip
 
+ALONE = {  # variables of the process that loads
+    "PYTHONSAFEPATH": "1",  # what stands in this folder cannot be taken for a package
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # looks for a GPU without asking it
+}
+_STARTING = Lock()
 
-def context(environment: Mapping[str, str] = os.environ) -> BaseContext:
+
+def context(**variables: str) -> BaseContext:
     """How processes are begun that compute: the first waits for the imports, others do not.
 
     Parameters
     ----------
-    environment : mapping, default that of this process
-        Variables that count when packages are loaded, as ``OMP_NUM_THREADS``. Only the first call
-        in a process sets them; `begin` gives each process its own.
+    **variables : str
+        Variables of the environment that count when packages are loaded, as ``OMP_NUM_THREADS``.
+        The first call in a process sets them for all; `begin` gives each process its own.
     """
     if sys.platform != "linux":  # elsewhere forks of loaded libraries may crash
         return get_context("spawn")
     forks = get_context("forkserver")
     forks.set_forkserver_preload(LOADED)
-    before = dict(os.environ)
-    with interrupts_wait():
+    variables |= ALONE
+    with _STARTING, interrupts_wait():
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         try:
-            # what stands in this folder cannot be taken for a package
-            os.environ.update(environment, PYTHONSAFEPATH="1")
             forkserver.ensure_running()
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
     return forks
 
 

@@ -19,6 +19,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 
 from pi_lib import processes
 
+INLINE = "module://matplotlib_inline.backend_inline"  # shows a cell's figures below it
 LONGEST = 80  # bytes of a folder in which a unix socket may be, of whose path 103 fit everywhere
 
 
@@ -112,6 +113,9 @@ def _kernel(arguments: list[str], environment: Mapping[str, str]) -> None:
     sys.argv = ["ipykernel_launcher.py", *arguments]
     asyncio.set_event_loop(asyncio.new_event_loop())  # not its owner's, which is running
 
+    import matplotlib
     from ipykernel.kernelapp import launch_new_instance
 
+    # The kernel names it in MPLBACKEND, which matplotlib, loaded before, does not read again.
+    matplotlib.rcParams["backend"] = environment.get("MPLBACKEND") or INLINE
     launch_new_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def run(
             due.append(job)
 
     pool = ThreadPoolExecutor(jobs)  # threads only wait: each starts a process
-    futures = {pool.submit(_in_own_process, job): job for job in due}
+    forks = processes.context(**ONE_CORE) if due else None
+    futures = {pool.submit(_in_own_process, job, forks): job for job in due}
     failures = []
     try:
         for future in _watched(futures):
@@ -330,7 +332,7 @@ def _plan(names, profile, values, jobs, root) -> list[Job]:
     ]
 
 
-def _in_own_process(job: Job) -> float:
+def _in_own_process(job: Job, forks: BaseContext) -> float:
     """Execute one notebook in a new interpreter; returns seconds, raises `Failed`."""
     import nbformat
 
@@ -344,7 +346,6 @@ def _in_own_process(job: Job) -> float:
         "notebook": copy.resolve(), "parameters": job.parameters, "cwd": job.source.parent,
         "lines": lines.resolve(), "log": log.resolve(), "environment": environment,
     }  # fmt: skip
-    forks = processes.context(os.environ | ONE_CORE)
     child = forks.Process(target=execute.execute, kwargs=work)
     child.start()
     _children.add(child)

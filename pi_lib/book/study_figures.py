@@ -30,6 +30,7 @@ from pi_lib.study.record import Record
 from pi_lib.transforms import and_transform, walsh_transform
 
 ORIGINS = {"pretraining": "#0173B2", "both": "#B565A7", "scratch": "#029E73", "neither": "#C9C9C9"}
+WIDEST = 0.5  # interval of a share, beyond which it is drawn pale
 LINES = COLOURS | ORIGINS | {"neither": "#858585", "long": "#A5703D"}  # of an arm or a part
 AXES = {  # of quantities of several arms or parts
     "accuracy": "test accuracy",
@@ -66,7 +67,8 @@ def origins(
     Parameters
     ----------
     frame : DataFrame
-        As `pi_lib.study.findings.origins_table`: ``cell, part, value``.
+        As `pi_lib.study.findings.origins_table`: ``cell, part, value, low, high``. Shares of which
+        one has an interval wider than `WIDEST` are drawn pale.
     gains : mapping of str to Estimate
         By cell, in the order in which they are drawn: accuracy of fine-tuning minus scratch.
     groups : mapping of str to str, optional
@@ -78,13 +80,14 @@ def origins(
         1, 2, sharey=True, figsize=(9.5, 1.3 + 0.5 * depth), layout="constrained",
         width_ratios=(3, 1.3),
     )  # fmt: skip
+    wide = (frame["high"] - frame["low"]).groupby(frame["cell"]).max() > WIDEST
     for name, row in rows.items():
         _whiskers(right, gains[name], row, COLOURS["finetuned"], "o")
         parts = frame[frame["cell"] == name].set_index("part")["value"]
         if parts.isna().any():
             left.text(0.02, row, "not measurable", va="center")
             continue
-        _stack(left, row, parts.clip(lower=0))
+        _stack(left, row, parts.clip(lower=0), 0.3 if wide[name] else 1)
     left.set(xlim=(0, 1), xlabel=AXES["origins"])
     left.xaxis.set_major_formatter(PercentFormatter(1))
     right.axvline(0, color="0.3", lw=1)
@@ -95,8 +98,11 @@ def origins(
         axis.grid(False, axis="y")
     for heading, row in headings.items():
         left.text(0, row, heading, va="center", fontsize=10, style="italic")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ORIGINS.values()]
-    figure.legend(handles, PARTS.values(), loc="outside upper left", ncols=4, fontsize=10)
+    key = {PARTS[part]: plt.Rectangle((0, 0), 1, 1, color=ORIGINS[part]) for part in ORIGINS}
+    if wide.any():
+        name = f"pale: a 95 % interval is wider than {WIDEST:.0%}"
+        key[name] = plt.Rectangle((0, 0), 1, 1, color="0.4", alpha=0.3)
+    figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=5, fontsize=10)
     return figure
 
 
@@ -467,39 +473,63 @@ def corruptions(pictures: Tensor) -> Figure:
 def effects(lines: Sequence[Advice]) -> Figure:
     """What lines of advice rest on: the effect in every cell, in the colour of its verdict.
 
-    A panel for each unit that the lines have; within it a block for each claim, sorted by the
-    effect. What is not measurable is left out.
+    A panel for each unit that the lines have; within it a row for each claim, its cells sorted by
+    the effect, and on the right how often each verdict fell. What is not measurable has no dot.
     """
     units = list(dict.fromkeys(line.unit for line in lines))
-    blocks = {
+    claims = {
         unit: [
-            (f"{number}. {fill(claim.label, 34)}", claim.frame.query("verdict != 'not measurable'"))
+            (fill(f"{number}. {claim.label}", 38), claim.frame)
             for number, line in enumerate(lines, 1)
             for claim in line.claims
             if line.unit == unit
         ]
         for unit in units
     }
-    heights = [sum(max(len(rows), 2) + 1 for _, rows in blocks[unit]) for unit in units]
+    inches = {unit: [_inches(*claim) for claim in claims[unit]] for unit in units}
+    heights = [sum(rows) for rows in inches.values()]
     figure, axes = plt.subplots(
-        len(units), 1, figsize=(8.5, 0.19 * sum(heights) + 0.9 * len(units)), squeeze=False,
+        len(units), 1, figsize=(9.5, sum(heights) + 0.7 * len(units) + 0.4), squeeze=False,
         layout="constrained", height_ratios=heights,
     )  # fmt: skip
-    for axis, unit in zip(axes.flat, units, strict=True):
-        at, middles = 0.0, []
-        for _, rows in blocks[unit]:
-            for k, row in enumerate(sorted(rows.itertuples(), key=lambda row: row.tested.value)):
-                _whiskers(axis, row.tested, at + k, EFFECT_COLOURS[row.verdict], "o")
-            middles.append(at + max(len(rows) - 1, 0) / 2)
-            at += max(len(rows), 2) + 1
-            axis.axhline(at - 1, color="0.9", lw=1)
+    for axis, unit, height in zip(axes.flat, units, heights, strict=True):
+        ends = np.cumsum(inches[unit])
+        for end, inch, (_, frame) in zip(ends, inches[unit], claims[unit], strict=True):
+            _effects_of_claim(axis, frame, end - inch, inch)
         axis.axvline(0, color="0.3", lw=1)
-        axis.set_yticks(middles, [name for name, _ in blocks[unit]])
-        axis.set(ylim=(at - 1, -1), xlabel=f"difference in {unit}" if unit == "accuracy" else unit)
+        names = [name for name, _ in claims[unit]]
+        axis.set_yticks(ends - np.array(inches[unit]) / 2, names, fontsize=10)
+        axis.set(ylim=(height, 0), xlabel=f"difference in {unit}" if unit == "accuracy" else unit)
         axis.grid(False, axis="y")
     handles = [plt.Line2D([], [], marker="o", color=c, label=x) for x, c in EFFECT_COLOURS.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure
+
+
+def _inches(name: str, frame: pd.DataFrame) -> float:
+    """The height of a claim's row: room for its name, the counts and its cells."""
+    lines = max(name.count("\n") + 1, frame["verdict"].nunique())
+    return max(0.18 * lines, 0.055 * len(frame)) + 0.12
+
+
+def _effects_of_claim(axis: Axes, frame: pd.DataFrame, top: float, height: float) -> None:
+    """A row of `effects`: a dot and whiskers for each cell, counts on the right, a line below."""
+    shown = frame[frame["verdict"] != "not measurable"]
+    rows = sorted(shown.itertuples(), key=lambda row: row.tested.value)
+    for k, row in enumerate(rows, 1):
+        at = top + 0.06 + (height - 0.12) * (k - 0.5) / len(rows)
+        reach = [[row.tested.value - row.tested.low], [row.tested.high - row.tested.value]]
+        axis.errorbar(
+            row.tested.value, at, xerr=np.clip(reach, 0, 9), fmt="o", lw=1, ms=3.5,
+            color=EFFECT_COLOURS[row.verdict],
+        )  # fmt: skip
+    count = frame["verdict"].value_counts()
+    words = [f"{word}: {count[word]}" for word in VERDICT_COLOURS if word in count]
+    axis.text(
+        1.02, top + height / 2, "\n".join(words), transform=axis.get_yaxis_transform(),
+        va="center", fontsize=10,
+    )  # fmt: skip
+    axis.axhline(top + height, color="0.9", lw=1)
 
 
 def _panels_of_cells(cells, label: str) -> tuple[Figure, dict[str, Axes]]:
@@ -617,15 +647,15 @@ def _reach(rows: pd.DataFrame, columns: Sequence[str] = figures.INTERVAL) -> np.
     return reach(rows, columns).clip(max=9)
 
 
-def _stack(axis: Axes, row: int, parts: pd.Series) -> None:
+def _stack(axis: Axes, row: int, parts: pd.Series, alpha: float) -> None:
     start = 0.0
     for part, colour in ORIGINS.items():
         width = parts[part] / max(1.0, parts.sum())
-        axis.barh(row, width, left=start, color=colour, height=0.66)
+        axis.barh(row, width, left=start, color=colour, height=0.66, alpha=alpha)
         if width >= 0.06:
             axis.text(
                 start + width / 2, row, f"{parts[part]:.0%}", ha="center", va="center",
-                color=_ink(colour), fontsize=10,
+                color=_ink(colour) if alpha == 1 else "0.1", fontsize=10,
             )  # fmt: skip
         start += width
 

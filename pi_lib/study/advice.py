@@ -131,7 +131,7 @@ def start(records: list[Record]) -> Advice:
             "mixed": "Try both, pre-trained weights and scratch: which is better depends on the "
             "network and the task.",
             "undecided": "Try both, pre-trained weights and scratch: in at least half of the cells "
-            "neither was reliably better.",
+            "neither was clearly better.",
         },
     )
     limits = f"{_scope(records)}; scratch had as many epochs as fine-tuning."
@@ -179,7 +179,7 @@ def probe(records: list[Record]) -> Advice:
             "mixed": "Try a linear probe first: whether all layers are better depends on network "
             "and task.",
             "undecided": "Try a linear probe first: in at least half of the cells training all "
-            "layers was not reliably better.",
+            "layers was not clearly better.",
         },
     )
     limits = f"{_scope(records)}; a linear probe costs one pass over the data."
@@ -211,12 +211,12 @@ def way(records: list[Record]) -> Advice:
     if free := [name for name in keepers if name not in costly]:
         said = (
             f"If the old task still matters: {_any_of(free)} kept more of it than training all "
-            "layers, without a reliable loss on the new one."
+            "layers, without a clear loss on the new one."
         )
     elif keepers:
         said = f"What kept more of the old task cost accuracy: {', '.join(keepers)}."
     elif keeps:
-        said = "No way kept reliably more of the old task than training all layers, in most cells."
+        said = "No way kept clearly more of the old task than training all layers, in most cells."
     else:
         said = "Whether other ways than training all layers keep more was not tested."
     if winners:
@@ -272,7 +272,7 @@ def kind(records: list[Record]) -> Advice:
         "for": "Prefer supervised to {} pre-training.",
         "against": "Prefer {} to supervised pre-training.",
         "mixed": "Whether supervised or {} pre-training is better depends on the task.",
-        "undecided": "Of supervised and {} pre-training neither was reliably better in at least "
+        "undecided": "Of supervised and {} pre-training neither was clearly better in at least "
         "half of the tasks.",
     }
     text = "After fine-tuning, supervised networks are more accurate than {} ones"

@@ -8,7 +8,7 @@ interactions (chance), and between two fine-tuned runs (second run).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -195,8 +195,14 @@ def _new_is_complex(runs: Runs) -> Difference:
 
 
 def _least(differences: Iterable[Difference]) -> Difference:
-    """The smaller of the differences to scratch and to long scratch."""
-    return min(differences, key=lambda x: x.low)
+    """The smaller of the differences to scratch and to long scratch.
+
+    Above 0, both are; below 0, one of several had the chance to be: p counts them.
+    """
+    several = [*differences]
+    least = min(several, key=lambda x: x.low)
+    chances = len(several) if least.value < 0 else 1
+    return replace(least, p=float(np.minimum(1, chances * least.p)))
 
 
 def _area(runs: Runs) -> Estimate:

@@ -213,6 +213,17 @@ def test_quantities_over_a_number_show_every_number(records):
     plt.close("all")
 
 
+def test_effects_show_every_cell_and_count_every_verdict(records):
+    lines = advice.advice({"paper": records})
+    frames = [claim.frame for line in lines for claim in line.claims]
+    panels = study_figures.effects(lines).axes
+    measurable = sum((frame["verdict"] != "not measurable").sum() for frame in frames)
+    assert sum(len(axis.containers) for axis in panels) == measurable > 0
+    said = " ".join(text.get_text() for axis in panels for text in axis.texts)
+    assert sum(map(int, re.findall(r": (\d+)", said))) == sum(map(len, frames))
+    plt.close("all")
+
+
 def test_a_fault_is_seen():
     """The test's own eyes: labels that collide, one beyond the edge, and no name."""
     figure, axes = plt.subplots(figsize=(2, 2))

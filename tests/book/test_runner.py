@@ -70,6 +70,16 @@ def test_run_once_and_again_only_after_a_change(checkout):
         assert runner.state("01_good", checkout).endswith("stale") == ("caption" in change)
 
 
+def test_a_figure_is_shown_below_its_cell(checkout):
+    """Though matplotlib was loaded before the kernel began, and could name how it shows figures."""
+    source = checkout / "notebooks" / "01_good.py"
+    drawn = "\n# %%\nimport matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\n"
+    source.write_text(GOOD + drawn)
+    runner.run(profile="smoke", root=checkout)
+    notebook = nbformat.read(checkout / "book" / "executed" / "01_good.ipynb", 4)
+    assert ["image/png" in o.data for o in notebook.cells[-2].outputs] == [True]
+
+
 def test_run_again_when_what_a_parameter_names_has_changed(checkout):
     source = checkout / "notebooks" / "01_good.py"
     source.write_text(GOOD.replace("count = 2", 'count = 2\nrecord = "../numbers.json"'))

@@ -85,7 +85,7 @@ LINES = {
     start: ("Start from pre-trained weights.", "Train from scratch"),
     probe: ("Train all layers", "Stop at a linear probe"),
     labels: ("The fewer labels you have", "The more labels you have"),
-    way: ("LoRA of rank 8 kept more", "No way kept reliably more"),
+    way: ("LoRA of rank 8 kept more", "No way kept clearly more"),
     source: ("Try a linear probe of each source", "Do not choose a source by a linear probe"),
     kind: ("Prefer supervised to contrastive", "Prefer contrastive to supervised"),
     rate: ("old task, a lower learning rate was", "old task, a higher learning rate was"),
