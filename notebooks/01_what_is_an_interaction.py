@@ -230,8 +230,8 @@ for name, result in results.items():
     error = pi.bootstrap(figures.rebuild_error(result, [tenth])[:, 0])
     glue(f"rebuild_{name}", f"{error.value:.2f}", display=False)
     lines.append(
-        f"- {name}: with the strongest tenth ({tenth} of {2**result.n}), the relative error is {error} "
-        f"(mean over {len(result)} samples, 95 % interval)"
+        f"- {name}: with the strongest tenth ({tenth} of {2**result.n}), the relative error is "
+        f"{error} (mean over {len(result)} samples, 95 % interval)"
     )
 display(Markdown("\n".join(lines)))
 

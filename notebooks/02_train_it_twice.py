@@ -123,9 +123,9 @@ display(
     Markdown(
         "Over all orders, fine-tuned runs have a reliability of "
         f"{tables.spans(all_orders['harsanyi'], '.2f')} in Harsanyi dividends, and of "
-        f"{tables.spans(all_orders['walsh'], '.2f')} in Walsh coefficients. In the paper's own measure, "
-        f"the share of strength that is preserved, one run has {tables.spans(shares)} of another; "
-        f"shuffled interactions would have {tables.spans(chance)}."
+        f"{tables.spans(all_orders['walsh'], '.2f')} in Walsh coefficients. In the paper's own "
+        f"measure, the share of strength that is preserved, one run has {tables.spans(shares)} of "
+        f"another; shuffled interactions would have {tables.spans(chance)}."
     )
 )
 

@@ -221,10 +221,10 @@ def used(split):
 display(
     Markdown(
         f"{len(checkpoints)} images, {len(steps)} checkpoints of fine-tuning each: a term that is "
-        f"salient in one checkpoint or more is salient in {pi.bootstrap(used(apart))} of them if they are "
-        f"split one by one, in {pi.bootstrap(used(together))} if they are split together; difference "
-        f"{pi.bootstrap(used(together) - used(apart))} (means over images with 95 % intervals; largest "
-        f"distance from the bound {together.gap.max().item():.2%})."
+        f"salient in one checkpoint or more is salient in {pi.bootstrap(used(apart))} of them if "
+        f"they are split one by one, in {pi.bootstrap(used(together))} if they are split together; "
+        f"difference {pi.bootstrap(used(together) - used(apart))} (means over images with 95 % "
+        f"intervals; largest distance from the bound {together.gap.max().item():.2%})."
     )
 )
 

@@ -116,8 +116,8 @@ recovered = pd.DataFrame(rows)
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"Share of the {terms} planted terms among the {terms} strongest, means over functions with "
-        f"95 % intervals. Chance, {terms} of all {2 * 255} terms drawn at random, is "
+        f"Share of the {terms} planted terms among the {terms} strongest, means over functions "
+        f"with 95 % intervals. Chance, {terms} of all {2 * 255} terms drawn at random, is "
         f"{terms / (2 * 255):.2f}."
     )
 )

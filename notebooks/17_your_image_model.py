@@ -115,8 +115,9 @@ glue("own_preserved", str(preserved), display=False)
 glue("own_chance", str(preserved.chance), display=False)
 display(
     Markdown(
-        f"Of what the probe knew, {preserved} is preserved; of what the fine-tuned model knows, {new} is "
-        f"new. By chance, that is with the interactions shuffled, it is {preserved.chance} and {new.chance}."
+        f"Of what the probe knew, {preserved} is preserved; of what the fine-tuned model knows, "
+        f"{new} is new. By chance, that is with the interactions shuffled, it is "
+        f"{preserved.chance} and {new.chance}."
     )
 )
 

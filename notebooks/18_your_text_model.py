@@ -105,8 +105,8 @@ alone, both = (pi.bootstrap(x.salient().sum(-1).double()) for x in (interactions
 terms = 2**interactions.n - 1
 display(
     Markdown(
-        f"Largest gap over the sentences: {max(gaps):.2%}. Salient interactions per sentence: {alone} of "
-        f"{terms} (AND alone), {both} of {2 * terms} (AND-OR)."
+        f"Largest gap over the sentences: {max(gaps):.2%}. Salient interactions per sentence: "
+        f"{alone} of {terms} (AND alone), {both} of {2 * terms} (AND-OR)."
     )
 )
 

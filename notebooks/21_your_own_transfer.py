@@ -107,8 +107,8 @@ def pretrained():
 # %%
 players = pi.PatchPlayers(grid=2 if small else 3, n=None, region="all")
 options = {
-    "runs": runs, "samples": 5 if small else 12, "epochs": 2 if small else 10, "learning_rate": 3e-3,
-    "batch_size": 20, "seed": seed, "folder": tempfile.mkdtemp(),
+    "runs": runs, "samples": 5 if small else 12, "epochs": 2 if small else 10,
+    "learning_rate": 3e-3, "batch_size": 20, "seed": seed, "folder": tempfile.mkdtemp(),
 }  # fmt: skip
 study = pi.transfer_study(pretrained, fresh, train, test, players, **options)
 
@@ -201,8 +201,9 @@ def fresh_text():
 texts = pi.WordPlayers(tokenizer, n=3 if small else 5)
 reviews = data.load("movie-reviews", n_train=20 if small else 120, n_test=20 if small else 200)
 text_study = pi.transfer_study(
-    pretrained_text, fresh_text, reviews.train, reviews.test, texts, runs=2, samples=5 if small else 8,
-    epochs=1 if small else 4, learning_rate=1e-4, batch_size=20, seed=seed,
+    pretrained_text, fresh_text, reviews.train, reviews.test, texts, runs=2,
+    samples=5 if small else 8, epochs=1 if small else 4, learning_rate=1e-4, batch_size=20,
+    seed=seed,
 )  # fmt: skip
 
 # %% mystnb={"image": {"alt": "A stacked bar of pre-training alone, both, scratch alone and neither for sentences; beside it a dot with the gain in accuracy and its whiskers."}}
