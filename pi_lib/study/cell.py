@@ -337,7 +337,7 @@ class Cell:
 
     @property
     def changed(self) -> str:
-        """`changes` in words, such as 'epochs=3, n_train=100'; empty if there are none."""
+        """`changes` in words: settings and their values; empty if there are none."""
         return ", ".join(f"{name}={value:g}" for name, value in self.changes)
 
     @property
