@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, Self
 
 import numpy as np
@@ -110,13 +111,17 @@ class Difference(Estimate):
         return cls(**vars(estimate), p=float(p))
 
 
+@lru_cache(maxsize=4)  # drawing takes as long as all that is done with them
 def resample_counts(count: int, seed: int = 0) -> np.ndarray:
     """How often each of `count` units is in each of 2,000 resamples: float64 (2000, count).
 
     The same `count` and `seed` give the same resamples, so that numbers made from them are paired.
+    They cannot be written to.
     """
     chances = np.full(count, 1 / count)
-    return np.random.default_rng(seed).multinomial(count, chances, RESAMPLES).astype(np.float64)
+    drawn = np.random.default_rng(seed).multinomial(count, chances, RESAMPLES).astype(np.float64)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def resample_run_counts(
