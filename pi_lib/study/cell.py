@@ -113,7 +113,7 @@ PROFILES = {
             runs=2, long_runs=0, samples=5, n=4, grid=4, covering=4, n_source=64,
         ),
         "text": Settings(
-            n_train=64, n_test=64, batch_size=16, epochs=1, checkpoints=3, traced=1,
+            n_train=48, n_test=32, batch_size=16, epochs=1, checkpoints=3, traced=1,
             runs=2, long_runs=0, samples=5, n=4, covering=4, n_source=64,
         ),
     },
