@@ -229,3 +229,33 @@ def test_shapes_are_checked():
         Interactions(n=20, coalitions=[0, 1, 2], i_and=zeros, r2=zeros[0, :1], v=zeros)
     with pytest.raises(ValueError, match="the empty one"):
         Interactions(n=20, coalitions=[1, 0], i_and=zeros, r2=zeros[0, :1], v=zeros)
+
+
+def test_unknown_methods_are_refused():
+    players = LabelMapPlayers(torch.arange(3), baseline=0.0)
+    with pytest.raises(ValueError, match="method='spex'; expected 'exact', 'search' or 'sampled'"):
+        extract(constant(0.0), torch.ones(1, 3), [0], players, method="spex")
+
+
+def constant(value):
+    return lambda x: torch.full((len(x), 2), value)
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "message"),
+    [
+        (torch.nn.Linear(20, 2).train(), [0], "training mode"),
+        (lambda x: torch.rand(len(x), 2), [0], "for the same input"),
+        (constant(0.0), [2], r"labels 2\.\.2 for a model with 2 output"),
+        (constant(0.0), [0, 1], "2 labels for 1 samples"),
+        (
+            lambda x: torch.where(x[:, :2] == 0, torch.inf, x[:, :2]) * torch.tensor([1, 0.0]),
+            [0],
+            r"sample 0, coalition 0 \(players \[\] kept\) is (inf|nan)",
+        ),
+    ],
+)
+def test_bad_calls_are_refused(model, labels, message):
+    players = LabelMapPlayers(torch.arange(20), baseline=0.0)
+    with pytest.raises(ValueError, match=message):
+        extract(model, torch.ones(1, 20), labels, players, method="search", budget=1000)

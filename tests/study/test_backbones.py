@@ -1,7 +1,11 @@
 """Backbones: real weights that do what they were trained for, and seeds that decide the rest."""
 
+import os
 import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -332,3 +336,67 @@ def test_a_plugin_that_is_missing_is_named(monkeypatch):
     monkeypatch.setenv("PI_LIB_PLUGINS", "small_study, no_such_module")
     with pytest.raises(ImportError, match="PI_LIB_PLUGINS names 'no_such_module', which cannot"):
         registration.import_plugins()
+
+
+def test_resnet20_has_the_shape_of_the_paper():
+    model = backbones.build("resnet20", 10, pretrained=False)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) + 1 == 20  # and the head
+    total = sum(p.numel() for p in model.parameters())
+    assert round(total / 1e6, 2) == 0.27  # He et al. 2016, table 6
+
+
+PLUGIN = """
+import numpy as np
+from torch import nn
+from pi_lib import study
+from pi_lib.study.data import DataSet, Samples
+
+class Tiny(nn.Module):
+    def __init__(self, pretrained):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, images):
+        return self.net(images).flatten(1)
+
+def squares(folder):
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(60) % 2
+    pictures[labels == 1, 4:12, 4:12] = 255
+    train, test = Samples(pictures[:40], labels[:40]), Samples(pictures[40:], labels[40:])
+    return DataSet(("noise", "square"), train, test, origin="drawn here")
+
+study.register_backbone("tiny-net", Tiny, kind="image", size=16, features=8)
+study.register_data("squares", squares, kind="image")
+"""
+
+
+def test_a_cell_of_ones_own_network_and_data_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "my_plugin.py").write_text(PLUGIN)
+    (tmp_path / "study_of_mine.py").write_text(
+        """
+from pi_lib import study
+from pi_lib.study.store import Store
+
+if __name__ == "__main__":
+    few = {"n_train": 16, "n_test": 8, "samples": 1, "n": 2, "covering": 1, "n_source": 16}
+    cell = study.Cell("tiny-net", "squares", "smoke", source="digits", changes=few)
+    assert study.compute_all([cell], Store(STORE), processes=1) == []
+    print(study.run(cell, Store(STORE)).count("finetuned"))
+""".replace("STORE", repr(str(tmp_path / "results")))
+    )
+    here = Path(__file__).parents[1]
+    about = {"PI_LIB_PLUGINS": "small_study, my_plugin", "PI_LIB_HOME": str(tmp_path)}
+    about["PYTHONPATH"] = os.pathsep.join([*map(str, (here, tmp_path)), *sys.path])
+    command = [sys.executable, str(tmp_path / "study_of_mine.py")]
+    done = subprocess.run(command, env=os.environ | about, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) == 2  # runs
+
+
+def test_tokenizer_is_fast_and_knows_where_its_tokens_are():
+    tokenizer = backbones.tokenizer()
+    assert tokenizer.is_fast and tokenizer.mask_token == "[MASK]"
+    encoded = tokenizer("Unfathomably good", return_offsets_mapping=True)
+    assert encoded["offset_mapping"][-2] == (13, 17)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pi_lib import study
+from pi_lib.players import PatchPlayers
 from pi_lib.study import data, steps
 from pi_lib.study.assets import MissingAsset
 from pi_lib.study.data import DataSet, Samples, fashion_mnist, pictures, registry, samples, shifts
@@ -793,3 +794,24 @@ def test_too_few_samples_are_shared_with_the_validation_samples(published_sizes,
     train, validation = training_splits(cell, task)
     assert (len(train), len(validation)) == (50, 15)
     assert not set(train.ids) & set(validation.ids)
+
+
+def test_the_papers_players_lie_on_cub(cub, tmp_path):
+    task = data.load("cub", n_train=3, n_test=1, data=tmp_path)
+    players = PatchPlayers(grid=8, n=10, region="central", mean=task.mean)
+    (placement,) = players.place(data.images(task.test.inputs), task.test.ids)
+    owner = placement.owner[0, 0]
+    assert [(owner == player).sum().item() for player in range(10)] == [28 * 28] * 10
+    border = torch.ones_like(owner, dtype=torch.bool)
+    border[28:-28, 28:-28] = False
+    assert (owner[border] == 10).all()
+
+
+def test_a_box_over_the_border_is_cut_there(cub, tmp_path):
+    path = cub / "bounding_boxes.txt"
+    path.write_text(path.read_text().replace("1 10.0 5.0 30.0 30.0", "1 -0.0 5.0 61.5 30.0", 1))
+    with pytest.raises(ValueError, match="line 1"):  # negative: not the format
+        data.load("cub", data=tmp_path)
+    path.write_text(path.read_text().replace("1 -0.0 5.0 61.5", "1 0.0 5.0 61.5", 1))
+    picture = data.load("cub", data=tmp_path).train.inputs[0]  # all 60 columns of rows 5 to 35
+    assert picture[0, 112, 10] < 30 < 170 < picture[0, 112, 90]

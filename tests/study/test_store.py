@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pi_lib.__main__ import main
 from pi_lib.study import store as stores
@@ -335,3 +337,33 @@ def test_without_git_there_is_no_commit_and_no_crash(tmp_path, monkeypatch):
         assert about["commit"] is None and about["versions"]["python"]
     finally:
         stores._installed.cache_clear()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=4), st.randoms())
+def test_a_specification_has_one_digest_whatever_its_order(spec, random):
+    keys = list(spec)
+    random.shuffle(keys)
+    assert digest({key: spec[key] for key in keys}) == digest(spec)
+    assert digest(json.loads(json.dumps(spec))) == digest(spec)  # what is read back is the same
+    assert digest(spec | {"one more": 1}) != digest(spec | {"one more": 2})
+
+
+@given(st.dictionaries(st.text("ab/", min_size=1, max_size=3), st.binary(max_size=9), max_size=4))
+def test_any_files_are_kept_as_they_were_written(tmp_path_factory, files):
+    files = {name.replace("/", "-"): content for name, content in files.items()}
+
+    def compute(folder):
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    entry = Store(tmp_path_factory.mktemp("store")).get("step", {}, [], compute)
+    assert found(entry) is None
+    for name, content in files.items():
+        assert (entry / name).read_bytes() == content
