@@ -359,3 +359,22 @@ def test_the_split_on_a_gpu_is_that_on_a_cpu(monkeypatch):
     found = and_or_split(v, noise=0.04, tol=1e-5)
     assert found.converged.all()
     torch.testing.assert_close(found.objective, expected.objective, rtol=2e-5, atol=0)
+
+
+def test_bad_input():
+    v = random_games(3, 3)
+    with pytest.raises(ValueError, match="power|2\\*\\*n"):
+        and_or_split(v[:, :7])
+    for name in ("noise", "tol"):
+        for value in (-0.1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=f"{name} .*>= 0; got"):
+                and_or_split(v, **{name: value})
+    with pytest.raises(ValueError, match="max_iterations must be at least 1; got 0"):
+        and_or_split(v, max_iterations=0)
+    v[1, 5] = float("nan")
+    with pytest.raises(ValueError, match=r"nan at sample 1, coalition 5 \(players \[0, 2\]\)"):
+        and_or_split(v)
+    with pytest.raises(ValueError, match="models"):
+        shared_split(torch.zeros(8))
+    with pytest.raises(ValueError, match="alpha"):
+        shared_split(torch.zeros(2, 8), alpha=-1)

@@ -448,3 +448,35 @@ def test_too_little_memory_for_one(batch_size, words):
     players = LabelMapPlayers(torch.arange(4), baseline=0.0)
     with pytest.raises(torch.OutOfMemoryError, match=rf"of cpu is too small.*{words}.*\(4,\)"):
         coalition_values(model, torch.ones(2, 4), [0, 0], players, batch_size=batch_size)
+
+
+class Noisy(torch.nn.Module):
+    def forward(self, x):
+        return torch.rand(len(x), 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "n", "message"),
+    [
+        (torch.nn.Linear(3, 2).train(), [0], 3, "training mode"),
+        (Noisy().eval(), [0], 3, "for the same input"),
+        (constant(0.0), [2], 3, r"labels 2\.\.2 for a model with 2 output"),
+        (constant(0.0), [-1], 3, "labels -1"),
+        (constant(0.0), [0, 1], 3, "2 labels for 1 samples"),
+        (constant(torch.nan), [0], 3, "sample 0|for the same input"),
+        (constant(0.0, 1), [2], 3, r"with 1 output\(s\); expected 0\.\.1"),
+        (constant(0.0), [0], 17, "131,072 forward passes"),
+    ],
+)
+def test_bad_calls_are_refused(model, labels, n, message):
+    players = LabelMapPlayers(torch.arange(n), baseline=0.0)
+    with pytest.raises(ValueError, match=message):
+        coalition_values(model, torch.ones(1, n), labels, players)
+
+
+def test_a_module_goes_back_where_it_was():
+    model = image_model()
+    images = torch.rand(1, 3, 8, 8)
+    model(images)
+    coalition_values(model, images, [0], PatchPlayers(4, 2), device="cpu")
+    assert next(model.parameters()).device.type == "cpu"

@@ -635,3 +635,26 @@ def test_bad_sentences_are_refused(tokenizer):
     for wrong in (None, 5, ("drab",), ("drab", 5)):
         with pytest.raises(ValueError, match="expected a list of sentences, or of pairs"):
             players.fits(wrong)
+
+
+def test_words_are_masked_whole(tokenizer):
+    text = "The unbelievably drab film isn't good."
+    (placement,) = WordPlayers(tokenizer, n=4).place([text])
+    content = ["unbelievably", "drab", "film", "isn't", "good"]
+    assert len(placement.names) == 4
+    assert placement.names == [word for word in content if word in placement.names]
+    tokens = tokenizer.convert_ids_to_tokens(placement.inputs[0].tolist())
+    for player, name in enumerate(placement.names):
+        pieces = [
+            t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == player
+        ]
+        assert "".join(p.removeprefix("##") for p in pieces) == name.lower()
+    kept = [t for t, o in zip(tokens, placement.owner[0].tolist(), strict=True) if o == 4]
+    assert kept[0] == "[CLS]" and kept[-1] == "[SEP]" and "the" in kept
+    assert placement.baseline == tokenizer.mask_token_id
+
+
+def test_special_tokens_stay_when_the_background_is_masked(tokenizer):
+    (placement,) = WordPlayers(tokenizer, n=2, background="mask").place(["the drab film was drab"])
+    owner = placement.owner[0].tolist()
+    assert owner[0] == owner[-1] == 2 and 3 in owner

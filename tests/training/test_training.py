@@ -499,3 +499,14 @@ def test_a_loss_that_is_no_number_ends_the_run(digits):
     broken.head.weight.data[:] = torch.nan
     with pytest.raises(TrainingDiverged, match=r"fine-tune: the loss became nan at step 0 of 19"):
         finetune(broken, *digits, epochs=1, learning_rate=1e-3)
+
+
+def test_bad_training_is_refused_or_named(digits):
+    with pytest.raises(ValueError, match="nothing to train: 0 epochs"):
+        finetune(network(), *digits, epochs=0, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="outside a run of 19 steps"):
+        finetune(network(), *digits, epochs=1, learning_rate=1e-3, checkpoints=[0, 99])
+    broken = network()
+    broken.head.weight.data[:] = torch.nan
+    with pytest.raises(TrainingDiverged, match=r"fine-tune: the loss became nan at step 0 of 19"):
+        finetune(broken, *digits, epochs=1, learning_rate=1e-3)
