@@ -1,7 +1,12 @@
-"""All that trains a network, and a callback that follows a run of your own.
+"""All that trains a network.
 
-`phases` are calls of `recipe`'s `fit`: it sets a run up, `loop` goes its steps, `run` is what it
-gives. `probe` is no training but the optimum of `regression`.
+- `phases`: `finetune`, `train_from_scratch`, `pretrain`, each a call of `recipe`'s `fit`.
+- `probe`: the linear probe, the optimum of `regression`, and no training.
+- `recipe`: what a run is set up from; `loop`: its steps; `run`: what it gives.
+- `split`: samples and labels, and batches of them; `objectives`: losses, heads, and what counts as
+  right; `lora`: which layers get an adapter, and how it is merged.
+- `tracker`: a callback that says, as a run of your own goes, what it keeps.
+- `cuda_graph`: a step recorded once and repeated; `seeds`: streams of random numbers.
 """
 
 from pi_lib.training.loop import first_layers, schedule
