@@ -18,10 +18,10 @@ five or more, or if `resample_runs` is True; the divisor of a run is not resampl
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
@@ -304,6 +304,19 @@ class Approach:
     directness: Estimate
     curves: np.ndarray
     ratios: np.ndarray
+
+    @classmethod
+    def mean(cls, ways: Sequence[Self]) -> Self:
+        """Of several runs of an arm, on the same samples and steps, each with the others' ends.
+
+        Directness is of all pairs of runs already, and is that of the first.
+        """
+        first, curves = ways[0], np.mean([way.curves for way in ways], 0)
+        similarity = [
+            Estimate.of_resamples(curve, next((x.note for x in at if x.note), ""))
+            for curve, *at in zip(curves.T, *(way.similarity for way in ways), strict=True)
+        ]
+        return replace(first, similarity=similarity, curves=curves)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per checkpoint: step, value, low, high, note."""

@@ -1,7 +1,7 @@
 """Records in which the truth is planted: what runs know, and how often they are right."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -63,6 +63,27 @@ def planted(
         "surer_of_its_own": {key: 0.7 for key in keys} if elsewhere else {},
     }  # fmt: skip
     return study.Record(header, games, rights)
+
+
+def over_time(
+    record: study.Record, ways: Mapping[str, list], noise=0.3, runs=3, seed=0
+) -> study.Record:
+    """The record with checkpoints of an arm's first runs, ten steps apart.
+
+    Each is a multiple of the run's end and of a detour that the runs of the arm have in common.
+    """
+    rng, games = np.random.default_rng([seed, 1]), {}
+    for arm, way in ways.items():
+        detour = rng.normal(size=(SAMPLES, 2**N))
+        for run in range(1, runs + 1):
+            end = record.games[f"covering/{arm}{run}"]
+            games |= {
+                f"covering/{arm}{run}@{10 * k}": a * end
+                + game(b * detour + noise * rng.normal(size=detour.shape))
+                for k, (a, b) in enumerate(way)
+            }
+    last = dict.fromkeys(ways, 10 * len(way))
+    return replace(record, header=record.header | {"last_step": last}, games=record.games | games)
 
 
 def right(accuracy: float, rng: np.random.Generator) -> np.ndarray:

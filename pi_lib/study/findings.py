@@ -122,21 +122,24 @@ class Runs:
         return self.moments(centred=centred).origins()
 
     def approach(self, arm: str) -> Approach:
-        """How an arm's first run comes to the ends of the arm's other runs.
+        """How an arm's runs come to the ends of the arm's other runs.
 
-        Raises ValueError if the record holds no checkpoints of it.
+        A mean over the runs with checkpoints. Raises ValueError if the record holds none of them.
         """
-        first = self.record.over_time(arm, 1, self.players)
-        others = [
-            self.record.over_time(arm, run, self.players)
-            for run in range(2, self.record.count(arm, self.players) + 1)
-            if self.record.has_checkpoints(arm, run, self.players)
-        ]
-        asked = slice(len(next(iter(first.values()))))
-        return approach(
-            list(first.values()), [run[asked] for run in self.arms[arm][1:]], list(first),
-            replicates=[list(way.values()) for way in others if list(way) == list(first)],
-        )  # fmt: skip
+        count = range(self.record.count(arm, self.players))
+        traced = [r for r in count if self.record.has_checkpoints(arm, r + 1, self.players)] or [0]
+        ways = {r: self.record.over_time(arm, r + 1, self.players) for r in traced}
+        steps = list(ways[traced[0]])
+        ways = {r: list(way.values()) for r, way in ways.items() if list(way) == steps}
+        ends = [run[: len(ways[traced[0]][0])] for run in self.arms[arm]]
+        each = [
+            approach(
+                way, [end for s, end in enumerate(ends) if s != r], steps,
+                replicates=[other for s, other in ways.items() if s != r],
+            )
+            for r, way in ways.items()
+        ]  # fmt: skip
+        return Approach.mean(each)
 
 
 @dataclass(frozen=True)

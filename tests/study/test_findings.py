@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_records import planted
+from planted_records import over_time, planted
 
 from pi_lib import study
 from pi_lib.book import tables
+from pi_lib.reliability import approach
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import findings
 
@@ -32,6 +33,37 @@ def test_what_is_planted_is_found():
     reverse = verdicts(planted(kept=0.02, high=0.6, learned=0.1))
     assert [reverse[c] for c in (complex_out, new_complex)] == ["contradicted"] * 2
     assert agrees[faster] == agrees[direct] == "not measurable"  # there are no checkpoints
+
+
+def test_fast_and_direct_ways_are_found_and_so_are_slow_ones():
+    straight, detour = [(0, 0), (0.5, 0), (0.9, 0)], [(0, 0), (0, 2), (0.1, 2)]
+    faster, direct = CLAIMS[-2:]
+    for ways, said in (((straight, detour), "confirmed"), ((detour, straight), "contradicted")):
+        ways = dict(zip(("finetuned", "scratch"), ways, strict=True))
+        found = verdicts(over_time(planted(), ways))
+        assert found[faster] == found[direct] == said
+    alike = verdicts(over_time(planted(), dict.fromkeys(ways, detour)))
+    assert alike[faster] == alike[direct] == "undecided"
+
+
+def test_the_approach_is_a_mean_over_all_runs_with_checkpoints():
+    record = over_time(planted(noise=1), {"finetuned": [(0, 1), (0.4, 0.5)]}, noise=1)
+    mean = findings.Runs(record).approach("finetuned")
+    ends = record.runs("finetuned")
+    each = []
+    for run, end in enumerate(ends, 1):
+        way = record.over_time("finetuned", run)
+        others = [other for other in ends if other is not end]
+        each.append(approach([*way.values()], others, [*way]))
+    curves = [[at.value for at in one.similarity] for one in each]
+    found = [at.value for at in mean.similarity]
+    assert np.ptp(curves, 0)[0] > 0.02 and found == pytest.approx(np.mean(curves, 0))
+    wide = max(one.similarity[0].high - one.similarity[0].low for one in each)
+    assert mean.similarity[0].high - mean.similarity[0].low < wide
+    one = over_time(planted(noise=1), {"finetuned": [(0, 1), (0.4, 0.5)]}, noise=1, runs=1)
+    alone = findings.Runs(one).approach("finetuned")
+    assert [at.value for at in alone.similarity] == pytest.approx(curves[0])
+    assert "replicates" in alone.directness.note
 
 
 def test_origins_are_those_that_were_planted():
