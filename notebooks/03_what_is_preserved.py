@@ -85,7 +85,7 @@ glue("kept_live", tables.spans(kept), display=False)
 # much of one fine-tuned run is preserved in another, from the same weights.
 
 
-# %% mystnb={"figure": {"name": "fig-preserved", "caption": "The observed share is above chance in {glue:text}`preserved_above` cells. Share of the probe's strength that is found in the fine-tuned model, beside what shuffled interactions give (chance), and the share of one fine-tuned run found in another (second run). Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks on a line: observed, chance, second run. Observed lies beyond chance, in most cells by little; the second run lies beyond observed in some cells, before it in others."}}
+# %% mystnb={"figure": {"name": "fig-preserved", "caption": "The observed share is above chance in {glue:text}`preserved_above` cells. Share of the probe's strength that is found in the fine-tuned model, beside what shuffled interactions give (chance), and the share of one fine-tuned run found in another (second run). Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks on a line: observed, chance, second run."}}
 def beside(share):
     return {"observed": share, "chance": share.chance, "second run": share.second_run}
 
@@ -136,7 +136,7 @@ orders = orders[(orders["arm"] == "probe") & (orders["orders"] != "1-3")]
 above_0 = (orders[orders["orders"] == "all"]["low"] > 0).sum()
 glue("similar_above", f"{above_0} of {len(runs)}", display=False)
 
-# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the interval lies above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "A panel per cell with a mark for each order and one for all orders, most of them between 0 and 0.7; some marks of high orders are missing."}}
+# %% mystnb={"figure": {"name": "fig-similarity", "caption": "Over all orders, the interval lies above 0 in {glue:text}`similar_above` cells. Similarity of what is reproducible in the probe and in fine-tuned runs, in Walsh coefficients, by order. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "A panel per cell with a mark for each order and one for all orders; where an order is not measurable, there is no mark."}}
 shown = orders.assign(panel=orders["cell"], name="probe and fine-tuned runs")
 figure = study_figures.by_order(shown, "similarity of probe and fine-tuned")
 

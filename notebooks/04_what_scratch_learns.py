@@ -56,7 +56,7 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # with its interactions shuffled within sample and order (*chance*).
 
 
-# %% mystnb={"figure": {"name": "fig-learned", "caption": "Scratch has more than chance of the preserved part in {glue:text}`learned_above` cells. That a second fine-tuned run has more, beyond chance, than scratch and long scratch is confirmed in {glue:text}`learned_second`, contradicted in {glue:text}`learned_below`. Share of the preserved knowledge that other networks have. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell marks on a line: chance, scratch, long scratch where there is one, and second run, which lies farthest to the right in most cells."}}
+# %% mystnb={"figure": {"name": "fig-learned", "caption": "Scratch has more than chance of the preserved part in {glue:text}`learned_above` cells. That a second fine-tuned run has more, beyond chance, than scratch and long scratch is confirmed in {glue:text}`learned_second`, contradicted in {glue:text}`learned_below`. Share of the preserved knowledge that other networks have. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell marks on a line: chance, scratch, long scratch where there is one, and second run."}}
 def learned(r):
     scratch = r.learned()
     long = {"long scratch": r.learned("long")} if "long" in r.arms else {}
@@ -96,7 +96,7 @@ display(
 # The verdicts below are stricter than the figures: each takes the smaller of the differences to scratch
 # and to long scratch, and its p is corrected for the number of cells.
 
-# %% mystnb={"figure": {"name": "fig-special", "caption": "By the verdicts below, that the preserved part differs by more than the new part is confirmed in {glue:text}`special_above` cells, contradicted in {glue:text}`special_below`. How much more a second fine-tuned run has than a scratch run, both beyond chance: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, mostly at or right of zero."}}
+# %% mystnb={"figure": {"name": "fig-special", "caption": "By the verdicts below, that the preserved part differs by more than the new part is confirmed in {glue:text}`special_above` cells, contradicted in {glue:text}`special_below`. How much more a second fine-tuned run has than a scratch run, both beyond chance: of the preserved part, of the new part, and the difference of the two, paired by sample. Whiskers: 95 % intervals."}, "image": {"alt": "For each cell three marks: preserved, new, and the difference, around a line at zero."}}
 differences = {
     name: {
         "preserved part": r.hard["scratch"].preserved.excess,
@@ -133,7 +133,7 @@ tables.counts(pd.concat([hard, harder]))
 # stands the similarity of probe and fine-tuned runs.
 
 
-# %% mystnb={"figure": {"name": "fig-scratch-similarity", "caption": "The interval of scratch lies above 0 in {glue:text}`scratch_above` cells, that of the probe in {glue:text}`probe_above`. Similarity with fine-tuned runs of what is reproducible, over all orders. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell marks for probe, scratch and long scratch; scratch lies right of the probe in some cells, left of it in others."}}
+# %% mystnb={"figure": {"name": "fig-scratch-similarity", "caption": "The interval of scratch lies above 0 in {glue:text}`scratch_above` cells, that of the probe in {glue:text}`probe_above`. Similarity with fine-tuned runs of what is reproducible, over all orders. What is not measurable is left out. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell marks for probe, scratch and long scratch."}}
 def similarities(r):
     arms = {"linear probe": "probe", "scratch": "scratch", "long scratch": "long"}
     whole = r.moments()

@@ -155,7 +155,7 @@ if len(corrupted):
 # probe on the pre-trained encoder gets right and this one does not, the encoder has forgotten. The test needs
 # the data of pre-training, and so is made where pre-training was done here.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Against the pre-trained encoder, the accuracy of a linear probe on the old task {glue:text}`ways_forgetting` ways and cells. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, most of them left of a line at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-forgetting", "caption": "Against the pre-trained encoder, the accuracy of a linear probe on the old task {glue:text}`ways_forgetting` ways and cells. Left of 0: forgotten. Whiskers: 95 % intervals, paired by test picture."}, "image": {"alt": "A panel for each cell with a source task; a dot with whiskers for every way to fine-tune, around a line at zero."}}
 old_task = {
     (cell, way): of_way.record.gain("probe", on="source")
     for (cell, way), of_way in runs.items()
