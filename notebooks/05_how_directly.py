@@ -27,6 +27,7 @@
 # %% tags=["parameters"]
 profile = "quick"  # of the two cells that this book trains itself: smoke, quick, reduced or full
 record = "recorded/paper"  # folder of the recorded cells
+many = "recorded/over_time"  # cells that were asked about many samples at every checkpoint
 
 # %%
 import pandas as pd
@@ -35,6 +36,7 @@ from myst_nb import glue
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
 from pi_lib.book import begin, study_figures, tables
+from pi_lib.book import recorded as read
 from pi_lib.book.explorers import explore_training
 from pi_lib.study import findings
 
@@ -46,52 +48,88 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # %% [markdown]
 # ## Towards the ends of other runs
 #
-# The figure shows, for the first run $X^1$ of an arm at each step $t$,
+# The figures show, for a run $X^q$ of an arm at each step $t$,
 #
-# $$\frac{C(X^1_t, X^r_{end})}{\sqrt{V(X^1_t)\, C_{XX}(end)}}, \qquad r \neq 1,$$
+# $$\frac{C(X^q_t, X^r_{end})}{\sqrt{V(X^q_t)\, C_{XX}(end)}}, \qquad r \neq q,$$
 #
-# with $C$ and $V$ as in [Train it twice](02_train_it_twice). At the end it is not 1 but, on average over
-# runs, the square root of the {term}`reliability`: even finished runs agree no better. Checkpoints are of
-# {glue:text}`asked` samples of a cell, the games on other pages of {glue:text}`all_asked`: so more is
-# *not measurable* here.
+# with $C$ and $V$ as in [Train it twice](02_train_it_twice), as a mean over the runs $q$ whose checkpoints
+# are recorded and over the ends $r$ of the others. At the end it is not 1 but, on average over runs, the
+# square root of the {term}`reliability`: even finished runs agree no better.
+#
+# Noise hides a way unless many samples are asked about. So the cells of this figure were computed for this
+# page: at every checkpoint, {glue:text}`many_runs` runs of each arm are asked about
+# {glue:text}`many_samples` samples, with {glue:text}`many_players` players.
 
-# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs; most rise with the steps of training."}}
-ways = {
-    (name, arm): r.approach(arm) for name, r in runs.items() for arm in ("finetuned", "scratch")
-}
-curves = pd.concat(way.to_frame().assign(cell=name, arm=arm) for (name, arm), way in ways.items())
-figure = study_figures.approaches(curves)
+# %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
+asked = {r.title: findings.Runs(r) for r in read(many).values()}
+
+
+def ways_of(runs):
+    return {(name, arm): r.approach(arm) for name, r in runs.items() for arm in two_arms}
+
+
+def curves_of(ways):
+    return pd.concat(
+        [way.to_frame().assign(cell=name, arm=arm) for (name, arm), way in ways.items()]
+    )
+
+
+two_arms = ("finetuned", "scratch")
+ways = ways_of(asked)
+figure = study_figures.approaches(curves_of(ways)) if ways else None
 
 # %% [markdown]
 # ## Faster? More directly?
 #
 # The table counts the steps until a run has half, and 80 %, of its own final similarity, and says how
 # direct the way was. Beside them stand the steps until a run has 80 % of its own final accuracy, for every
-# run that was tested on its way ({numref}`fig-accuracy` shows the first). Where a network ends hardly above
-# chance, it has that much from the start, and 0 steps say nothing.
+# run that was tested on its way. Where a network ends hardly above chance, it has that much from the start,
+# and 0 steps say nothing.
 #
 # No way is straighter than a straight one, so no true {term}`directness` is above 1. Noise can still make
 # an interval reach beyond 1. If the way taken may seem shorter than half the straight one, it is mostly
 # noise, and the directness is *not measurable*.
 
-# %% tags=["hide-input"]
-pd.DataFrame(
-    {
-        (name, tables.ARMS[arm]): {
-            "steps to half": f"{way.steps_to(0.5):.0f}",
-            "steps to 80 %": f"{way.steps_to(0.8):.0f}",
-            "directness": tables.said(way.directness),
-            "steps to 80 % of the final accuracy, by run": ", ".join(
-                f"{steps:.0f}" for steps in runs[name].record.steps_to_accuracy(arm, 0.8)
-            ),
-        }
-        for (name, arm), way in ways.items()
-    }
-).T
 
 # %% tags=["hide-input"]
-claims = findings.findings(runs)
-tables.counts(claims[claims["claim"].isin([c.name for c in findings.CLAIMS[6:]])])
+def table_of(runs, ways):
+    return pd.DataFrame(
+        {
+            (name, tables.ARMS[arm]): {
+                "steps to half": tables.said(way.steps_to(0.5)),
+                "steps to 80 %": tables.said(way.steps_to(0.8)),
+                "directness": tables.said(way.directness),
+                "steps to 80 % of the final accuracy, by run": ", ".join(
+                    f"{steps:.0f}" for steps in runs[name].record.steps_to_accuracy(arm, 0.8)
+                ),
+            }
+            for (name, arm), way in ways.items()
+        }
+    ).T
+
+
+table_of(asked, ways) if asked else None
+
+# %% tags=["hide-input"]
+two_claims = findings.CLAIMS[6:]
+tables.claims(findings.findings(asked, two_claims)) if asked else None
+
+# %% [markdown]
+# ## The cells of the other pages
+#
+# Checkpoints of these cells are of {glue:text}`asked` samples, the games on other pages of
+# {glue:text}`all_asked`: so more is *not measurable* here.
+
+# %% mystnb={"figure": {"name": "fig-approach-few", "caption": "The same with few samples: of {glue:text}`few_squares`. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
+few_ways = ways_of(runs)
+figure = study_figures.approaches(curves_of(few_ways))
+
+# %% tags=["hide-input"]
+table_of(runs, few_ways)
+
+# %% tags=["hide-input"]
+claims = findings.findings(runs, two_claims)
+tables.counts(claims)
 
 # %% [markdown]
 # Every number behind these verdicts stands on the page [Findings](06_findings).
@@ -119,15 +157,27 @@ glue("first_better", f"{better} of {len(records)}", display=False)
 explore_training({r.title: r for r in live.values()})
 
 # %% tags=["remove-cell"]
-last = curves.dropna(subset="value").groupby(["cell", "arm"])["value"].last()
+last = curves_of(ways or few_ways).dropna(subset="value").groupby(["cell", "arm"])["value"].last()
 glue("ends", tables.spans(last, ".2f"), display=False)
-asked = [len(next(iter(r.record.over_time("finetuned").values()))) for r in runs.values()]
-glue("asked", tables.spans(asked, "d"), display=False)
+
+
+def at_checkpoints(runs):
+    return [len(next(iter(r.record.over_time("finetuned").values()))) for r in runs.values()]
+
+
+glue("asked", tables.spans(at_checkpoints(runs), "d"), display=False)
 glue(
     "all_asked",
     tables.spans((len(r.arms["finetuned"][0]) for r in runs.values()), "d"),
     display=False,
 )
+of_many = [r.record.header["settings"] for r in asked.values()]
+for key, setting in (("runs", "traced"), ("samples", "traced_samples"), ("players", "n")):
+    values = [s[setting] for s in of_many]
+    glue(f"many_{key}", tables.spans(values, "d") if values else "no", display=False)
+counts = claims["verdict"].value_counts()
+said = ", ".join(f"{counts[v]} {v}" for v in findings.VERDICTS if v in counts)
+glue("few_squares", f"{len(claims)} verdicts, {said}", display=False)
 
 # %% [markdown]
 # ## Exercises

@@ -48,7 +48,7 @@ task = study.load(cell)
 default = study.players(cell, task)
 networks = [study.trained_model(cell, "probe")]
 networks += [study.trained_model(cell, "finetuned", run) for run in (0, 1)]
-samples = study.samples(cell, task).take(range(min(12, cell.settings.samples)))
+samples = study.samples(cell, task).take(range(min(8, cell.settings.samples)))
 pictures = images(samples.inputs)
 
 # %% [markdown]
