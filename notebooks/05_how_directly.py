@@ -124,7 +124,7 @@ tables.claims(findings.findings(asked, two_claims)) if asked else None
 few_ways = ways_of(runs)
 figure = study_figures.approaches(curves_of(few_ways))
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 table_of(runs, few_ways)
 
 # %% tags=["hide-input"]

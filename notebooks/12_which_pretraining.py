@@ -21,19 +21,24 @@
 #   helps, and where the knowledge of fine-tuned runs comes from (its {term}`origins`).
 # - Contrastive and adversarial are each compared with supervised: accuracy, {term}`similarity`, origins,
 #   all on the same test samples. A difference that cannot be told from 0 is *undecided*.
+# - Pre-training is a run too: supervised pre-training is done several times, and the page says how much of
+#   what probes and fine-tuned networks know comes back.
 #
 # *Needs: [Train it twice](02_train_it_twice), [How much data](10_how_much_data).*
 
 # %% tags=["parameters"]
 profile = "quick"  # the same page at every profile
 record = "recorded/pretraining"  # records that differ in task and kind
+again = "recorded/pretraining_again"  # one kind, pre-trained several times
 
 # %%
+import pandas as pd
 from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
+from pi_lib.statistics import Estimate
 from pi_lib.study import comparisons, findings
 from pi_lib.study.cell import title_of
 from pi_lib.training.objectives import OBJECTIVES
@@ -143,6 +148,70 @@ if pairs:
     display(tables.judged(compared, tested="minus supervised"))
 
 # %% [markdown]
+# ## The same pre-training again
+#
+# Another pre-training of the same kind starts from other random weights and sees other batches. Would it
+# lead to the same? The network was pre-trained {glue:text}`again_times` times on the same pictures, and
+# fine-tuned several times from each. Two shares say how much comes back under *another* pre-training:
+#
+# - of all that a linear probe knows, $C_{PP} / V_P$, with products between probes of different pre-trainings;
+# - of what fine-tuned runs from the same weights reproducibly know, the same products between runs from
+#   different weights over those between runs from the same weights.
+#
+# Both are 1 if all comes back, and 0 by chance.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again", "caption": "Of what a linear probe knows, {glue:text}`again_probe` comes back under another pre-training; of what fine-tuned runs from the same weights reproducibly know, {glue:text}`again_finetuned`. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each task two marks on a line, for linear probes and for fine-tuned runs."}}
+several = by(recorded(again), lambda r: (title_of(r.header["task"]), r.header["pretraining_run"]))
+cells = {}
+for (task, number), r in several.items():
+    cells.setdefault(task, {})[number + 1] = findings.Runs(r)
+found = {task: comparisons.across_pretrainings([*x.values()]) for task, x in cells.items()}
+arms = {"linear probe": "probe", "fine-tuned runs": "finetuned"}
+glue("again_times", tables.spans(map(len, cells.values()), "d") if cells else "no", display=False)
+for arm in arms.values():
+    shares = [comes_back[arm].value for comes_back, _ in found.values()]
+    glue(f"again_{arm}", tables.spans(shares) if shares else "not measured", display=False)
+if found:
+    shares = {
+        task: {name: comes_back[arm] for name, arm in arms.items()}
+        for task, (comes_back, _) in found.items()
+    }
+    figure = study_figures.shares(shares, "share that comes back under another pre-training")
+
+# %% tags=["hide-input"]
+differences = findings.judged({task: x["difference"] for task, (x, _) in found.items()})
+if found:
+    display(
+        Markdown(
+            "That more of what fine-tuned runs know comes back than of what a probe knows is "
+            f"{findings.in_words(differences)}."
+        )
+    )
+
+# %% [markdown]
+# So what is common to all pre-trainings can be asked where it comes from, as the book asks it of runs from
+# the same weights elsewhere. Probes stand here for what all of them know, not for one set of weights.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-origins-again", "caption": "Neither probe nor scratch explains {glue:text}`again_neither` of what fine-tuned runs of all pre-trainings have in common. Left: where what fine-tuned runs reproducibly know comes from, for each pre-training and for what is common to all. Right: gain in accuracy of fine-tuning over training from scratch."}, "image": {"alt": "A stacked bar for each pre-training and one for what is common to all, per task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+if found:
+    parts, gain = [], {}
+    for task, of_task in cells.items():
+        named = {f"{task}, pre-training {number}": runs for number, runs in of_task.items()}
+        parts.append(findings.origins_table(named))
+        common = f"{task}, common to all"
+        parts.append(found[task][1].to_frame().assign(cell=common))
+        gain |= {name: runs.record.gain() for name, runs in named.items()}
+        gain[common] = Estimate.unmeasurable("it is no network")
+    parts = pd.concat(parts, ignore_index=True)
+    figure = study_figures.origins(parts, gain)
+neither = [x.neither.value for _, x in found.values() if x.measurable]
+glue("again_neither", tables.spans(neither) if neither else "an unknown share", display=False)
+
+# %% tags=["hide-cell"]
+if found:
+    display(tables.estimates(parts, index="cell", columns="part"))
+
+# %% [markdown]
 # ## Which to take
 
 
@@ -162,8 +231,8 @@ if runs:
 # %% [markdown]
 # ## What this rests on
 #
-# A small network, few epochs of pre-training, and one pre-training of each kind: another one of the
-# same kind may differ as well. Contrastive pre-training is known to need far more epochs than
+# A small network, few epochs of pre-training, and one pre-training of each kind, but of supervised: how far
+# two of the same kind may lie apart is shown above for that kind alone. Contrastive pre-training is known to need far more epochs than
 # supervised, so it could reach higher accuracies than here. Scratch runs have as many steps as fine-tuned
 # runs; trained longer, they may come closer. The intervals are over test samples, for the runs that there
 # are; other runs may differ by more.

@@ -662,20 +662,33 @@ class Moments:
     def origin_parts(self) -> tuple[dict[str, np.ndarray], str]:
         """The shares of `Origins`, of all samples and of each resample; why not, if so."""
         pairs = ("probe", "finetuned"), ("scratch", "finetuned"), ("probe", "scratch")
-        (a, b, c), notes = zip(*(self.similarities(*pair) for pair in pairs), strict=True)
-        note = next(filter(None, notes), "")
-        if not note and max(abs(c[0]), np.nanquantile(np.append(c[0], c[1:]), 1 - TAIL)) >= 1:
-            note = "probe and scratch cannot be told apart"
-        with np.errstate(divide="ignore", invalid="ignore"):
-            explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
-            parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained
-        return dict(zip(Origins.PARTS, parts, strict=True)), note
+        rho, notes = zip(*(self.similarities(*pair) for pair in pairs), strict=True)
+        parts, alike = commonality(*rho)
+        return parts, next(filter(None, notes), alike)
 
     def _weighted(self, arm: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs of an arm, or runs by number, and their weights in each resample."""
         if isinstance(arm, str):
             return self.arms.members[arm], self.arms.weights[arm]
         return arm, np.ones((len(self.products), len(arm)))
+
+
+def commonality(
+    probe: np.ndarray, scratch: np.ndarray, both: np.ndarray
+) -> tuple[dict[str, np.ndarray], str]:
+    """The shares of `Origins`, and why they are not measurable, if so.
+
+    From similarities (1 + N,), of all samples and of each resample: of probe and of scratch with
+    the fine-tuned runs, and of `both` with each other.
+    """
+    a, b, c = probe, scratch, both
+    known = c[~np.isnan(c)]
+    alike = len(known) and max(abs(c[0]), np.quantile(known, 1 - TAIL, method="higher")) >= 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        explained = np.where(abs(c) < 1, (a**2 + b**2 - 2 * a * b * c) / (1 - c**2), np.nan)
+        parts = explained - b**2, a**2 + b**2 - explained, explained - a**2, 1 - explained
+    named = dict(zip(Origins.PARTS, parts, strict=True))
+    return named, "probe and scratch cannot be told apart" if alike else ""
 
 
 def _directness(

@@ -47,6 +47,7 @@ KINDS = {  # colour and marker of what stands beside each other in a row
     "scratch": (COLOURS["scratch"], "s"),
     "long scratch": ("#A5703D", "^"),
     "linear probe": (COLOURS["probe"], "o"),
+    "fine-tuned runs": (COLOURS["finetuned"], "D"),
 }
 VERDICT_COLOURS = {  # of squares
     "confirmed": "#029E73",
@@ -101,7 +102,7 @@ def origins(
     key = {PARTS[part]: plt.Rectangle((0, 0), 1, 1, color=ORIGINS[part]) for part in ORIGINS}
     if wide.any():
         name = f"pale: a 95 % interval is wider than {WIDEST:.0%}"
-        key[name] = plt.Rectangle((0, 0), 1, 1, color="0.4", alpha=0.3)
+        key[name] = plt.Rectangle((0, 0), 1, 1, color=ORIGINS["scratch"], alpha=0.3)
     figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=5, fontsize=10)
     return figure
 

@@ -7,10 +7,12 @@ corrected for how many numbers are looked at together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
+from pi_lib.reliability import Arms, Origins, commonality
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_of_runs
 from pi_lib.study.across_cells import rank_correlation
@@ -118,6 +120,50 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
             rows.append((name, *key, difference))
     frame = pd.DataFrame(rows, columns=["cell", "quantity", "of", "tested"])
     return _judged(frame, "more", "less", by=["quantity", "of"])
+
+
+def across_pretrainings(cells: Sequence[Runs]) -> tuple[dict[str, Estimate], Origins]:
+    """What comes back where not only fine-tuning but pre-training too is done again.
+
+    `cells` differ in nothing but their `Cell.pretraining_run`. All products are between *different*
+    pre-trainings. A ValueError if there are fewer than two, or other samples or players in one.
+
+    Returns how much of what a "probe" knows, and of what "finetuned" runs from the same weights
+    reproducibly know, comes back under another pre-training, 1 for all and 0 by chance, and the
+    "difference" of the two; and where what comes back of fine-tuned runs comes from.
+    """
+    if len(cells) < 2:
+        raise ValueError(f"got {len(cells)} pre-training; what comes back in another takes two")
+    arms = {f"{arm}{k}": x.arms[arm] for k, x in enumerate(cells) for arm in ("probe", "finetuned")}
+    moments = Arms(arms | {"scratch": cells[0].arms["scratch"]}, "walsh").moments(None)
+    several = range(len(cells))
+
+    def across(first: str, second: str) -> np.ndarray:
+        pairs = [(k, m) for k, m in product(several, several) if k != m]
+        return np.mean([moments.shared(f"{first}{k}", f"{second}{m}") for k, m in pairs], 0)
+
+    def with_scratch(arm: str) -> np.ndarray:
+        return np.mean([moments.shared(f"{arm}{k}", "scratch") for k in several], 0)
+
+    shared = {arm: across(arm, arm) for arm in ("probe", "finetuned")}
+    within = {
+        "probe": np.mean([moments.power(f"probe{k}") for k in several], 0),
+        "finetuned": np.mean([moments.shared(f"finetuned{k}") for k in several], 0),
+    }
+    part = {arm: shared[arm] / within[arm] for arm in shared}
+    comes_back = {arm: Estimate.of_resamples(values) for arm, values in part.items()}
+    comes_back["difference"] = Difference.of_resamples(part["finetuned"] - part["probe"])
+    shared["scratch"] = moments.shared("scratch")
+    notes = [moments.nothing_shared(x, arm) for arm, x in shared.items()]
+    root = {arm: np.sqrt(np.where(x > 0, x, np.nan)) for arm, x in shared.items()}
+    parts, alike = commonality(
+        across("probe", "finetuned") / root["probe"] / root["finetuned"],
+        with_scratch("finetuned") / root["scratch"] / root["finetuned"],
+        with_scratch("probe") / root["probe"] / root["scratch"],
+    )
+    if note := next(filter(None, notes), alike):
+        return comes_back, Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
+    return comes_back, Origins(**{part: Estimate.of_resamples(x) for part, x in parts.items()})
 
 
 def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from planted_records import planted
+from planted_records import SAMPLES, N, game, planted
 
 from pi_lib import study
 from pi_lib.book import tables
@@ -184,3 +184,39 @@ def test_ways_are_held_against_each_other_elsewhere_too():
     assert found["source", "finetuned"] == "more" and found["noise", "finetuned"] == "undecided"
     table = tables.how_often(frame.assign(name="lora", quantity=tables.quantities(frame)))
     assert table.loc["lora", "accuracy on the old task"] == "more: 1"
+
+
+def pretrained_again(pretrainings: int, seed=0) -> list[findings.Runs]:
+    """Cells under several pre-trainings, of which a part of what is known is common to all."""
+    rng = np.random.default_rng([seed, 7])
+    base = planted(seed=seed)
+
+    def known(power):
+        return np.sqrt(power) * rng.normal(size=(SAMPLES, 2**N))
+
+    old, new, elsewhere = known(0.4), known(0.3), known(0.2)  # elsewhere: in scratch runs too
+    scratch = {f"covering/scratch{r}": game(elsewhere + known(0.1)) for r in (1, 2, 3)}
+    cells = []
+    for _ in range(pretrainings):
+        own = known(0.6)  # what no other pre-training knows, and fine-tuning keeps a third of
+        fine = np.sqrt(3 / 4) * old + new + elsewhere + np.sqrt(1 / 3) * own
+        games = {f"covering/finetuned{r}": game(fine + known(0.3)) for r in (1, 2, 3)}
+        games |= scratch | {"covering/probe1": game(old + own)}
+        cells.append(findings.Runs(study.Record(base.header, games)))
+    return cells
+
+
+def test_what_comes_back_under_another_pretraining_is_found():
+    comes_back, origins = comparisons.across_pretrainings(pretrained_again(3))
+    for found, expected in (
+        (comes_back["probe"], 0.4), (comes_back["finetuned"], 0.8), (comes_back["difference"], 0.4),
+        (origins.pretraining, 3 / 8), (origins.scratch, 2 / 8), (origins.neither, 3 / 8),
+    ):  # fmt: skip
+        assert found.value == pytest.approx(expected, abs=0.1)
+        assert found.low - 0.02 < expected < found.high + 0.02
+    unlike = pretrained_again(1) + pretrained_again(1, seed=2)
+    comes_back, origins = comparisons.across_pretrainings(unlike)
+    assert comes_back["probe"].compared_with(0) == "undecided" and not origins.measurable
+    assert "probe: what two runs share cannot be told from 0" in origins.note
+    with pytest.raises(ValueError, match="got 1 pre-training"):
+        comparisons.across_pretrainings(pretrained_again(1))
