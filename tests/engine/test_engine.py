@@ -351,6 +351,26 @@ def test_where_a_device_would_run_dry_samples_are_run_together(monkeypatch):
         return one(self, samples, coalitions)
 
     monkeypatch.setattr(run._Run, "_compute", counted)
+class Writes(torch.nn.Module):
+    """Overwrites all that it is given."""
+
+    def forward(self, x, scale):
+        x *= 2
+        scale /= 10
+        return x.flatten(1)[:, :3] * scale
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_a_model_may_write_to_what_it_is_given(batch_size):
+    images, scale = torch.rand(2, 3, 8, 8), torch.tensor([[10.0], [20.0]])
+    players = PatchPlayers(4, 4, region="all", others={"scale": scale})
+    v = coalition_values(Writes().eval(), images, [0, 1], players, batch_size=batch_size)
+    ask = partial(coalition_values, inputs=images, labels=[0, 1], players=players)
+    expected = ask(lambda x, scale: x.flatten(1)[:, :3] * scale / 5)
+    torch.testing.assert_close(v, expected, rtol=0, atol=1e-6)
+    assert scale.tolist() == [[10], [20]]
+
+
     together = coalition_values(model, images, labels, players, batch_size=16)
     assert groups == [[*range(8)], [8]]
     monkeypatch.setitem(run.AT_ONCE, "cpu", 1)
