@@ -192,6 +192,7 @@ def _opened(
         found = checks.check_model(batches, masked, other, networks, autocast)
         if measured:
             report.update(checks.measure(batches, masked, *found, autocast))
+            checks.warn_of_probabilities(batches, masked, found[0])
 
     sharing = layout = stored = None
     if share and is_eager(model) and (timed or batches.device.type == "cpu"):
