@@ -87,6 +87,7 @@ class Interactions:
 
     _ARRAYS = ("v", "i_and", "i_or", "r2", "sampled", "ends")
     _LISTS = ("players", "labels", "ids")
+    __iter__ = None  # a result is not a sequence of runs
 
     def __post_init__(self):
         samples, fill = len(self.v), object.__setattr__
@@ -259,8 +260,9 @@ class Interactions:
                 yield ("and" if k < len(coalitions) else "or"), s, value
 
     def __getitem__(self, samples: slice | Sequence[int]) -> "Interactions":
-        """The result for some of the samples."""
-        chosen = list(range(len(self))[samples] if isinstance(samples, slice) else samples)
+        """The result for some of the samples: by their places, or by a mask of them, bool (B,)."""
+        samples = samples if isinstance(samples, slice) else list(samples)
+        chosen = np.arange(len(self))[samples].tolist()
         arrays = {name: getattr(self, name) for name in self._ARRAYS}
         return Interactions(
             **{name: x if x is None else x[chosen] for name, x in arrays.items()},
@@ -321,7 +323,7 @@ class Interactions:
             header["coalitions"] = [members(s) for s in self.coalitions]
         if self.sampled is not None:
             arrays["sampled"] = torch.from_numpy(np.packbits(self.sampled.numpy(), axis=-1))
-        save_file(arrays, path, metadata={"pi_lib": json.dumps(header)})
+        save_file(arrays, path, metadata={"pi_lib": json.dumps(header, default=_number)})
         return Path(path)
 
     @classmethod
@@ -403,6 +405,11 @@ def check_comparable(*results: Interactions) -> None:
             f"the results differ in {', '.join(differing.values())}: extract both models on the "
             "same samples, with the same ids, labels, players, value and precision"
         )
+
+
+def _number(value) -> float | int:
+    """A number of numpy as one of Python."""
+    return value.item()
 
 
 def _short(value) -> str:
