@@ -45,7 +45,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """
     labels, logits = torch.as_tensor(labels), _at_least_float32(logits)
     if not logits.is_floating_point():
-        raise ValueError(f"logits are floating-point, of no predicted class; got {logits.dtype}")
+        raise ValueError(f"got {logits.dtype}; expected logits, no predicted classes: pass floats")
     if logits.ndim == labels.ndim == 1:
         logits = logits[:, None]
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
