@@ -86,7 +86,8 @@ def extract(
     Warns
     -----
     UserWarning
-        If the error of v, amplified by the orders, reaches the threshold of salience.
+        If the error of v, amplified by the orders, reaches the threshold of salience; if the model
+        gives `log_odds` what looks like probabilities, not logits.
 
     Raises
     ------

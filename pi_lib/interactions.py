@@ -323,7 +323,8 @@ class Interactions:
             header["coalitions"] = [members(s) for s in self.coalitions]
         if self.sampled is not None:
             arrays["sampled"] = torch.from_numpy(np.packbits(self.sampled.numpy(), axis=-1))
-        save_file(arrays, path, metadata={"pi_lib": json.dumps(header, default=_number)})
+        text = json.dumps(header, default=lambda number: number.item())  # of numpy
+        save_file(arrays, path, metadata={"pi_lib": text})
         return Path(path)
 
     @classmethod
@@ -405,11 +406,6 @@ def check_comparable(*results: Interactions) -> None:
             f"the results differ in {', '.join(differing.values())}: extract both models on the "
             "same samples, with the same ids, labels, players, value and precision"
         )
-
-
-def _number(value) -> float | int:
-    """A number of numpy as one of Python."""
-    return value.item()
 
 
 def _short(value) -> str:
