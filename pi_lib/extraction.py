@@ -86,7 +86,8 @@ def extract(
     Warns
     -----
     UserWarning
-        If the error of v, amplified by the orders, reaches the threshold of salience.
+        If the error of v, amplified by the orders, reaches the threshold of salience; if the model
+        gives `log_odds` what looks like probabilities, not logits.
 
     Raises
     ------
@@ -110,7 +111,8 @@ def extract(
         "noise": noise, "tol": tol, "budget": budget, "max_order": max_order, "seed": seed
     }  # fmt: skip
     options = _checked(kind, method, players.n, options)
-    placements, report = players.place(inputs, ids), engine.setdefault("report", {})
+    placements = players.place(inputs, ids)
+    report = engine["report"] = {} if engine.get("report") is None else engine["report"]
     if method == "exact":
         v = coalition_values(model, inputs, labels, players, ids=ids, **engine)
         fields = _exact(v, kind, options)

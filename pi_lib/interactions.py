@@ -87,6 +87,7 @@ class Interactions:
 
     _ARRAYS = ("v", "i_and", "i_or", "r2", "sampled", "ends")
     _LISTS = ("players", "labels", "ids")
+    __iter__ = None  # a result is not a sequence of runs
 
     def __post_init__(self):
         samples, fill = len(self.v), object.__setattr__
@@ -259,8 +260,9 @@ class Interactions:
                 yield ("and" if k < len(coalitions) else "or"), s, value
 
     def __getitem__(self, samples: slice | Sequence[int]) -> "Interactions":
-        """The result for some of the samples."""
-        chosen = list(range(len(self))[samples] if isinstance(samples, slice) else samples)
+        """The result for some of the samples: by their places, or by a mask of them, bool (B,)."""
+        samples = samples if isinstance(samples, slice) else list(samples)
+        chosen = np.arange(len(self))[samples].tolist()
         arrays = {name: getattr(self, name) for name in self._ARRAYS}
         return Interactions(
             **{name: x if x is None else x[chosen] for name, x in arrays.items()},
@@ -321,7 +323,8 @@ class Interactions:
             header["coalitions"] = [members(s) for s in self.coalitions]
         if self.sampled is not None:
             arrays["sampled"] = torch.from_numpy(np.packbits(self.sampled.numpy(), axis=-1))
-        save_file(arrays, path, metadata={"pi_lib": json.dumps(header)})
+        text = json.dumps(header, default=lambda number: number.item())  # of numpy
+        save_file(arrays, path, metadata={"pi_lib": text})
         return Path(path)
 
     @classmethod

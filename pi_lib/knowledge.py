@@ -599,12 +599,12 @@ def trajectory(
 
 def check_steps(steps: Sequence[int], *runs: Sequence[Interactions]) -> list[int]:
     """Steps as a list, refused if they do not ascend, or a run has not a checkpoint for each."""
-    steps = [int(step) for step in steps]
+    steps, given = [int(step) for step in steps], list(steps)
     for checkpoints in runs:
-        if len(steps) != len(checkpoints) or len(steps) < 2 or sorted(set(steps)) != steps:
+        if len(steps) != len(checkpoints) or len(steps) < 2 or sorted(set(steps)) != given:
             raise ValueError(
-                f"expected at least two checkpoints at ascending steps; got {len(checkpoints)} "
-                f"checkpoints at steps {steps}"
+                "expected at least two checkpoints at ascending steps, whole numbers; got "
+                f"{len(checkpoints)} checkpoints at steps {given}"
             )
     return steps
 

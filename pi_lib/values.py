@@ -22,9 +22,9 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
     Parameters
     ----------
-    logits : (..., C) float
-        C = 1 is read as the logit of label 1 against label 0.
-    labels : (...) int
+    logits : (..., C) float, or (B,)
+        C = 1, and (B,), are read as the logit of label 1 against label 0.
+    labels : (...) int, or (B,)
         True classes, 0..C-1.
 
     Returns
@@ -36,7 +36,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If a label is not one of the classes, or the shapes do not match.
+        If a label is not one of the classes, logits are integers, or the shapes do not match.
 
     Examples
     --------
@@ -44,6 +44,10 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     tensor([2.])
     """
     labels, logits = torch.as_tensor(labels), _at_least_float32(logits)
+    if not logits.is_floating_point():
+        raise ValueError(f"got {logits.dtype}; expected logits, no predicted classes: pass floats")
+    if logits.ndim == labels.ndim == 1:
+        logits = logits[:, None]
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"expected logits (..., C) and labels (...); got {tuple(logits.shape)} and "

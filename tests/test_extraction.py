@@ -242,3 +242,7 @@ def test_the_lowest_order_concerned_by_hand():
     one = pi.Interactions(v=pi.and_inverse(i_and), i_and=i_and, meta={"error": 0.02})
     with pytest.warns(UserWarning, match=r"from order 3 on .* in 1 of 2 samples"):
         warn_of_error(one)  # .02 times 1.4, 2, 2.8, 4: .028, .04, .057, .08
+
+
+def test_no_report_is_asked_for():
+    assert extract(3, report=None).meta["precision"] == "float64"

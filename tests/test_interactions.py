@@ -173,6 +173,29 @@ def test_selection_keeps_samples_together():
     assert torch.equal(one[1:].v, one.v[1:])
 
 
+def test_selection_by_a_mask():
+    one = some(ids=[4, 5, 6], labels=[0, 1, 2])
+    for mask in ([True, False, True], np.array([1, 0, 1]) > 0, torch.tensor([1, 0, 1]) > 0):
+        part = one[mask]
+        assert part.ids == [4, 6] and torch.equal(part.v, one.v[[0, 2]])
+    assert one[[True] * 3].ids == [4, 5, 6]
+    for places in ((2, 0), torch.tensor([2, 0]), np.array([-1, 0]), range(2, -1, -2)):
+        assert one[places].ids == [6, 4]
+    assert len(one[[]]) == 0
+    with pytest.raises(IndexError):
+        one[[True, False]]
+
+
+def test_a_result_is_no_sequence_of_results():
+    with pytest.raises(TypeError, match="'Interactions' object is not iterable"):
+        list(some())
+
+
+def test_numbers_of_numpy_are_saved(tmp_path):
+    one = some(meta={"seed": np.int64(3), "noise": np.float64(0.5)})
+    assert Interactions.load(one.save(tmp_path / "one")).meta == {"seed": 3, "noise": 0.5}
+
+
 def test_shapiq_holds_the_same_game():
     one = some()
     values = one.to_shapiq(1)

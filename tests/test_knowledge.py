@@ -331,6 +331,13 @@ def test_an_output_that_does_not_move_is_not_measurable():
     assert run.areas() == pytest.approx(0.5 * run.similarity[1:].mean(0).numpy())
 
 
+def test_steps_are_whole_numbers():
+    runs = [random(k) for k in range(3)]
+    assert trajectory(runs, runs[-1], np.array([0, 3, 6])).steps == [0, 3, 6]
+    with pytest.raises(ValueError, match=r"ascending steps, whole numbers.*\[0.5, 1.5, 2.5\]"):
+        trajectory(runs, runs[-1], [0.5, 1.5, 2.5])
+
+
 def test_a_sample_that_does_not_move_is_left_out():
     before, after = random(1, samples=6), random(2, samples=6)
     before.v[2], before.i_and[2] = 1.0, 0.0

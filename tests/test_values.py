@@ -39,3 +39,13 @@ def test_labels_are_checked_before_they_go_to_the_device():
     assert log_odds(logits, torch.tensor([0, 1, 3])).shape == (3,)
     with pytest.raises(ValueError, match=r"labels 0\.\.4 for a model with 4"):
         log_odds(logits, torch.tensor([0, 1, 4]))
+
+
+def test_one_logit_without_an_axis_of_its_own():
+    """As `squeeze(-1)` at the end of a network gives it."""
+    assert log_odds(torch.tensor([2.0, 2.0]), torch.tensor([1, 0])).tolist() == [2, -2]
+    with pytest.raises(ValueError, match=r"labels 0\.\.2 for a model with 1 output"):
+        log_odds(torch.tensor([2.0, 2.0]), torch.tensor([2, 0]))
+    for predicted in (torch.tensor([1, 0]), torch.tensor([[1, 0, 2], [0, 1, 5]])):
+        with pytest.raises(ValueError, match="got torch.int64; expected logits"):
+            log_odds(predicted, torch.tensor([1, 0]))

@@ -78,10 +78,10 @@ class Batches:
         return values[:rows]
 
     def _batch(self, pieces: Pieces) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        inputs = _cat([masked.inputs(coalitions) for masked, coalitions in pieces])
-        labels = _cat([masked.labels(len(coalitions)) for masked, coalitions in pieces])
+        inputs = torch.cat([masked.inputs(coalitions) for masked, coalitions in pieces])
+        labels = torch.cat([masked.labels(len(coalitions)) for masked, coalitions in pieces])
         named = [masked.named(len(coalitions)) for masked, coalitions in pieces]
-        others = {name: _cat([x[name] for x in named]) for name in named[0]}
+        others = {name: torch.cat([x[name] for x in named]) for name in named[0]}
         if self.fixed and len(inputs) < self.size:  # the last row is repeated
             index = torch.arange(self.size).clamp(max=len(inputs) - 1)
             labels, index = labels[index.to(labels.device)], index.to(self.device)
@@ -148,7 +148,3 @@ def rows_of(samples: list[Masked], coalitions: Tensor, start: int, stop: int) ->
         (samples[k], coalitions[max(start - k * m, 0) : stop - k * m])
         for k in range(start // m, -(-stop // m))
     ]
-
-
-def _cat(tensors: list[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

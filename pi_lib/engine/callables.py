@@ -25,6 +25,8 @@ INSTALLED = tuple({sysconfig.get_path(x) for x in ("stdlib", "platstdlib", "pure
 MOST_OBJECTS = 10_000  # looked through for networks
 _BEHAVIOUR = {"_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
 _BOOKKEEPING = set(vars(nn.Module())) - _BEHAVIOUR
+# Of a class, what is not behaviour; the last, copies and pickles leave behind.
+_NO_BEHAVIOUR = {"__dict__", "__weakref__", "__doc__", "__module__", "__slotnames__"}
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice, Path)
 _PLAIN += (torch.dtype, torch.device, torch.Size, np.generic)
 
@@ -129,14 +131,17 @@ def parts(x: Any) -> tuple[str, list]:
         return "", [x.func, x.args, x.keywords]
     if isinstance(x, types.MethodType):
         return "", [x.__func__, x.__self__]
-    if isinstance(x, staticmethod | classmethod | property):
-        return "", [x.fget if isinstance(x, property) else x.__func__]
+    if isinstance(x, staticmethod | classmethod):
+        return "", [x.__func__]
+    if isinstance(x, property | functools.cached_property):
+        return "", [x.fget if isinstance(x, property) else x.func]
     if isinstance(x, types.CodeType):
         return f"{x.co_code.hex()} {x.co_names}", list(x.co_consts)
     kinds = {
         types.FunctionType: _function,
         types.ModuleType: _python_module,
         type: _class,
+        torch.jit.ScriptModule | torch.jit.ScriptFunction: _script,
         nn.Module: _network,
     }
     return next((parts_of for kind, parts_of in kinds.items() if isinstance(x, kind)), _object)(x)
@@ -173,7 +178,7 @@ def _class(x: type) -> tuple[str, list]:
         code = getattr(forward, "__code__", None)
         patched = code is not None and not code.co_filename.startswith(INSTALLED)
         return _installed(x), [forward] if patched else []
-    names = sorted(set(vars(x)) - {"__dict__", "__weakref__", "__doc__", "__module__"})
+    names = sorted(set(vars(x)) - _NO_BEHAVIOUR)
     slots = types.MemberDescriptorType | types.GetSetDescriptorType
     own = [y for name in names for y in (name, vars(x)[name]) if not isinstance(y, slots)]
     return x.__qualname__, [x.__bases__, *own]
@@ -186,9 +191,11 @@ def _python_module(x: types.ModuleType) -> tuple[str, list]:
     return f"{x.__name__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}", []
 
 
+def _script(x: torch.jit.ScriptModule | torch.jit.ScriptFunction) -> tuple[str, list]:
+    return hashlib.sha256(x.save_to_buffer()).hexdigest(), []
+
+
 def _network(x: nn.Module) -> tuple[str, list]:
-    if isinstance(x, torch.jit.ScriptModule):
-        return str(getattr(x, "inlined_graph", x)), [dict(x.state_dict())]
     if hasattr(x, "_orig_mod"):  # compiled
         return "", [x._orig_mod]
     own = {name: y for name, y in vars(x).items() if name not in _BOOKKEEPING}
@@ -197,15 +204,17 @@ def _network(x: nn.Module) -> tuple[str, list]:
 
 
 def _object(x: Any) -> tuple[str, list]:
-    if callable(x) and hasattr(x, "__qualname__"):  # built in
+    if callable(x) and hasattr(x, "__qualname__") and not hasattr(x, "__wrapped__"):  # built in
         return _installed(x), []
     slots = [name for base in type(x).__mro__ for name in getattr(base, "__slots__", ())]
-    if hasattr(x, "__dict__") or slots:
-        own = {name: getattr(x, name) for name in slots if hasattr(x, name)}
-        return "", [type(x), own | getattr(x, "__dict__", {})]
-    if " at 0x" in repr(x):
-        raise Unidentified(f"{x!r}, which shows neither code nor data")
-    return repr(x), [type(x)]
+    own = {name: getattr(x, name) for name in slots if hasattr(x, name)}
+    if own := own | getattr(x, "__dict__", {}):
+        return "", [type(x), own]
+    try:
+        reduced = x.__reduce_ex__(4)  # as it would be pickled: what is behind it may not be Python
+    except Exception:
+        raise Unidentified(f"{x!r}, which shows neither code nor data") from None
+    return "", [type(x), *(list(y) if isinstance(y, Iterator) else y for y in reduced)]
 
 
 @functools.cache

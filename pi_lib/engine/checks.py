@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pi_lib.engine.batches import Batches, Masked
 from pi_lib.engine.callables import is_eager
 from pi_lib.players import Placement
+from pi_lib.values import log_odds
 
 # Of the spread of v, by the coarsest precision in the model: more than rounding explains.
 SHARE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
@@ -73,7 +74,7 @@ def _restore(before: dict[nn.Module, dict[str, Tensor]]) -> None:
         there = _buffers(module)
         for name, x in buffers.items():
             now = there.get(name)
-            if now is None or now.shape != x.shape or now.is_inference():
+            if now is None or (now.shape, now.dtype) != (x.shape, x.dtype) or now.is_inference():
                 module._buffers[name] = x
             else:
                 kinds[now.device, now.dtype].append((now, x.to(now.device)))
@@ -95,7 +96,8 @@ def refuse_too_long(networks: Iterable[nn.Module], placements: Sequence[Placemen
     """A ValueError names the first sample with more tokens than a network of transformers takes."""
     configs = [getattr(network, "config", None) for network in networks]
     limits = [getattr(config, "max_position_embeddings", None) for config in configs]
-    most = min((limit for limit in limits if isinstance(limit, int)), default=math.inf)
+    limits = [x for x in limits if isinstance(x, int) and x > 0]  # of XLNet it is -1: none
+    most = min(limits, default=math.inf)
     for sample, placement in enumerate(placements):
         is_tokens = placement.inputs.ndim == 2 and not placement.inputs.is_floating_point()
         if is_tokens and placement.inputs.shape[1] > most:
@@ -210,6 +212,27 @@ def _refuse_random(values: Tensor, again: Tensor, allowed: float) -> None:
         raise ValueError(
             f"the model gave {values[row].item():.6g} and {again[row].item():.6g} for the same "
             "input: switch off what is random in it (dropout, sampling) before extracting"
+        )
+
+
+def warn_of_probabilities(batches: Batches, masked: Masked, coalitions: Tensor) -> None:
+    """Warn where rows of what `log_odds` takes for logits add up to 1."""
+    if batches.value is not log_odds:
+        return
+    outputs: list[Tensor] = []
+    batches.value = lambda output, labels: outputs.append(output) or log_odds(output, labels)
+    try:
+        batches.values([(masked, coalitions)])
+    finally:
+        batches.value = log_odds
+    rows = torch.cat(outputs)
+    several = rows.ndim > 1 and rows.shape[-1] > 1
+    if several and (rows >= 0).all() and ((rows.sum(-1) - 1).abs() < 0.01).all():
+        warnings.warn(
+            "the model gives probabilities, it seems: none is negative and each row adds up to 1. "
+            "The value log_odds takes logits, so give those, or their logarithm by "
+            "output=lambda p: p.log() (of the tensor that the model returns)",
+            stacklevel=2,
         )
 
 

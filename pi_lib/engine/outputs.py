@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 NAMES = ("logits", "out")  # transformers; torchvision's segmentation
@@ -15,7 +17,7 @@ def model_output(output: Any, pick: str | int | Callable | None = None) -> Any:
     Parameters
     ----------
     output : Tensor, mapping, object with ``.logits``, tuple or list
-        What the model returned.
+        What the model returned; an array of numpy counts as a tensor.
     pick : str, int or callable, optional
         A key or attribute of the output, a place in it, or a function of it; "all" is the output
         as it is. Default: a tensor itself; of a mapping (a dict, a ``ModelOutput``) the entry
@@ -48,6 +50,8 @@ def model_output(output: Any, pick: str | int | Callable | None = None) -> Any:
     if callable(pick):
         return pick(output)
     part = _default(output) if pick is None else _picked(output, pick)
+    if isinstance(part, np.ndarray):
+        return torch.tensor(part)
     if isinstance(part, Tensor):
         return part
     what = "" if pick is None else f"output={pick!r} of what "
@@ -79,7 +83,7 @@ def _default(output: Any) -> Any:
         if name is None and len(output) == 1:
             name = next(iter(output))
         return output.get(name)
-    if isinstance(output, Tensor):
+    if isinstance(output, Tensor | np.ndarray):
         return output
     if hasattr(output, "logits"):
         return output.logits

@@ -192,6 +192,7 @@ def _opened(
         found = checks.check_model(batches, masked, other, networks, autocast)
         if measured:
             report.update(checks.measure(batches, masked, *found, autocast))
+            checks.warn_of_probabilities(batches, masked, found[0])
 
     sharing = layout = stored = None
     if share and is_eager(model) and (timed or batches.device.type == "cpu"):
@@ -331,7 +332,12 @@ class _Run:
                 self.check(masked[0], self._masked(same_form[-1]))
                 self.check = None
             on_device = coalitions.to(device)
-            values = self._in_batches(masked, on_device).view(len(samples), -1).cpu()
+            values = self._in_batches(masked, on_device).cpu()
+            if self.sharing is not None and not values.isfinite().all():
+                # a way through the model that no trial took, and that reads the input as well
+                self.sharing, self.report["shared"] = None, False
+                values = self._in_batches(masked, on_device).cpu()
+            values = values.view(len(samples), -1)
         except torch.OutOfMemoryError:
             raise
         except getattr(torch, "AcceleratorError", ()) as error:

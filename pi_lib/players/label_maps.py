@@ -19,7 +19,7 @@ class LabelMapPlayers:
         shape of one input without its channel axis; or with ``per_sample=True`` a map for each of
         the B samples that are placed together, ``(B, ...)``.
     baseline : Tensor or float
-        What masks an element; broadcast to one input.
+        What masks an element; broadcast to one input, and of a value that the inputs' type has.
     background : "keep" or "mask"
         What becomes of the elements that belong to no player.
     names : sequence of str, optional
@@ -79,7 +79,7 @@ class LabelMapPlayers:
         self.owner = torch.where(owner < 0, self.n + (background == "mask"), owner)
         self.baseline, self.background = torch.as_tensor(baseline), background
         self.per_sample = per_sample
-        self.names = list(names) if names is not None else [str(i) for i in range(self.n)]
+        self.names = [str(name) for name in (range(self.n) if names is None else names)]
         if len(self.names) != self.n:
             raise ValueError(f"{len(self.names)} names for {self.n} players")
         self.others = checked_others(others)
@@ -111,7 +111,10 @@ class LabelMapPlayers:
         """
         shape = tuple(self.owner.shape[1:] if self.per_sample else self.owner.shape)
         if not isinstance(inputs, Tensor) or inputs.ndim < 1 + len(shape):
-            raise ValueError(f"expected inputs (B, {shape}); got {describe(inputs)}")
+            raise ValueError(
+                f"expected a tensor of inputs (B, *{shape}) or (B, C, *{shape}); got "
+                f"{describe(inputs)}"
+            )
         as_many = self.owner.ndim > 1 and len(self.owner) == len(inputs)  # maps as samples
         if self.per_sample and not as_many:
             raise ValueError(
@@ -132,6 +135,12 @@ class LabelMapPlayers:
         maps = self.owner if self.per_sample else self.owner.expand(len(inputs), *shape)
         axes = (None,) * (inputs.ndim - len(shape))
         baseline = self.baseline.to(inputs.dtype)
+        if not inputs.is_floating_point() and (differs := baseline != self.baseline).any():
+            raise ValueError(
+                f"the baseline {self.baseline[differs][0].item()} would be "
+                f"{baseline[differs][0].item()} in inputs of {inputs.dtype}: give inputs of a type "
+                "that has it, as inputs.float(), or another baseline"
+            )
         others = by_sample(self.others, len(inputs))
         return [
             Placement(x[None], labels[axes], baseline, list(self.names), sample_others)

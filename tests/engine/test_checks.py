@@ -2,11 +2,13 @@
 
 import copy
 import functools
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import XLNetConfig
 
 from pi_lib import LabelMapPlayers, PatchPlayers, coalition_values, log_odds
 from pi_lib.engine import checks, sharing
@@ -378,3 +380,47 @@ def test_a_buffer_is_restored_beside_one_that_cannot_be_written_to():
     with checks.buffers_restored([model]):
         model.count += 1
     assert model.count.item() == 0 and model.wide.tolist() == [1, 1, 1]
+
+
+class Casts(nn.Module):
+    """Takes its buffer along to the type of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.full((3, 1, 1), 0.5))
+
+    def forward(self, x):
+        self.mean = self.mean.to(x)
+        return (x - self.mean).flatten(1)[:, :3]
+
+
+def test_a_buffer_of_another_type_is_restored():
+    model = Casts().eval()
+    values(model, images(dtype=torch.float64))
+    assert model.mean.dtype == torch.float32 and (model.mean == 0.5).all()
+
+
+def test_a_network_that_knows_no_limit_takes_texts_of_any_length():
+    """XLNet says that it takes -1 tokens."""
+    model = network()
+    model.config = XLNetConfig()
+    assert model.config.max_position_embeddings == -1
+    tokens = torch.ones(1, 3, dtype=torch.long)
+    checks.refuse_too_long([model], LabelMapPlayers(torch.arange(3)).place(tokens))
+
+
+# ---- probabilities
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_probabilities_for_logits_are_seen(batch_size):
+    model = network()
+    ask = functools.partial(values, batch_size=batch_size, report={})
+    with pytest.warns(UserWarning, match=r"gives probabilities.*output=lambda p: p.log\(\)"):
+        ask(nn.Sequential(model, nn.Softmax(-1)).eval())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = ask(model)
+        v = ask(nn.Sequential(model, nn.Softmax(-1)).eval(), output=lambda p: p.log())
+        ask(lambda x: model(x).softmax(-1), value=lambda p, y: p[:, 0])
+    torch.testing.assert_close(v, expected, rtol=0, atol=1e-5)

@@ -1,10 +1,14 @@
 """The engine against a mask loop written out, on models whose answers are known."""
 
+import ctypes
+import functools
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import RandomForestClassifier
 
 from pi_lib import (
     LabelMapPlayers,
@@ -221,6 +225,83 @@ def test_what_shows_no_code_is_not_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Decorated:
+    """A callable that passes for the function inside, as decorators make them."""
+
+    def __init__(self, function):
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *given):
+        return self.function(*given)
+
+
+def scripted(k):
+    """Code of another factor, compiled by torch."""
+    source = f"def f(z: Tensor, y: Tensor) -> Tensor:\n    return {k} * z[:, 0]\n"
+    return torch.jit.CompilationUnit(source).f
+
+
+def cached(k):
+    factor = functools.lru_cache(lambda: k)
+    return lambda z, y: factor() * z[:, 0]
+
+
+def looked_up(k):
+    many = np.array(
+        [1.0] * 700 + [k] + [1.0] * 700, dtype=object
+    )  # written out, numpy leaves out most
+    return lambda z, y: float(many[700]) * z[:, 0]
+
+
+def asked_once(k):
+    class Factor:
+        @functools.cached_property
+        def k(self):
+            return k
+
+    factor = Factor()
+    return lambda z, y: vars(Factor)["k"].func(factor) * z[:, 0]
+
+
+def forest(k):
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    trees = RandomForestClassifier(2, random_state=0).fit(x, x[:, k - 2] > 0)
+    return lambda z, y: torch.from_numpy(trees.predict_proba(z.numpy()))[:, 0]
+
+
+HIDING = {
+    "a decorator": lambda k: Decorated(lambda z, y: k * z[:, 0]),
+    "a cache": cached,
+    "a script": scripted,
+    "an array of objects": looked_up,
+    "a cached property": asked_once,
+    "a forest": forest,
+}
+
+
+@pytest.mark.parametrize("kind", HIDING)
+def test_what_stands_behind_a_callable_decides_too(kind, tmp_path):
+    model, x = torch.nn.Linear(3, 2).eval(), torch.rand(2, 3)
+    players = LabelMapPlayers(torch.arange(3), baseline=0.0)
+    for k in (2, 3):
+        value = HIDING[kind](k)
+        for keep in (tmp_path, tmp_path, None):
+            v = coalition_values(model, x, [0, 1], players, value=value, keep=keep)
+        assert torch.equal(
+            v, coalition_values(model, x, [0, 1], players, value=value, keep=tmp_path)
+        )
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_pointer_shows_no_data(tmp_path):
+    """As libraries hold models of theirs, whose content it does not tell."""
+    pointer = ctypes.c_void_p(1)
+    players = LabelMapPlayers(torch.arange(2), baseline=0.0)
+    with pytest.raises(ValueError, match="keep= tells .*c_void_p"):
+        coalition_values(lambda x: x * pointer.value, torch.ones(1, 2), [0], players, keep=tmp_path)
+
+
 def constant(value, classes=2):
     return lambda x: torch.full((len(x), classes), value)
 
@@ -268,6 +349,26 @@ def test_a_value_is_a_number_for_each():
     ):
         with pytest.raises(ValueError, match=rf"value= gave {got}.*expected one number for each"):
             ask(players, value=value)
+
+
+class Writes(torch.nn.Module):
+    """Overwrites all that it is given."""
+
+    def forward(self, x, scale):
+        x *= 2
+        scale /= 10
+        return x.flatten(1)[:, :3] * scale
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_a_model_may_write_to_what_it_is_given(batch_size):
+    images, scale = torch.rand(2, 3, 8, 8), torch.tensor([[10.0], [20.0]])
+    players = PatchPlayers(4, 4, region="all", others={"scale": scale})
+    v = coalition_values(Writes().eval(), images, [0, 1], players, batch_size=batch_size)
+    ask = partial(coalition_values, inputs=images, labels=[0, 1], players=players)
+    expected = ask(lambda x, scale: x.flatten(1)[:, :3] * scale / 5)
+    torch.testing.assert_close(v, expected, rtol=0, atol=1e-6)
+    assert scale.tolist() == [[10], [20]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -3,6 +3,7 @@
 from collections import namedtuple
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
@@ -84,3 +85,10 @@ def test_floats_become_float64_wherever_they_are():
     assert wide.logits.dtype == wide["hidden_states"][1]["a"][0].dtype == torch.float64
     assert whole.logits is half and whole.hidden_states[0] is half  # the model's own is as it was
     assert in_float64(Heads(half, LOGITS.long())).aux.dtype == torch.long
+
+
+def test_arrays_of_numpy_are_tensors():
+    """As scikit-learn gives them."""
+    array = np.arange(6.0).reshape(2, 3)
+    for output, pick in ((array, None), ({"logits": array}, None), ({"a": 1, "b": array}, "b")):
+        assert torch.equal(model_output(output, pick), torch.tensor(array))

@@ -137,6 +137,34 @@ def test_any_first_layer_gives_the_values_of_the_plain_forward(first):
     torch.testing.assert_close(shared, plain, rtol=0, atol=1e-5)
 
 
+class TwoWays(nn.Module):
+    """A row takes the way that reads the image again only where its layer is near a number."""
+
+    def __init__(self, near):
+        super().__init__()
+        self.near = near
+        self.stem, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.again = nn.Linear(3, 3)
+
+    def forward(self, x):
+        rows = zip(self.stem(x).mean((2, 3)), x.mean((2, 3)), strict=True)
+        return torch.stack(
+            [self.again(x) if (h[0] - self.near).abs() < 1e-7 else self.fc(h) for h, x in rows]
+        )
+
+
+def test_a_way_through_the_model_that_no_trial_takes():
+    x = images(16, count=1)
+    placement = PLAYERS.place(x)[0]
+    masked = torch.where(placement.owner == 3, placement.baseline, x)  # one coalition of 256
+    model, report = made(lambda: TwoWays(torch.inf), x), {}
+    model.near = model.stem(masked)[0, 0].mean().item()
+    v = coalition_values(model, x, [0], PLAYERS, batch_size=64, report=report)
+    plain = coalition_values(model, x, [0], PLAYERS, batch_size=64, share=False)
+    torch.testing.assert_close(v, plain, rtol=0, atol=1e-5)
+    assert report["shared"] is False
+
+
 def test_what_depends_on_every_player_is_not_shared():
     model = made(lambda: Net(activation=Excitation()))
     shared, plain, rows = both(model, images(count=1))

@@ -243,3 +243,25 @@ def test_bad_players_are_refused(make, message):
     """Further ones are in tests/test_bad_input.py."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_baseline_that_the_inputs_cannot_hold():
+    counts = torch.randint(9, (2, 3))
+    for baseline in (0.5, torch.nan, torch.tensor([0.0, 1.0, 2.5])):
+        with pytest.raises(ValueError, match=r"baseline (0.5|nan|2.5) would be .*inputs.float\(\)"):
+            LabelMapPlayers(torch.arange(3), baseline).place(counts)
+    with pytest.raises(ValueError, match="baseline -1 would be 255 in inputs of torch.uint8"):
+        LabelMapPlayers(torch.arange(3), -1).place(counts.byte())
+    for baseline in (0.0, 7, torch.tensor([0.0, 1.0, 2.0])):
+        placement = LabelMapPlayers(torch.arange(3), baseline).place(counts)[0]
+        assert placement.baseline.dtype == torch.int64
+
+
+def test_names_that_are_no_text():
+    players = LabelMapPlayers(torch.arange(2), names=[2019, 2020])
+    assert players.place(torch.rand(1, 2))[0].names == ["2019", "2020"]
+
+
+def test_inputs_that_are_no_tensor():
+    with pytest.raises(ValueError, match=r"expected a tensor of inputs .* got ndarray"):
+        LabelMapPlayers(torch.arange(2)).place(torch.rand(1, 2).numpy())
