@@ -86,8 +86,8 @@ def cell(
         if getattr(s, name) == 1:
             raise ValueError(f"{name}=1; expected at least 2: one run says nothing of a second")
     there, tested = len(found.train.labels), len(found.test.labels)
-    if tested < FEWEST_SAMPLES:
-        raise ValueError(f"{path}: {tested} test samples; expected at least {FEWEST_SAMPLES}")
+    if (least := min(tested, s.samples)) < FEWEST_SAMPLES:
+        raise ValueError(f"{path}: {least} test samples; expected at least {FEWEST_SAMPLES}")
     train = min(there, s.n_train + s.n_val)
     n_val = train * s.n_val // (s.n_train + s.n_val)
     most = {

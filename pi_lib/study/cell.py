@@ -428,4 +428,4 @@ def changes_in_words(changes: Mapping[str, Any]) -> str:
 
 def short_name(task: str) -> str:
     """A task's name; of a folder's path, its end."""
-    return Path(task).name if task.startswith(data.FOLDER) else task
+    return Path(task.removeprefix(data.FOLDER)).name if task.startswith(data.FOLDER) else task

@@ -105,11 +105,12 @@ def entries(cell: Cell, store: Store) -> list[Path]:
     """Folders of the cell's steps that the store has, each once."""
     there = {}
     for job in jobs(cell):
-        for wanted in _rounds(job, store):
-            present = [step for step in wanted if step.stored(store)]
-            there |= {step.path(store): step for step in present}
-            if len(present) < len(wanted):  # what comes next is not known yet
-                break
+        with suppress(training.TrainingDiverged):  # after which nothing comes
+            for wanted in _rounds(job, store):
+                present = [step for step in wanted if step.stored(store)]
+                there |= {step.path(store): step for step in present}
+                if len(present) < len(wanted):  # what comes next is not known yet
+                    break
     return list(there)
 
 

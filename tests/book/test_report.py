@@ -174,6 +174,7 @@ def test_a_folder_that_cannot_be_studied_is_named(pictures, home, tmp_path, caps
     [
         (["--runs", "1"], "runs=1; expected at least 2"),
         (["-p", "long_runs=1"], "long_runs=1; expected at least 2"),
+        (["-p", "samples=4"], "4 test samples; expected at least 5"),
         (["--backbone", "resnet"], "backbone='resnet'; expected one of"),
         (["--backbone", "resnet20"], "resnet20 has no published weights"),
         (["--backbone", "minilm"], "minilm takes texts, but .* has images"),

@@ -298,6 +298,13 @@ def test_a_cell_that_fails_leaves_the_others(record, store, monkeypatch):
     assert study.stored(CELL, store) and not study.stored(failing, store)
 
 
+def test_a_run_that_diverged_is_among_the_entries_of_its_cell(small, tmp_path):
+    cell, store = study.Cell(**small_study.CELL, changes={"rate": 1e30}), Store(tmp_path)
+    with pytest.raises(training.TrainingDiverged, match="try a learning rate below 1e.30"):
+        study.run(cell, store)
+    assert sorted(study.entries(cell, store)) == store.entries()
+
+
 class _Killed:
     def __init__(self, killed):
         self.killed = killed
