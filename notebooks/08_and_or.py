@@ -127,7 +127,7 @@ pd.DataFrame(
     {
         name: {
             "sum of sizes": f"{x.abs().sum():.3f}",
-            "over the bound": f"{x.abs().sum() / exact.bound - 1:.2%}",
+            "over the bound": f"{100 * x.abs().sum() / exact.bound - 100:.2f} %",
             f"of its {STRONGEST} strongest, also in pi_lib's": (
                 len(strongest[name] & strongest["pi_lib"]) if name != "pi_lib" else ""
             ),
@@ -196,7 +196,7 @@ for name in values:
     sums = [
         (x.i_and[:, 1:].abs().sum() + x.i_or[:, 1:].abs().sum()).item() for x in (allowed, exact)
     ]
-    glue(f"allowance_{name}", f"{sums[0] / sums[1]:.0%}", display=False)
+    glue(f"allowance_{name}", f"{100 * sums[0] / sums[1]:.0f} %", display=False)
 
 # %% [markdown]
 # ## Interactions that checkpoints share
@@ -224,7 +224,7 @@ display(
         f"salient in one checkpoint or more is salient in {pi.bootstrap(used(apart))} of them if "
         f"they are split one by one, in {pi.bootstrap(used(together))} if they are split together; "
         f"difference {pi.bootstrap(used(together) - used(apart))} (means over images with 95 % "
-        f"intervals; largest distance from the bound {together.gap.max().item():.2%})."
+        f"intervals; largest distance from the bound {100 * together.gap.max().item():.2f} %)."
     )
 )
 

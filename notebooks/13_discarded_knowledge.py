@@ -57,12 +57,12 @@ rates, epochs = (
 if runs:
     first = next(iter(records.values()))
     settings, header = first.header["settings"], first.header
-    guessed = 1 / len(data.classes(header["task"]))
+    guessed = 100 / len(data.classes(header["task"]))
     display(
         Markdown(
             f"**{first.transfer}**: {len(runs)} settings, {settings['runs']} fine-tuned runs each; "
             f"{settings['n_train']:,} training samples and {header['tested']:,} test samples, of "
-            f"which guessing would get {guessed:.0%} right; interactions of {settings['samples']} "
+            f"which guessing would get {guessed:.0f} % right; interactions of {settings['samples']} "
             f"of them, with {first.runs('probe')[0].n} players that cover the picture."
         )
     )

@@ -105,7 +105,7 @@ alone, both = (pi.bootstrap(x.salient().sum(-1).double()) for x in (interactions
 terms = 2**interactions.n - 1
 display(
     Markdown(
-        f"Largest gap over the sentences: {max(gaps):.2%}. Salient interactions per sentence: "
+        f"Largest gap over the sentences: {100 * max(gaps):.2f} %. Salient interactions per sentence: "
         f"{alone} of {terms} (AND alone), {both} of {2 * terms} (AND-OR)."
     )
 )

@@ -161,7 +161,7 @@ display(
             if timed < full
             else ""
         )
-        + f"The split's worst gap in these rows is {split['worst_gap'].max():.2%}. Ours and "
+        + f"The split's worst gap in these rows is {100 * split['worst_gap'].max():.2f} %. Ours and "
         "shapiq's interactions differ by "
         f"{rows['transforms']['largest_difference'].max():.0e} at most."
     )

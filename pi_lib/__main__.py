@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except runner.Refused as error:
         print(f"pi_lib: {error}", file=sys.stderr)
         return 2
-    except (runner.Failed, store.StoreError) as error:
+    except (runner.Failed, OSError) as error:  # as of a file that cannot be written
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -222,7 +222,7 @@ def _value(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise runner.Refused(f"expected -p name=value; got {text!r}")
+        raise runner.Refused(f"expected NAME=VALUE; got {text!r}")
     return name, yaml.safe_load(value)
 
 

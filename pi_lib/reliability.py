@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# With their words: a linear probe on the frozen pre-trained encoder; fine-tuned from it; trained
+# from random weights with as many steps; and with several times as many.
+ARMS = {
+    "probe": "linear probe",
+    "finetuned": "fine-tuned",
+    "scratch": "scratch",
+    "long": "long scratch",
+}
 Basis = Literal["walsh", "harsanyi"]
 BASES = {"walsh": walsh_transform, "harsanyi": and_transform}
 FEWEST_SAMPLES = 5  # for an interval
@@ -622,7 +630,7 @@ class Moments:
         """As the function of this name."""
         power = self.power(arm)
         if not power[0] > 0:
-            return Estimate.unmeasurable(f"{arm}: the output of a run does not move")
+            return Estimate.unmeasurable(f"{ARMS.get(arm, arm)}: the output of a run does not move")
         with np.errstate(invalid="ignore"):  # a resample of samples whose output does not move
             return Estimate.of_resamples(self.shared(arm) / power, self.arms.note)
 
@@ -643,6 +651,7 @@ class Moments:
 
     def nothing_shared(self, shared: np.ndarray, arm: str) -> str:
         """Words for a ``C_XX`` whose interval reaches 0, else nothing."""
+        arm = ARMS.get(arm, arm)
         if np.isnan(shared[0]):
             return f"{arm}: the output of a run does not move"
         resampled = shared[1:][~np.isnan(shared[1:])]

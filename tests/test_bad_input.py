@@ -327,7 +327,7 @@ COMMANDS = {
     "run --profile long": "unknown profile 'long'; there are smoke, quick, reduced, full",
     "run --jobs 0": "expected at least 1 job; got 0",
     "run --only 99": "unknown notebook 99; there are 00_",
-    "run -p seed": "expected -p name=value; got 'seed'",
+    "run -p seed": "expected NAME=VALUE; got 'seed'",
     "run -p profile=full": "chosen by --profile full",
     "run --only 02 -p colour=red": "unknown parameter colour of",
     "study --grid /nowhere.yml": "/nowhere.yml: No such file or directory",

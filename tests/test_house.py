@@ -141,6 +141,12 @@ def test_no_module_is_missing_from_a_steps_key(step):
     assert not missing
 
 
+def test_a_steps_module_takes_no_number_from_where_none_is_keyed():
+    tree = ast.parse(MODULES["pi_lib.study.steps"].read_text())
+    of_cell = [x for x in ast.walk(tree) if getattr(x, "module", "") == "pi_lib.study.cell"]
+    assert [alias.name for node in of_cell for alias in node.names] == ["Cell"]
+
+
 def test_what_watches_a_run_is_in_no_key():
     assert "training.tracker" in store.MODULES
     assert not any("training.tracker" in modules for modules in steps.STEPS.values())

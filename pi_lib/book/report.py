@@ -15,7 +15,9 @@ from pi_lib.progress import track
 from pi_lib.reliability import FEWEST_SAMPLES
 from pi_lib.study import ARMS, Cell, Record, data, findings, steps
 from pi_lib.study.data import folder
+from pi_lib.study.data.pictures import pixels
 from pi_lib.study.data.registry import raw
+from pi_lib.study.data.tables import files_in
 from pi_lib.study.transfer import TransferStudy
 
 BACKBONES = {"image": "efficientnet-lite0", "text": "minilm"}
@@ -80,11 +82,12 @@ def cell(
     found = _whole(task)
     asked = Cell(backbone or BACKBONES[found.kind], task, profile, changes=changes)
     s = asked.settings
-    if s.runs < 2:
-        raise ValueError(f"runs={s.runs}; expected at least 2: one run says nothing of a second")
+    for name in ("runs", "long_runs"):
+        if getattr(s, name) == 1:
+            raise ValueError(f"{name}=1; expected at least 2: one run says nothing of a second")
     there, tested = len(found.train.labels), len(found.test.labels)
-    if tested < FEWEST_SAMPLES:
-        raise ValueError(f"{path}: {tested} test samples; expected at least {FEWEST_SAMPLES}")
+    if (least := min(tested, s.samples)) < FEWEST_SAMPLES:
+        raise ValueError(f"{path}: {least} test samples; expected at least {FEWEST_SAMPLES}")
     train = min(there, s.n_train + s.n_val)
     n_val = train * s.n_val // (s.n_train + s.n_val)
     most = {
@@ -124,13 +127,12 @@ def _refuse_unreadable(path: Path) -> None:
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
     from PIL import Image
 
-    shown = (x for x in path.rglob("*") if not x.name.startswith("."))
-    pictures = sorted(x for x in shown if x.suffix.lower() in ImageFolder.EXTENSIONS)
+    pictures = [x for x in files_in(path) if x.suffix.lower() in ImageFolder.EXTENSIONS]
     wrong = []
     for file in track(pictures, "looking at the pictures"):
         try:
             with Image.open(file) as picture:
-                picture.convert("RGB")
+                pixels(picture, None, str(file))
         except (OSError, SyntaxError):
             wrong.append(file)
     if wrong:

@@ -101,7 +101,7 @@ def origins(
         left.text(0, row, heading, va="center", fontsize=10, style="italic")
     key = {PARTS[part]: plt.Rectangle((0, 0), 1, 1, color=ORIGINS[part]) for part in ORIGINS}
     if wide.any():
-        name = f"pale: a 95 % interval is wider than {WIDEST:.0%}"
+        name = f"pale: a 95 % interval is wider than {100 * WIDEST:.0f} %"
         key[name] = plt.Rectangle((0, 0), 1, 1, color=ORIGINS["scratch"], alpha=0.3)
     figure.legend(key.values(), key.keys(), loc="outside upper left", ncols=5, fontsize=10)
     return figure
@@ -655,7 +655,7 @@ def _stack(axis: Axes, row: int, parts: pd.Series, alpha: float) -> None:
         axis.barh(row, width, left=start, color=colour, height=0.66, alpha=alpha)
         if width >= 0.06:
             axis.text(
-                start + width / 2, row, f"{parts[part]:.0%}", ha="center", va="center",
+                start + width / 2, row, f"{100 * parts[part]:.0f} %", ha="center", va="center",
                 color=_ink(colour) if alpha == 1 else "0.1", fontsize=10,
             )  # fmt: skip
         start += width

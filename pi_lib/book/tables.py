@@ -11,10 +11,11 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
+from pi_lib.reliability import ARMS
 from pi_lib.statistics import Estimate
 from pi_lib.study import assets, data
 from pi_lib.study.advice import Advice
-from pi_lib.study.cell import ARMS, PROFILES, TITLES, title_of
+from pi_lib.study.cell import PROFILES, TITLES, title_of
 from pi_lib.study.findings import VERDICTS, Runs
 from pi_lib.study.record import Record
 
@@ -51,7 +52,7 @@ def settings(records: Mapping[str, Record]) -> pd.DataFrame:
     for record in records.values():
         s, header = record.header["settings"], record.header
         rows[record.title] = {
-            "training samples": f"{s['n_train']:,}",
+            "training samples": f"{header.get('n_train', s['n_train']):,}",
             "epochs": s["epochs"],
             "test samples": f"{header['tested']:,}",
             "samples for interactions": len(header["labels"]),
@@ -372,7 +373,7 @@ def _p(p: float) -> str:
 def guessing(records: Iterable[Record]) -> str:
     """A sentence: the accuracy of guessing a class, in each task whose data are at hand."""
     rates = {}
-    for task in dict.fromkeys(record.header["task"] for record in records):
+    for task in dict.fromkeys(x.header["task"] for x in records if "task" in x.header):
         with suppress(assets.MissingAsset):
             rates[title_of(task)] = f"{1 / len(data.classes(task)):.2f}"
     alike = len({*rates.values()}) == 1
@@ -414,8 +415,8 @@ def spans(numbers: Iterable[float], form: str = ".0%") -> str:
     Examples
     --------
     >>> spans([0.25, 0.5, 0.3])
-    '25% to 50%'
+    '25 % to 50 %'
     """
     numbers = list(numbers)
-    least, most = f"{min(numbers):{form}}", f"{max(numbers):{form}}"
+    least, most = (f"{x:{form}}".replace("%", " %") for x in (min(numbers), max(numbers)))
     return least if least == most else f"{least} to {most}"

@@ -7,8 +7,9 @@ cells, with the statistics of `accuracies` and `across_cells`. `transfer` asks a
 network. `register_data` and `register_backbone` add data and networks of yours.
 """
 
+from pi_lib.reliability import ARMS
 from pi_lib.study.backbones import register_backbone
-from pi_lib.study.cell import ARMS, PLAYERS, PROFILES, RATES, Cell, Settings, offline_cells
+from pi_lib.study.cell import PLAYERS, PROFILES, RATES, Cell, Settings, offline_cells
 from pi_lib.study.data import register_data
 from pi_lib.study.record import Record, RecordError, collect, read_all, run, run_all
 from pi_lib.study.registration import import_plugins

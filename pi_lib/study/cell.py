@@ -1,6 +1,6 @@
 """What is studied: a backbone, what it was pre-trained on, a downstream task, a profile.
 
-A cell reads no disk. In it several networks are trained, in `ARMS`, each arm in several runs, which
+A cell reads no disk. In it several networks are trained, in arms, each in several runs, which
 differ in head, batches and dropout (from scratch: in all weights). All see the same training
 samples, and are asked about the same test samples and players.
 """
@@ -14,14 +14,6 @@ from typing import Any
 from pi_lib.study import backbones, data
 from pi_lib.training.objectives import OBJECTIVES
 
-# With their words: a linear probe on the frozen pre-trained encoder; fine-tuned from it; trained
-# from random weights with as many steps; and with `Settings.long` times as many.
-ARMS = {
-    "probe": "linear probe",
-    "finetuned": "fine-tuned",
-    "scratch": "scratch",
-    "long": "long scratch",
-}
 # Players drawn from a part of the input, as in the paper; and players that cover all of it.
 PLAYERS = ("drawn", "covering")
 
@@ -104,7 +96,6 @@ class Settings:
 # rates, by the validation samples, with the first run. Where the smallest or largest of these wins,
 # the next one beyond is tried too (`pi_lib.study.schedule`).
 RATES = {"image": (1e-3, 3e-4, 3e-3), "text": (1e-4, 3e-5, 3e-4)}
-SOURCE_RATE = {"image": 1e-3, "text": 1e-4}  # of pre-training
 
 PROFILES = {
     "smoke": {  # seconds, for tests
@@ -229,7 +220,8 @@ class Cell:
         for name, valid in (
             ("profile", PROFILES), ("backbone", backbones.BACKBONES), ("pretraining", OBJECTIVES)
         ):  # fmt: skip
-            if (given := getattr(self, name)) not in valid:
+            given = getattr(self, name)
+            if not isinstance(given, str) or given not in valid:
                 yield f"{name}={given!r}; expected one of {', '.join(valid)}"
         if not isinstance(self.pretraining_run, int) or self.pretraining_run < 0:
             yield f"pretraining_run={self.pretraining_run!r}; expected an integer, at least 0"
@@ -255,7 +247,8 @@ class Cell:
             if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
                 number = "an integer" if kinds is int else "a number"
                 number += f", at least {least}" if least in (0, 1) else " above 0"
-                yield f"{name}={value!r}; expected {number}"
+                text = " (1e-3 is text to YAML: write 0.001)" if isinstance(value, str) else ""
+                yield f"{name}={value!r}; expected {number}{text}"
             elif name in _YES_OR_NO and value > 1:
                 yield f"{name}={value!r}; expected 0 or 1"
             elif name == "frozen" and not value < 1:
@@ -411,7 +404,9 @@ def title_of(task: str) -> str:
     >>> title_of("fashion-mnist+even+detection")
     'detection in Fashion-MNIST (even)'
     """
-    base, *shifts = short_name(task).split("+")
+    if task.startswith(data.FOLDER):  # which may be called as a data set is
+        return short_name(task)
+    base, *shifts = task.split("+")
     title = TITLES.get(base, base)
     aims = [shift for shift in shifts if shift in data.SCENES]
     if shifts := [shift.replace("-", " ") for shift in shifts if shift not in aims]:
@@ -428,9 +423,9 @@ def changes_in_words(changes: Mapping[str, Any]) -> str:
     '100 labels, LoRA of rank 8'
     """
     said = (_CHANGED[name].format(x) for name, x in changes.items() if name in _CHANGED and x)
-    return ", ".join(said)
+    return ", ".join(said).replace("%", " %")
 
 
 def short_name(task: str) -> str:
     """A task's name; of a folder's path, its end."""
-    return Path(task).name if task.startswith(data.FOLDER) else task
+    return Path(task.removeprefix(data.FOLDER)).name if task.startswith(data.FOLDER) else task

@@ -163,7 +163,10 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
 
 
 class FirstToken(nn.Module):
-    """A transformer of the Hugging Face hub; its feature vector is its first token's."""
+    """A transformer of the Hugging Face hub; its feature vector is its first token's.
+
+    One of images takes them in place of ids.
+    """
 
     def __init__(self, name: str, hub: str, config: dict, pretrained: bool):
         super().__init__()
@@ -177,10 +180,10 @@ class FirstToken(nn.Module):
             self.net = AutoModel.from_config(config, **pooler)
         self.image = config.model_type == "vit"
 
-    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         if self.image:
-            return self.net(pixel_values=inputs * 2 - 1).last_hidden_state[:, 0]
-        return self.net(input_ids=inputs, attention_mask=attention_mask).last_hidden_state[:, 0]
+            return self.net(pixel_values=input_ids * 2 - 1).last_hidden_state[:, 0]
+        return self.net(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
 
 
 def _hub_model(name: str, hub: str, **options) -> nn.Module:

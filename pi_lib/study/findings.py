@@ -23,10 +23,9 @@ from pi_lib.knowledge import (
     learned_by_scratch,
     trajectory,
 )
-from pi_lib.reliability import Approach, Arms, Moments, Origins, approach, order_groups
+from pi_lib.reliability import ARMS, Approach, Arms, Moments, Origins, approach, order_groups
 from pi_lib.statistics import Difference, Estimate, bootstrap
 from pi_lib.study.across_cells import holm
-from pi_lib.study.cell import ARMS
 from pi_lib.study.record import Record
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")

@@ -54,11 +54,14 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     ]
     shared = {key: grid[key] for key in _SHARED if key in grid}
     cells: list[Cell] = []
+    files: set[str] = set()
     for entry, node in zip(entries, lines["cells"][1].value, strict=True):
         try:
             named = _cells(shared, entry, profile)
-            if twice := [cell for cell in named if cell in cells]:
-                raise ValueError(f"{twice[0].name} is named twice")
+            for cell in named:
+                if cell.slug in files:  # of its record
+                    raise ValueError(f"{cell.name} is named twice")
+                files.add(cell.slug)
             cells += named
         except ValueError as error:
             wrong.append(f"line {node.start_mark.line + 1}: {error}")

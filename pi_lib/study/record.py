@@ -23,10 +23,10 @@ from safetensors.numpy import load_file
 
 from pi_lib.files import whole
 from pi_lib.interactions import Interactions
-from pi_lib.reliability import steps_to_share
+from pi_lib.reliability import ARMS, steps_to_share
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study import accuracies, data, schedule
-from pi_lib.study.cell import ARMS, PLAYERS, Cell
+from pi_lib.study.cell import PLAYERS, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
 
@@ -130,8 +130,8 @@ class Record:
         those of `runs`: the first of them.
         """
         if not self.has_checkpoints(arm, run, players):
-            asked = players or self.players
-            raise ValueError(f"{self.name}: no checkpoints of {arm}, run {run} ({asked})")
+            asked = f"{ARMS.get(arm, arm)}, run {run} ({players or self.players})"
+            raise ValueError(f"{self.name}: no checkpoints of {asked}")
         games = {step: self._interactions(key) for step, key in self._of(arm, players)[run].items()}
         end = games.pop(None)
         before = {step: games[step] for step in sorted(games)}
@@ -367,6 +367,7 @@ def collect(cell: Cell, store: Store) -> Record:
         "players": names,
         "meta": meta,
         "accuracy": {key: log[-1]["accuracy"] for key, log in logs.items()},
+        "n_train": run_record(trainings[0].path(store))["settings"]["train"],
         "tested": len(next(iter(correct.values()))),
         "surer_of_its_own": sure,
         "logs": logs,

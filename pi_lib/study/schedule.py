@@ -19,8 +19,9 @@ from typing import Any
 
 from pi_lib import training
 from pi_lib.progress import track
+from pi_lib.reliability import ARMS
 from pi_lib.study import backbones, steps, workers
-from pi_lib.study.cell import ARMS, RATES, Cell
+from pi_lib.study.cell import RATES, Cell
 from pi_lib.study.steps import Step, run_record
 from pi_lib.study.store import Store
 
@@ -73,7 +74,7 @@ def compute_all(
         done = finished(asked, store, pool, deadline)
         for (cell, arm, run), error in track(done, "study", len(asked)):
             if error:
-                why = f"{arm}, run {run + 1}: {type(error).__name__}: {error}"
+                why = f"{ARMS[arm]}, run {run + 1}: {type(error).__name__}: {error}"
                 failed.setdefault(cell, why)
     return list(failed.items())
 
@@ -104,11 +105,12 @@ def entries(cell: Cell, store: Store) -> list[Path]:
     """Folders of the cell's steps that the store has, each once."""
     there = {}
     for job in jobs(cell):
-        for wanted in _rounds(job, store):
-            present = [step for step in wanted if step.stored(store)]
-            there |= {step.path(store): step for step in present}
-            if len(present) < len(wanted):  # what comes next is not known yet
-                break
+        with suppress(training.TrainingDiverged):  # after which nothing comes
+            for wanted in _rounds(job, store):
+                present = [step for step in wanted if step.stored(store)]
+                there |= {step.path(store): step for step in present}
+                if len(present) < len(wanted):  # what comes next is not known yet
+                    break
     return list(there)
 
 

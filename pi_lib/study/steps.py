@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 from pi_lib import training
 from pi_lib.extraction import extract
+from pi_lib.files import write_json
 from pi_lib.players import PatchPlayers, WordPlayers
 from pi_lib.study import backbones, data, elsewhere
-from pi_lib.study.cell import SOURCE_RATE, Cell
+from pi_lib.study.cell import Cell
 from pi_lib.study.store import MODULES, Store
 from pi_lib.training.objectives import AIMS, OBJECTIVES
 from pi_lib.values import has_player
@@ -49,6 +50,7 @@ STEPS = {
 # Settings that decide an arm alone.
 OF_ARMS = {"finetuned": ["frozen", "lora", "probe_first", "pull"], "long": ["long"]}
 LONG_FROM = 1000  # runs of "long" are numbered from here on: no two networks start alike
+SOURCE_RATE = {"image": 1e-3, "text": 1e-4}  # of pre-training
 # A head that reads feature maps is no convex problem: it is trained on the frozen encoder.
 MAP_PROBE = {"epochs": 30, "learning_rate": 1e-2}
 
@@ -65,7 +67,7 @@ class Step:
         `pi_lib.study.cell.PLAYERS`, at every checkpoint or at its end; what its end can do
         elsewhere (`pi_lib.study.elsewhere`).
     arm : str
-        One of `pi_lib.study.cell.ARMS`, except for pre-training.
+        One of `pi_lib.reliability.ARMS`, except for pre-training.
     run : int
         Which run of the arm.
     rate : float
@@ -391,7 +393,7 @@ def _fit(
             }
             run.save(folder)
         except training.TrainingDiverged as error:
-            (folder / "run.json").write_text(json.dumps({"diverged": str(error)}) + "\n")
+            write_json(folder / "run.json", {"diverged": str(error)})
     shutil.rmtree(state, ignore_errors=True)
 
 

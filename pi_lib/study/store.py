@@ -119,12 +119,12 @@ def _installed() -> tuple[dict[str, str], str | None]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    command = ["git", "rev-parse", "HEAD"]
+    command = ["git", "rev-parse", "HEAD", "HEAD:./"]  # fails where git knows nothing of the folder
     try:
         done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
     except OSError:  # no git
         return versions, None
-    return versions, done.stdout.strip() or None
+    return versions, None if done.returncode else done.stdout.split()[0]
 
 
 class StoreError(OSError):
@@ -241,7 +241,7 @@ class Store:
             (aside / SUMS).write_text(_sums(aside))
             os.replace(aside, entry)
         except Exception as error:
-            if not isinstance(error, SHORTAGES) and not _no_space(error):
+            if not isinstance(error, SHORTAGES) and not _no_space(error) and not _no_memory(error):
                 shutil.rmtree(aside, ignore_errors=True)
             raise
 
@@ -389,7 +389,14 @@ def _held(lock: Path) -> bool:
         return True
 
 
-def _no_space(error: Exception) -> bool:
-    """Whether the disk is full, whoever says so: safetensors has an error of its own."""
+def _no_space(error: BaseException | None) -> bool:
+    """Whether the disk is full, whoever says so: safetensors has its own error, torch one on top"""
     full = {errno.ENOSPC, errno.EDQUOT}
-    return getattr(error, "errno", None) in full or os.strerror(errno.ENOSPC) in str(error)
+    if getattr(error, "errno", None) in full or os.strerror(errno.ENOSPC) in str(error):
+        return True
+    return error is not None and _no_space(error.__context__)
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether memory ran short, of the machine or of a GPU: torch has errors of its own."""
+    return "out of memory" in str(error) or "allocate memory" in str(error)

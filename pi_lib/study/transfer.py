@@ -7,7 +7,7 @@ gives a `TransferStudy`, which holds them against chance and a second run.
 import copy
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import metadata
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from pi_lib.engine import MOST_PLAYERS, choose_device, fingerprint
@@ -27,10 +28,9 @@ from pi_lib.extraction import extract, value_name
 from pi_lib.interactions import Interactions
 from pi_lib.knowledge import Share, compare, learned_by_scratch
 from pi_lib.players.placement import describe
-from pi_lib.reliability import FEWEST_SAMPLES, Arms, Moments, Origins
+from pi_lib.reliability import ARMS, FEWEST_SAMPLES, Arms, Moments, Origins
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_accuracy, paired_gain
-from pi_lib.study.cell import ARMS
 from pi_lib.study.record import FLOAT32, Record, write
 from pi_lib.study.schedule import best_rate
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, fit, images
@@ -447,9 +447,10 @@ class _Work:
             ) from None
         key = fingerprint([metadata.version("pi_lib"), code, self.data, label, *decides])
         place = self.folder / f"{label.replace(' ', '-')}-{key}"
-        if not (place / "run.json").exists():
-            make(place / "interrupted").save(place)
-            shutil.rmtree(place / "interrupted", ignore_errors=True)
+        with FileLock(self.folder / f".{place.name}.lock"):  # the second to come waits
+            if not (place / "run.json").exists():
+                make(place / "interrupted").save(place)
+                shutil.rmtree(place / "interrupted", ignore_errors=True)
         return Run.load(place, empty)
 
     def _rate(self, arm: str) -> float:
@@ -506,7 +507,10 @@ def _split(data, name: str) -> Split:
     else:
         try:
             if not (isinstance(data, tuple | list) and len(data) == 2) or _is_pair(data[0]):
-                data = tuple(zip(*(data[i] for i in range(len(data))), strict=True))
+                rows = [data[i] for i in range(len(data))]
+                if isinstance(rows[0], Mapping):
+                    raise TypeError
+                data = tuple(zip(*rows, strict=True))
             inputs, labels = data
         except (TypeError, ValueError, KeyError):
             raise TypeError(

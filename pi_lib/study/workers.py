@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ def usual_slots() -> int:
     """How many processes a machine takes: one a core, and 6 GiB of a GPU's memory for each."""
     import torch
 
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if not torch.cuda.is_available():
         return cores
     memory = min(
@@ -54,7 +55,11 @@ class Processes:
 
     def submit(self, step: "Step", store: Store) -> Future:
         with processes.interrupts_wait():
-            return self._pool.submit(step.compute, store)
+            try:
+                return self._pool.submit(step.compute, store)
+            except BrokenProcessPool:  # one was killed, as for want of memory: the others go on
+                self.__enter__()
+                return self._pool.submit(step.compute, store)
 
     def __exit__(self, kind, *_) -> None:
         if kind is not None:

@@ -212,8 +212,8 @@ class Loop:
             "step": self.step, "log": self.log, "right": self.right,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
-        with whole(self.folder / "state.pt") as aside:
-            torch.save(state, aside)
+        with whole(self.folder / "state.pt") as aside, aside.open("wb") as file:
+            torch.save(state, file)  # given a path, it would not say that the disk is full
 
     def _file(self, step: int) -> Path:
         return self.folder / f"{step}.safetensors"

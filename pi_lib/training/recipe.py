@@ -137,7 +137,8 @@ def fit(
     settings = {
         "phase": label, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "weight_decay": weight_decay, "warmup": warmup, "seed": seed,
-        "train": len(train), "test": len(test), "loss": loss.__name__,
+        "train": len(train), "test": len(test),
+        "loss": getattr(loss, "__name__", type(loss).__name__),
         "frozen": frozen, "lora": lora, "pull": pull,
     }  # fmt: skip
     if output is not None:
@@ -148,7 +149,7 @@ def fit(
     with random_state_restored(device), repeatable(device):
         loop = Loop(copy.deepcopy(model), loss, correct, settings, steps, held_out, device, graph)
         if resume is not None:
-            digest = fingerprint([(split.ids, split.labels) for split in (train, test)])
+            digest = fingerprint([(part.inputs, part.labels) for part in (data, held_out)])
             loop.resume(Path(resume), fingerprint(model), digest)
         loop.run(data, Callbacks(callbacks, loop), verbose)
         if validation is not None:

@@ -63,8 +63,7 @@ class Run:
         if step not in self.checkpoints:
             raise KeyError(f"no checkpoint at step {step}; there are {self.steps}")
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.checkpoints[step], strict=False)
-        return model.eval()
+        return _with_weights(model, self.checkpoints[step])
 
     def to_frame(self) -> "pd.DataFrame":
         """The log as a table."""
@@ -106,8 +105,16 @@ class Run:
         folder = Path(folder)
         if step is None:
             step = json.loads((folder / "run.json").read_text())["steps"][-1]
-        model.load_state_dict(load_file(folder / f"{step}.safetensors"), strict=False)
-        return model.eval()
+        return _with_weights(model, load_file(folder / f"{step}.safetensors"))
+
+
+def _with_weights(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """The model with these weights, which may be a part of its own, as of a probe; eval mode."""
+    if strange := model.load_state_dict(weights, strict=False).unexpected_keys:
+        raise ValueError(
+            f"{type(model).__name__} has no weights {strange[0]!r}: the run is of another network"
+        )
+    return model.eval()
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:

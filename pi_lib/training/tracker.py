@@ -179,6 +179,12 @@ class KnowledgeTracker(TrainerCallback):
         _refuse_sharded(args)
         if state.global_step == 0:  # a new run; one that is resumed goes on with what it has
             self.interactions, self.failures, self.before = {}, {}, self._given
+        elif self.before is None:
+            warnings.warn(
+                f"training goes on from step {state.global_step}, and the model that it began with "
+                "is not known: knowledge is compared with the model as it is now. Give before=",
+                stacklevel=2,
+            )
         self._running, self._end = True, None
         if state.global_step not in self.interactions:
             self._track(state, model)  # an error stops here, before anything was trained

@@ -10,6 +10,7 @@ from PIL import Image
 from pi_lib import study
 from pi_lib.__main__ import main
 from pi_lib.book import report
+from pi_lib.study.cell import title_of
 from pi_lib.study.store import Store
 
 
@@ -65,6 +66,10 @@ def test_images_from_one_command_to_one_file(pictures, home, capsys):
     made = {path: path.stat().st_mtime_ns for path in Store().entries()}
     assert main(command) == 0  # nothing is computed again
     assert made == {path: path.stat().st_mtime_ns for path in Store().entries()}
+
+
+def test_a_folder_called_as_a_data_set_is_not_taken_for_it():
+    assert (title_of("folder:/my/cars"), title_of("folder:cats+dogs")) == ("cars", "cats+dogs")
 
 
 @pytest.fixture
@@ -168,6 +173,8 @@ def test_a_folder_that_cannot_be_studied_is_named(pictures, home, tmp_path, caps
     ("options", "message"),
     [
         (["--runs", "1"], "runs=1; expected at least 2"),
+        (["-p", "long_runs=1"], "long_runs=1; expected at least 2"),
+        (["-p", "samples=4"], "4 test samples; expected at least 5"),
         (["--backbone", "resnet"], "backbone='resnet'; expected one of"),
         (["--backbone", "resnet20"], "resnet20 has no published weights"),
         (["--backbone", "minilm"], "minilm takes texts, but .* has images"),

@@ -150,7 +150,7 @@ def test_a_killed_kernel_is_named(checkout):
         ),
         (["run", "--only", "99"], "unknown notebook 99; there are 00_why_pretraining_helps, 01_"),
         (["run", "--only", "04", "-p", "tau=1"], "unknown parameter tau of 04_what_scratch_learns"),
-        (["run", "-p", "seed"], "expected -p name=value; got 'seed'"),
+        (["run", "-p", "seed"], "expected NAME=VALUE; got 'seed'"),
         (["run", "--jobs", "0"], "expected at least 1 job"),
     ],
 )

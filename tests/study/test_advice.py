@@ -105,7 +105,7 @@ def test_ways_are_named_as_people_say_them():
     line = advice.way([planted(accuracy=right(), changes=x, seed=1) for x in ways])
     assert [claim.label for claim in line.claims] == [
         "new task: a lower learning rate", "new task: a higher learning rate",
-        "new task: 50% of the layers frozen",
+        "new task: 50 % of the layers frozen",
     ]  # fmt: skip
     assert "was not tested" in line.sentence  # on the old task
     assert advice.way([planted(accuracy=right(), changes={"lora": 1})]).claims == []

@@ -207,6 +207,13 @@ def test_weights_of_the_hub_come_from_the_readers_own_folder(tmp_path, monkeypat
     )
 
 
+def test_a_network_of_the_hub_takes_what_its_tokenizer_gives():
+    model = backbones.build("distilbert", 2, pretrained=False)
+    ids, real = torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int64)
+    named = model(input_ids=ids, attention_mask=real)
+    torch.testing.assert_close(named, model(ids, attention_mask=real))
+
+
 @pytest.mark.parametrize("name", ["vgg16", "distilbert"])
 def test_weights_that_no_source_has_are_named(name, monkeypatch):
     import transformers

@@ -168,7 +168,7 @@ def test_records_are_told_apart_by_their_way_to_fine_tune():
     first, second = found.values()
     assert list(first) == [
         "all layers", "a lower learning rate", "learning rate 0.0003", "a higher learning rate",
-        "50% of the layers frozen", "LoRA of rank 8",
+        "50 % of the layers frozen", "LoRA of rank 8",
     ]  # fmt: skip
     assert first["all layers"] is records[5] and first["a higher learning rate"] is records[1]
     assert list(second)[:2] == ["learning rate 0.0001", "LoRA of rank 8"]

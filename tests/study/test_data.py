@@ -525,17 +525,49 @@ def test_all_sources_that_were_tried_are_named(tmp_path, name):
         assert said in message
 
 
-def test_a_folder_of_ones_own_images(tmp_path):
+@pytest.mark.parametrize(
+    ("names", "linked"), [(("ant", "bee"), True), (("test-tube", "train"), False)]
+)
+def test_a_folder_of_ones_own_images(tmp_path, names, linked):
+    mine = tmp_path / ("mine" if linked else "mine [1]")
     for part, count in (("train", 3), ("test", 1)):
-        for label, name in enumerate(["ant", "bee"]):
-            (tmp_path / "mine" / part / name).mkdir(parents=True)
+        (mine / part).mkdir(parents=True)
+        for label, name in enumerate(names):
+            folder = (tmp_path if linked else mine) / part / name
+            folder.mkdir(parents=True)
             for i in range(count):
                 picture = Image.new("RGB", (20 + i, 10), COLOURS[label])
-                picture.save(tmp_path / "mine" / part / name / f"{i}.png")
-    task = data.load(f"folder:{tmp_path / 'mine'}", n_train=4, size=32)
-    assert task.classes == ("ant", "bee") and task.kind == "image"
+                picture.save(folder / f"{i}.png")
+            if linked:
+                (mine / part / name).symlink_to(folder)
+    task = data.load(f"folder:{mine}", n_train=4, size=32)
+    assert task.classes == names and task.kind == "image"
     assert task.train.inputs.shape == (4, 3, 32, 32) and len(task.test) == 2
     assert shows_its_class_alone(task.train, tolerance=0)
+    assert len(data.load(f"folder:{mine}").train) == 6  # no test sample among them
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(folder / "0.png")
+    with pytest.raises(ValueError, match="test split, row 1 has levels beyond 255 .mode 'I;16'"):
+        data.load(f"folder:{mine}")
+
+
+def test_a_folder_is_known_by_its_samples_alone(tmp_path):
+    """Behind links too; whatever a file manager or a report leaves there."""
+    for name in ("one", "other"):
+        (tmp_path / name / "train").mkdir(parents=True)
+        (tmp_path / name / "train" / "1.txt").write_text(name)
+        (tmp_path / f"link to {name}").mkdir()
+        (tmp_path / f"link to {name}" / "train").symlink_to(tmp_path / name / "train")
+
+    def identity(name):
+        return registry.digest_of_folder.__wrapped__(f"folder:{tmp_path / name}")
+
+    before = identity("one")
+    assert identity("link to one") == before != identity("link to other") == identity("other")
+    for left in (".DS_Store", "train/._1.txt", "report.html"):
+        (tmp_path / "one" / left).write_text("")
+    assert identity("one") == before
+    (tmp_path / "one" / "caf\udce9.txt").write_text("")  # its name is not UTF-8
+    assert identity("one") != before
 
 
 @pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])

@@ -34,6 +34,10 @@ cells:
   - {backbone: minilm, task: sst2, profile: smoke}
   - {backbone: minilm, task: sst2, profile: smoke, changes: [n_train]}
   - {backbone: minilm, task: sst2, profile: smoke, changes: {n_train: 0, colour: 3}}
+  - {backbone: [minilm], task: sst2, profile: smoke}
+  - {backbone: minilm, task: sst2, profile: smoke, changes: {rate: 1e-3}}
+  - {backbone: minilm, task: "folder:here/photos", profile: smoke}
+  - {backbone: minilm, task: "folder:there/photos", profile: smoke}
 """
 
 
@@ -69,7 +73,7 @@ def test_every_error_is_named_at_once_with_its_line(tmp_path):
     with pytest.raises(grid.GridError) as caught:
         grid.read(tmp_path / "g.yml")
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("g.yml has 9 error(s):")
+    assert lines[0].endswith("g.yml has 12 error(s):")
     for line, start in zip(
         lines[1:],
         [
@@ -83,6 +87,9 @@ def test_every_error_is_named_at_once_with_its_line(tmp_path):
             "line 11: minilm on sst2 is named twice",
             "line 12: changes=['n_train']; expected a mapping, {n_train: 100}",
             "line 13: no setting 'colour' to change; there are batch_size, checkpoints, covering",
+            "line 14: backbone=['minilm']; expected one of efficientnet-lite0",
+            "line 15: rate='1e-3'; expected a number above 0 (1e-3 is text to YAML: write 0.001)",
+            "line 17: minilm on photos is named twice",
         ],
         strict=True,
     ):

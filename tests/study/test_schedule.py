@@ -1,7 +1,10 @@
 """One cell from data to its record, on real images and weights at the smoke profile."""
 
 import json
+import os
 import shutil
+import signal
+from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 
 import pytest
@@ -10,7 +13,8 @@ import torch
 
 import pi_lib as pi
 from pi_lib import study, training
-from pi_lib.study import backbones, data, schedule, steps
+from pi_lib.book import tables
+from pi_lib.study import backbones, data, schedule, steps, workers
 from pi_lib.study.store import Store
 
 CELL = study.Cell("efficientnet-lite0", "fashion-mnist", profile="smoke")
@@ -87,6 +91,13 @@ def test_correctness_is_that_of_the_accuracy(record):
         assert right.shape == (CELL.settings.n_test,)
         assert right.mean() == pytest.approx(record.header["accuracy"][key])
     assert record.gain().low <= record.gain().value <= record.gain().high
+
+
+def test_a_record_says_how_many_samples_were_trained_on(record):
+    """A profile's size is an upper limit."""
+    assert record.header["n_train"] == CELL.settings.n_train
+    fewer = study.Record(record.header | {"n_train": 9}, record.games, record.correct)
+    assert tables.settings({"": fewer})["training samples"].item() == "9"
 
 
 def test_a_second_time_nothing_is_computed(record, store, monkeypatch):
@@ -285,6 +296,28 @@ def test_a_cell_that_fails_leaves_the_others(record, store, monkeypatch):
     with pytest.raises(study.StudyFailed, match="lite0 on flowers: .*MissingAsset"):
         study.run_all([failing, CELL], store)
     assert study.stored(CELL, store) and not study.stored(failing, store)
+
+
+def test_a_run_that_diverged_is_among_the_entries_of_its_cell(small, tmp_path):
+    cell, store = study.Cell(**small_study.CELL, changes={"rate": 1e30}), Store(tmp_path)
+    with pytest.raises(training.TrainingDiverged, match="try a learning rate below 1e.30"):
+        study.run(cell, store)
+    assert sorted(study.entries(cell, store)) == store.entries()
+
+
+class _Killed:
+    def __init__(self, killed):
+        self.killed = killed
+
+    def compute(self, _):
+        return os.kill(os.getpid(), signal.SIGKILL) if self.killed else "done"
+
+
+def test_a_process_that_is_killed_takes_no_other_step_with_it():
+    with workers.Processes(1) as pool:
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(_Killed(True), None).result()
+        assert pool.submit(_Killed(False), None).result() == "done"
 
 
 def test_five_lines_on_a_model_of_ones_own():

@@ -184,8 +184,16 @@ def test_a_full_disk_is_said_and_earlier_entries_stay(entry, tmp_path):
         with open("/dev/full", "w") as file:  # the kernel's own: no space left on device
             file.write("x" * 10**6)
 
-    with pytest.raises(StoreError, match="the disk is full: free some space.*PI_LIB_HOME"):
-        Store(tmp_path).get("step", {"a": 2}, [], fill)
+    def fill_by_torch(folder):
+        try:
+            fill(folder)
+        finally:
+            raise RuntimeError("unexpected pos")  # its writer, on top of the kernel's
+
+    for way in (fill, fill_by_torch):
+        with pytest.raises(StoreError, match="the disk is full: free some space.*PI_LIB_HOME"):
+            Store(tmp_path).get("step", {"a": 2}, [], way)
+        assert [*tmp_path.glob("step/.*.partial")]
     assert found(entry) is None
     assert Store(tmp_path).get("step", {"a": 2}, [], writer([])).is_dir()  # when there is space
 
@@ -196,6 +204,17 @@ def test_a_store_that_cannot_be_written_to_is_said(tmp_path, entry):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="it cannot be written to"):
         Store(tmp_path / "file").get("step", {}, [], writer([]))
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory.", "you tried to allocate memory"])
+def test_short_of_memory_an_attempt_is_gone_on_from(tmp_path, said):
+    def short(folder):
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError(said)  # as torch does
+
+    with pytest.raises(RuntimeError, match=said):
+        Store(tmp_path).get("step", {}, [], short)
+    assert [*tmp_path.glob("step/.*.partial/half.txt")]
 
 
 def test_an_error_of_the_computation_is_its_own(tmp_path):
@@ -329,14 +348,17 @@ def test_an_entry_of_another_store_is_taken_in(tmp_path):
     assert not list(other.root.glob("*/.*"))
 
 
-def test_without_git_there_is_no_commit_and_no_crash(tmp_path, monkeypatch):
-    stores._installed.cache_clear()
+def test_without_git_or_in_a_repository_of_others_there_is_no_commit(tmp_path, monkeypatch):
+    """As where the package is installed into an environment within the reader's own checkout."""
+    for command in (["init"], ["commit", "--allow-empty", "--message", "theirs"]):
+        name = ["-c", "user.name=they", "-c", "user.email=they@example.org"]
+        subprocess.run(["git", *name, *command], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(stores, "PACKAGE", tmp_path / ".venv")
+    assert stores._installed.__wrapped__()[1] is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    try:
-        about = stores.environment()
-        assert about["commit"] is None and about["versions"]["python"]
-    finally:
-        stores._installed.cache_clear()
+    versions, commit = stores._installed.__wrapped__()
+    assert commit is None and versions["python"]
 
 
 JSON = st.recursive(

@@ -1,6 +1,7 @@
 """`pi.transfer_study`: one call on a reader's own networks and data."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -206,6 +207,23 @@ def test_interrupted_it_goes_on_and_recomputes_nothing(study, pretrained, tmp_pa
         assert len(steps) == 2 * 20 + 4 * 20
 
 
+def test_two_processes_may_share_a_folder(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    asked = (pretrained, Net, TRAIN, TEST, PLAYERS)
+    options = QUICK | {"epochs": 1, "folder": tmp_path}
+    twins = [
+        multiprocessing.get_context("fork").Process(
+            target=pi.transfer_study, args=asked, kwargs=options
+        )
+        for _ in range(2)
+    ]
+    for act in ("start", "join"):
+        for process in twins:
+            getattr(process, act)()
+    assert [process.exitcode for process in twins] == [0, 0]
+    assert len([*tmp_path.glob("*/run.json")]) == 5
+
+
 @pytest.mark.parametrize("change", ["epochs", "learning_rate", "batch_size", "seed"])
 def test_what_decides_a_run_is_in_its_key(pretrained, tmp_path, change, monkeypatch):
     options = QUICK | {"batch_size": 32, "seed": 0, "epochs": 1, "folder": tmp_path}
@@ -324,6 +342,7 @@ class NoHead(Net):
         ({"train": (TRAIN[0], TRAIN[1][:9])}, ValueError, "160 inputs and 9 labels"),
         ({"train": 3}, TypeError, "train is int; expected a torch Dataset"),
         ({"train": [(object(), 1)] * 9}, TypeError, "train: expected.*tensors.*got object"),
+        ({"train": [{"text": "a", "label": 1}] * 9}, TypeError, "train is list; expected a torch"),
         (
             {"train": [(torch.rand(1, k, 8), 1) for k in (8, 9, 8)]},
             TypeError,
@@ -402,7 +421,7 @@ def test_sentences_say_what_the_evidence_says(sign, said):
     torch.manual_seed(0)
     _, again, origins = replace(study, arms=study.arms | {"finetuned": noise}).sentences()
     assert again.startswith("It is not certain that anything")
-    assert "comes from is not measurable (finetuned: what two runs share" in origins
+    assert "comes from is not measurable (fine-tuned: what two runs share" in origins
 
 
 def test_the_report_is_printed_or_displayed(study, capsys, monkeypatch):

@@ -398,6 +398,9 @@ def test_a_resumed_run_goes_on_with_what_it_has(tmp_path, digits, samples):
     run = trainer(tmp_path, digits, network(), [knowledge], **options)
     run.train(resume_from_checkpoint=True)
     assert sorted(knowledge.interactions) == [0, 2, 4, 6, 8] and knowledge.before is before
+    afresh = pi.KnowledgeTracker(samples, PLAYERS, steps=2)  # in a new process it has nothing
+    with pytest.warns(UserWarning, match="goes on from step 4, .* Give before="):
+        trainer(tmp_path, digits, network(), [afresh], **options).train(f"{tmp_path}/checkpoint-4")
 
 
 def test_the_last_step_is_the_runs_own_though_the_best_model_is_loaded(tmp_path, digits, samples):

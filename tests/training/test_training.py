@@ -4,6 +4,8 @@ import copy
 import random
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from transformers import TrainerCallback
 from pi_lib import finetune, linear_probe, pretrain, train_from_scratch, training
 from pi_lib.study import backbones
 from pi_lib.training import Batches, Run, Split, TrainingDiverged, checkpoint_steps, loop, lora
+from pi_lib.training.objectives import supervised
 from pi_lib.training.seeds import seed_of
 
 
@@ -165,6 +168,8 @@ def test_saved_and_loaded_alike(digits, tmp_path):
     assert torch.equal(again.correct, run.correct) and run.correct.shape == (3, 300)
     assert same(again.model.state_dict(), run.model.state_dict())
     assert same(again.at(10).state_dict(), run.at(10).state_dict())
+    with pytest.raises(ValueError, match="Linear has no weights 'encoder.*the run is of another"):
+        Run.load(tmp_path, nn.Linear(2, 3))
 
 
 class StopAt(TrainerCallback):
@@ -379,6 +384,9 @@ def test_another_runs_state_is_refused(digits, tmp_path):
         finetune(network(), *digits, resume=tmp_path, **SHORT | {"learning_rate": 0.1})
     with pytest.raises(ValueError, match="another run: start '"):
         finetune(network(1), *digits, resume=tmp_path, **SHORT)
+    inverted = [replace(split, inputs=1 - split.inputs) for split in digits]
+    with pytest.raises(ValueError, match="another run: data '"):
+        finetune(network(), *inverted, resume=tmp_path, **SHORT)
 
 
 def test_batchnorm_and_a_last_batch_of_one(digits):
@@ -482,6 +490,8 @@ def test_models_that_return_more_than_logits(digits):
     assert other.settings["output"] == "aux" and "output" not in plain.settings
     with pytest.raises(ValueError, match="output='heads'"):
         finetune(Pair(), *digits, output="heads", **SHORT)
+    loss = partial(supervised, output="aux")
+    assert finetune(Pair(), *digits, loss=loss, **SHORT).log == other.log
 
 
 def test_checkpoint_steps():

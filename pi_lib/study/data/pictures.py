@@ -88,6 +88,10 @@ def pixels(picture: "PIL.Image.Image", box: Box | None, what: str) -> np.ndarray
                 "and box are not of the same copy of the data"
             )
         picture = picture.crop((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)))
+    if picture.mode[0] in "IF":  # of which Pillow would make white
+        raise ValueError(
+            f"{what} has levels beyond 255 (mode {picture.mode!r}): save it with 8 bits a channel"
+        )
     return np.array(picture.convert("RGB"))
 
 

@@ -1,6 +1,7 @@
 """The data sets by name: a table to which a reader can add, and what a name says."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,6 +12,7 @@ from pi_lib.study import assets
 from pi_lib.study.data import cars, cifar10, cub, fashion_mnist, flowers, folder, rated_texts, sst2
 from pi_lib.study.data.samples import DataSet
 from pi_lib.study.data.shifts import DISJOINT, OF_PICTURES, SCENES, SHIFTS, shifted
+from pi_lib.study.data.tables import files_in
 from pi_lib.study.registration import check_name, code_of
 
 FOLDER = folder.PREFIX
@@ -263,7 +265,7 @@ def identity(name: str) -> str:
 @cache
 def digest_of_folder(name: str) -> str:
     path, digest = folder.path_of(name), hashlib.sha256()
-    for file in sorted(path for path in path.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+    for file in files_in(path):
+        digest.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0"))
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Tables of samples: from the Hugging Face hub, its cache, or a folder, through `datasets`."""
 
 from collections.abc import Callable, Sequence
+from glob import escape, glob
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ def anywhere(
     )
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, behind links too, but for hidden ones and reports: no samples."""
+    there = (folder / name for name in sorted(glob("**", root_dir=folder, recursive=True)))
+    return [file for file in there if file.is_file() and file.suffix != ".html"]
+
+
 def saved(folder: Path):
     """Tables (`datasets.DatasetDict`) of a folder: Parquet, CSV, images, or `save_to_disk`'s."""
     import datasets
@@ -56,12 +63,17 @@ def saved(folder: Path):
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()  # they speak of downloads, and nothing is downloaded
     try:
-        return datasets.load_dataset(str(folder))
+        parts = [x for x in ("train", "test", "validation") if (folder / x).is_dir()]
+        named = None
+        if parts[:1] == ["train"] != parts:  # else a class "train" or "test-tube" would be a part
+            folders = {x: sorted({file.parent for file in files_in(folder / x)}) for x in parts}
+            named = {x: [f"{escape(str(f))}/*" for f in inside] for x, inside in folders.items()}
+        return datasets.load_dataset(str(folder), data_files=named)
     except Exception as error:  # whatever the library makes of the reader's files
         raise ValueError(
-            f"{folder} cannot be read as tables: {_short(error)}. Expected files of a training and "
-            "a test split: train*.parquet and test*.parquet (or .csv, .tsv, .json), or images in "
-            "train/CLASS/ and test/CLASS/"
+            f"{folder} cannot be read as tables: {_short(error.__cause__ or error)}. Expected "
+            "files of a training and a test split: train*.parquet and test*.parquet (or .csv, "
+            ".tsv, .json), or images in train/CLASS/ and test/CLASS/"
         ) from error
     finally:
         if shown:
