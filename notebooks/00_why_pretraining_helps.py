@@ -13,6 +13,8 @@
 profile = "quick"  # the same page at every profile
 record = "recorded/paper"  # folder of the recorded cells
 examples = "recorded/hero"  # photograph and sentence of the first figure, credits, records
+many = "recorded/over_time"  # pairs that were asked about many samples at every checkpoint
+again = "recorded/pretraining_again"  # pairs whose pre-training was done several times
 
 # %% tags=["remove-cell"]
 from IPython.display import Markdown, display
@@ -20,7 +22,7 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
-from pi_lib.book import begin, hero, study_figures, tables
+from pi_lib.book import begin, hero, recorded, study_figures, tables
 from pi_lib.study import findings
 
 begin(profile)
@@ -151,6 +153,19 @@ figure = study_figures.origins(origins, gains, weights)
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-claims", "caption": "{glue:text}`verdicts`. The verdict on each claim (columns) in each pair (rows), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)
+
+# %% tags=["remove-input"]
+asked = {r.title: findings.Runs(r) for r in recorded(many).values()}
+if asked:
+    over_time = findings.findings(asked, findings.CLAIMS[6:]).groupby("claim", sort=False)
+    faster, direct = (findings.in_words(rows) for _, rows in over_time)
+    display(
+        Markdown(
+            "Whether fine-tuning is faster and more direct takes more samples at every checkpoint than "
+            "these pairs were asked about. In pairs that were asked about more, the first is "
+            f"{faster}; the second is {direct}."
+        )
+    )
 
 # %% [markdown]
 # - *Preserved, discarded, new*: [What is preserved](03_what_is_preserved).

@@ -21,6 +21,8 @@
 #   still and noise does not count. "Faster" is fewer steps to half of the final value.
 # - "More directly" is the length of the straight way over the length of the way taken; without
 #   replicates of the checkpoints noise looks like detours, and the number is not measurable.
+# - Both take many samples. Cells that were asked about many stand first, those of the other pages after
+#   them.
 #
 # *Needs: [Train it twice](02_train_it_twice).*
 
@@ -31,6 +33,7 @@ many = "recorded/over_time"  # cells that were asked about many samples at every
 
 # %%
 import pandas as pd
+from IPython.display import Markdown, display
 from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
@@ -58,7 +61,9 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 #
 # Noise hides a way unless many samples are asked about. So the cells of this figure were computed for this
 # page: at every checkpoint, {glue:text}`many_runs` runs of each arm are asked about
-# {glue:text}`many_samples` samples, with {glue:text}`many_players` players.
+# {glue:text}`many_samples` samples, with {glue:text}`many_players` players. Each arm has the learning rate
+# that does best on its validation samples, and scratch often takes a larger one, which alone could make a
+# way crooked. So in cells that name a learning rate, fine-tuning had the one that scratch has.
 
 # %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
 asked = {r.title: findings.Runs(r) for r in read(many).values()}
@@ -112,13 +117,20 @@ table_of(asked, ways) if asked else None
 
 # %% tags=["hide-input"]
 two_claims = findings.CLAIMS[6:]
-tables.claims(findings.findings(asked, two_claims)) if asked else None
+of_many = findings.findings(asked, two_claims) if asked else None
+if asked:
+    lines = [
+        f"- *{claim}*: {findings.in_words(rows)}."
+        for claim, rows in of_many.groupby("claim", sort=False)
+    ]
+    display(Markdown("\n".join(lines)))
+    display(tables.claims(of_many))
 
 # %% [markdown]
 # ## The cells of the other pages
 #
 # Checkpoints of these cells are of {glue:text}`asked` samples, the games on other pages of
-# {glue:text}`all_asked`: so more is *not measurable* here.
+# {glue:text}`all_asked`. What so few can decide:
 
 # %% mystnb={"figure": {"name": "fig-approach-few", "caption": "The same with few samples: of {glue:text}`few_squares`. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
 few_ways = ways_of(runs)
@@ -171,9 +183,9 @@ glue(
     tables.spans((len(r.arms["finetuned"][0]) for r in runs.values()), "d"),
     display=False,
 )
-of_many = [r.record.header["settings"] for r in asked.values()]
+settings = [r.record.header["settings"] for r in asked.values()]
 for key, setting in (("runs", "traced"), ("samples", "traced_samples"), ("players", "n")):
-    values = [s[setting] for s in of_many]
+    values = [s[setting] for s in settings]
     glue(f"many_{key}", tables.spans(values, "d") if values else "no", display=False)
 counts = claims["verdict"].value_counts()
 said = ", ".join(f"{counts[v]} {v}" for v in findings.VERDICTS if v in counts)
