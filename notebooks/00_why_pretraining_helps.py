@@ -15,6 +15,7 @@ record = "recorded/paper"  # folder of the recorded cells
 examples = "recorded/hero"  # photograph and sentence of the first figure, credits, records
 many = "recorded/over_time"  # pairs that were asked about many samples at every checkpoint
 again = "recorded/pretraining_again"  # pairs whose pre-training was done several times
+paper_again = "recorded/again"  # pairs that were computed a second time, pre-training included
 
 # %% tags=["remove-cell"]
 from IPython.display import Markdown, display
@@ -23,7 +24,7 @@ from myst_nb import glue
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib import study
 from pi_lib.book import begin, hero, recorded, study_figures, tables
-from pi_lib.study import findings
+from pi_lib.study import comparisons, findings
 
 begin(profile)
 records = study.read_all(record)
@@ -58,6 +59,19 @@ if covering:  # the same question with players that leave nothing of the input o
 else:
     covered = "a part that is not measured"
 glue("covered", covered, display=False)
+several = comparisons.by_pretraining(recorded(again).values())
+several |= comparisons.by_pretraining([*records.values(), *recorded(paper_again).values()])
+across = {name: comparisons.across_pretrainings(x) for name, x in several.items()}
+for key, numbers in {
+    "probe": [comes_back["probe"].value for comes_back, _ in across.values()],
+    "finetuned": [comes_back["finetuned"].value for comes_back, _ in across.values()],
+    "common": [x.explained for _, x in across.values() if x.measurable],
+    "one": [
+        x.explained for x in (cells[0].origins() for cells in several.values()) if x.measurable
+    ],
+}.items():
+    said = tables.spans(max(0, x) for x in numbers) if numbers else "an unknown share"
+    glue(f"again_{key}", said, display=False)
 glue("scratch", tables.spans(shares["scratch"] + shares["both"]), display=False)
 glue("pretraining", tables.spans(shares["pretraining"].clip(0)), display=False)
 glue("better", sum(gain.low > 0 for gain in gains.values()), display=False)
@@ -75,15 +89,21 @@ glue("squares", len(claims), display=False)
 # %% [markdown]
 # # What a network keeps of its pre-training
 #
-# **In {glue:text}`own` of {glue:text}`measurable` pairs, most of what a network reliably knows after
-# fine-tuning is not in the pre-trained network.** A *pair* is a pre-trained network and a new task; of
-# the {glue:text}`cells` pairs here, {glue:text}`measurable` can be compared. *Reliably* means: it comes
-# back each time that the network is fine-tuned again. *In the pre-trained network* is what a linear probe reads from it.
-# The probe explains {glue:text}`probe` of that knowledge; {glue:text}`pretraining` is explained by the
-# probe alone. Training from scratch, without pre-training, explains {glue:text}`scratch`. The rest,
-# {glue:text}`neither`, is in neither: it may need the pre-trained weights to start from, but a linear
-# probe does not find it in them. In {glue:text}`better` of {glue:text}`cells` pairs, the fine-tuned network
-# is clearly more accurate than one trained from scratch.
+# **In {glue:text}`own` of {glue:text}`measurable` pairs, a linear probe of the pre-trained network explains
+# less than half of what a network reliably knows after fine-tuning.** A *pair* is a pre-trained network and a
+# new task; of the {glue:text}`cells` pairs here, {glue:text}`measurable` can be compared. *Reliably* means: it
+# comes back each time that the network is fine-tuned again. The probe explains {glue:text}`probe` of that
+# knowledge; {glue:text}`pretraining` is explained by the probe alone. Training from scratch, without
+# pre-training, explains {glue:text}`scratch`. The rest, {glue:text}`neither`, is in neither: it may need the
+# pre-trained weights to start from, but a linear probe does not find it in them. In {glue:text}`better` of
+# {glue:text}`cells` pairs, the fine-tuned network is clearly more accurate than one trained from scratch.
+#
+# **But a pre-trained network is a single run as well.** Where pre-training was done more than once on the same
+# data, {glue:text}`again_probe` of what a probe knows comes back, and {glue:text}`again_finetuned` of what
+# fine-tuned runs know. What the probes have in common explains {glue:text}`again_common` of what all fine-tuned
+# runs have in common, where one probe explains {glue:text}`again_one`. Part of what a single probe knows is the
+# chance of its pre-training; counted as knowledge, it makes the probe's share too small
+# ([Which pre-training?](12_which_pretraining)).
 #
 # How much the probe explains depends on the parts into which an input is cut. These numbers are of a few
 # parts of each input, as in the paper. With parts that cover the whole input, the probe explains

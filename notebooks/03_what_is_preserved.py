@@ -146,6 +146,8 @@ figure = study_figures.by_order(shown, "similarity of probe and fine-tuned")
 # The paper makes four claims: little is preserved; complex knowledge is discarded most; much is new;
 # what is new is complex. What fine-tuned runs reproducibly know is either in the probe or new. So the
 # first and the third claim rest on one number, the square of the similarity, which is held against a half.
+# It is of one pre-training, whose own chance counts as knowledge of the probe and makes the number smaller:
+# [Which pre-training?](12_which_pretraining) says by how much.
 # The table says in how many cells each claim holds. The numbers behind it, cell by cell, stand on the page
 # [Findings](06_findings).
 

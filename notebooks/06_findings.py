@@ -75,7 +75,8 @@ for name, rows in claims.groupby("claim", sort=False):
 #
 # Of what fine-tuned runs reproducibly know, how much does the probe explain, how much does training
 # from scratch, how much both, how much neither? (Commonality analysis of the similarities; all orders
-# of Walsh coefficients.)
+# of Walsh coefficients.) The probe is that of one pre-training: what another one would not bring back counts
+# against it, by as much as [Which pre-training?](12_which_pretraining) shows.
 
 # %% mystnb={"figure": {"name": "fig-origins-by-cell", "caption": "Pre-training alone explains {glue:text}`origins_pretraining`, neither it nor scratch {glue:text}`origins_neither`. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch. Intervals of the shares stand in the table below."}, "image": {"alt": "A stacked bar per cell: pre-training alone, both, scratch alone, neither; beside it a dot with the gain in accuracy."}}
 found = findings.origins_table(runs)

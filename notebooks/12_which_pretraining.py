@@ -30,6 +30,8 @@
 profile = "quick"  # the same page at every profile
 record = "recorded/pretraining"  # records that differ in task and kind
 again = "recorded/pretraining_again"  # one kind, pre-trained several times
+paper = "recorded/paper"  # cells of the paper's question
+paper_again = "recorded/again"  # some of them, computed a second time
 
 # %%
 import pandas as pd
@@ -150,62 +152,66 @@ if pairs:
 # %% [markdown]
 # ## The same pre-training again
 #
-# Another pre-training of the same kind starts from other random weights and sees other batches. Would it
-# lead to the same? The network was pre-trained {glue:text}`again_times` times on the same pictures, and
-# fine-tuned several times from each. Two shares say how much comes back under *another* pre-training:
+# A pre-training is a run too: another one of the same kind starts from other random weights and sees other
+# batches. Would it lead to the same? One small network was pre-trained several times on the same pictures,
+# and fine-tuned several times from each; and some cells of the page [Findings](06_findings) were computed
+# twice, pre-training included (with learning rates chosen anew). Two shares say how much comes back under
+# *another* pre-training:
 #
-# - of all that a linear probe knows, $C_{PP} / V_P$, with products between probes of different pre-trainings;
-# - of what fine-tuned runs from the same weights reproducibly know, the same products between runs from
-#   different weights over those between runs from the same weights.
+# - of all that a linear probe knows: $C_{PP} / V_P$, with products between probes of different pre-trainings;
+# - of what fine-tuned runs from the same weights reproducibly know: products between runs from different
+#   weights, over those between runs from the same weights.
 #
 # Both are 1 if all comes back, and 0 by chance.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again", "caption": "Of what a linear probe knows, {glue:text}`again_probe` comes back under another pre-training; of what fine-tuned runs from the same weights reproducibly know, {glue:text}`again_finetuned`. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each task two marks on a line, for linear probes and for fine-tuned runs."}}
-several = by(recorded(again), lambda r: (title_of(r.header["task"]), r.header["pretraining_run"]))
-cells = {}
-for (task, number), r in several.items():
-    cells.setdefault(task, {})[number + 1] = findings.Runs(r)
-found = {task: comparisons.across_pretrainings([*x.values()]) for task, x in cells.items()}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again", "caption": "Of what a linear probe knows, {glue:text}`again_probe` comes back under another pre-training; of what fine-tuned runs from the same weights reproducibly know, {glue:text}`again_finetuned`. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell two marks on a line, one for linear probes and one for fine-tuned runs."}}
+cells = comparisons.by_pretraining(recorded(again).values())
+cells |= comparisons.by_pretraining([*recorded(paper).values(), *recorded(paper_again).values()])
+found = {name: comparisons.across_pretrainings(x) for name, x in cells.items()}
 arms = {"linear probe": "probe", "fine-tuned runs": "finetuned"}
-glue("again_times", tables.spans(map(len, cells.values()), "d") if cells else "no", display=False)
 for arm in arms.values():
     shares = [comes_back[arm].value for comes_back, _ in found.values()]
-    glue(f"again_{arm}", tables.spans(shares) if shares else "not measured", display=False)
+    glue(f"again_{arm}", tables.spans(shares) if shares else "an unknown share", display=False)
 if found:
     shares = {
-        task: {name: comes_back[arm] for name, arm in arms.items()}
-        for task, (comes_back, _) in found.items()
+        name: {kind: comes_back[arm] for kind, arm in arms.items()}
+        for name, (comes_back, _) in found.items()
     }
     figure = study_figures.shares(shares, "share that comes back under another pre-training")
 
 # %% tags=["hide-input"]
-differences = findings.judged({task: x["difference"] for task, (x, _) in found.items()})
+differences = findings.judged({name: x["difference"] for name, (x, _) in found.items()})
 if found:
     display(
         Markdown(
-            "That more of what fine-tuned runs know comes back than of what a probe knows is "
+            "That more comes back of what fine-tuned runs know than of what a probe knows is "
             f"{findings.in_words(differences)}."
         )
     )
 
 # %% [markdown]
-# So what is common to all pre-trainings can be asked where it comes from, as the book asks it of runs from
-# the same weights elsewhere. Probes stand here for what all of them know, not for one set of weights.
+# So a part of what a single probe knows is chance: that of its pre-training. It is not in fine-tuned runs, and
+# makes the probe less like them. Elsewhere in this book, where there is one pre-training, that part counts as
+# if it were knowledge, and the share that the probe explains is too small. The figure shows both: the probe
+# of one pre-training, and what the probes of all pre-trainings have in common, held against what all
+# fine-tuned runs have in common.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-origins-again", "caption": "Neither probe nor scratch explains {glue:text}`again_neither` of what fine-tuned runs of all pre-trainings have in common. Left: where what fine-tuned runs reproducibly know comes from, for each pre-training and for what is common to all. Right: gain in accuracy of fine-tuning over training from scratch."}, "image": {"alt": "A stacked bar for each pre-training and one for what is common to all, per task, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
-if found:
-    parts, gain = [], {}
-    for task, of_task in cells.items():
-        named = {f"{task}, pre-training {number}": runs for number, runs in of_task.items()}
-        parts.append(findings.origins_table(named))
-        common = f"{task}, common to all"
-        parts.append(found[task][1].to_frame().assign(cell=common))
-        gain |= {name: runs.record.gain() for name, runs in named.items()}
-        gain[common] = Estimate.unmeasurable("it is no network")
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-origins-again", "caption": "The probe of one pre-training explains {glue:text}`again_one` of what fine-tuned runs know; what probes of several have in common explains {glue:text}`again_common` of what all fine-tuned runs have in common. *1 of* so many pre-trainings; *all*: what they have in common. Left: where what fine-tuned runs reproducibly know comes from. Right: gain in accuracy of fine-tuning over training from scratch."}, "image": {"alt": "Two stacked bars for each cell, for one pre-training and for what is common to all, split into pre-training alone, both, scratch alone and neither; beside it a dot with the gain in accuracy."}}
+parts, gain = [], {}
+for name, several in cells.items():
+    one, common = (f"{name}: {which} {len(several)}" for which in ("1 of", "all"))
+    parts.append(findings.origins_table({one: several[0]}))
+    parts.append(found[name][1].to_frame().assign(cell=common))
+    gain |= {one: several[0].record.gain(), common: Estimate.unmeasurable("it is no network")}
+probes = {"one": [several[0].origins() for several in cells.values()]}
+probes["common"] = [origins for _, origins in found.values()]
+for key, origins in probes.items():
+    explained = [max(0, x.explained) for x in origins if x.measurable]
+    said = tables.spans(explained) if explained else "an unknown share"
+    glue(f"again_{key}", said, display=False)
+if parts:
     parts = pd.concat(parts, ignore_index=True)
     figure = study_figures.origins(parts, gain)
-neither = [x.neither.value for _, x in found.values() if x.measurable]
-glue("again_neither", tables.spans(neither) if neither else "an unknown share", display=False)
 
 # %% tags=["hide-cell"]
 if found:

@@ -163,6 +163,11 @@ class Origins:
         return self.neither.measurable
 
     @property
+    def explained(self) -> float:
+        """What the probe explains, alone or with scratch."""
+        return self.pretraining.value + self.both.value
+
+    @property
     def note(self) -> str:
         """Why it is not measurable, or has no interval."""
         return self.neither.note

@@ -90,7 +90,7 @@ def origins(
             continue
         _stack(left, row, parts.clip(lower=0), 0.3 if wide[name] else 1)
     left.set(xlim=(0, 1), xlabel=AXES["origins"])
-    left.xaxis.set_major_formatter(PercentFormatter(1))
+    left.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     right.axvline(0, color="0.3", lw=1)
     right.set_xlabel("gain in accuracy\nover scratch")
     left.set_yticks([*rows.values()], [fill(name, 34) for name in rows])

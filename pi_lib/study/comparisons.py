@@ -11,12 +11,13 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pi_lib.reliability import Arms, Origins, commonality
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_of_runs
 from pi_lib.study.across_cells import rank_correlation
-from pi_lib.study.cell import changes_in_words
+from pi_lib.study.cell import Cell, changes_in_words
 from pi_lib.study.findings import Runs, with_verdicts
 from pi_lib.study.record import Record, arm_of
 
@@ -122,6 +123,19 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
     return _judged(frame, "more", "less", by=["quantity", "of"])
 
 
+def by_pretraining(records: Iterable[Record]) -> dict[str, list[Runs]]:
+    """Cells whose pre-training was done more than once, by their name, each as often as it was."""
+    cells: dict[str, list[Runs]] = {}
+    for record in records:
+        if record.header["source"] is not None:
+            labels = {"n_train": record.header["cell_changes"].get("n_train")}
+            fields = ("backbone", "task", "source", "pretraining")
+            title = Cell(**{name: record.header[name] for name in fields}).title
+            name = ", ".join(filter(None, [title, changes_in_words(labels)]))
+            cells.setdefault(name, []).append(Runs(record))
+    return {name: several for name, several in cells.items() if len(several) > 1}
+
+
 def across_pretrainings(cells: Sequence[Runs]) -> tuple[dict[str, Estimate], Origins]:
     """What comes back where not only fine-tuning but pre-training too is done again.
 
@@ -135,7 +149,11 @@ def across_pretrainings(cells: Sequence[Runs]) -> tuple[dict[str, Estimate], Ori
     if len(cells) < 2:
         raise ValueError(f"got {len(cells)} pre-training; what comes back in another takes two")
     arms = {f"{arm}{k}": x.arms[arm] for k, x in enumerate(cells) for arm in ("probe", "finetuned")}
-    moments = Arms(arms | {"scratch": cells[0].arms["scratch"]}, "walsh").moments(None)
+    scratch = []  # runs that cells have in common count once
+    for run in (run for cell in cells for run in cell.arms["scratch"]):
+        if not any(torch.equal(run.v, other.v) for other in scratch):
+            scratch.append(run)
+    moments = Arms(arms | {"scratch": scratch}, "walsh").moments(None)
     several = range(len(cells))
 
     def across(first: str, second: str) -> np.ndarray:

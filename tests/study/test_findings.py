@@ -11,7 +11,7 @@ from pi_lib import study
 from pi_lib.book import tables
 from pi_lib.reliability import approach
 from pi_lib.statistics import Difference, Estimate
-from pi_lib.study import findings
+from pi_lib.study import comparisons, findings
 
 RECORDS = Path(__file__).parents[2] / "notebooks" / "recorded" / "paper"
 
@@ -131,3 +131,30 @@ def test_the_books_records_say_what_the_pages_say():
     for record in records.values():
         assert record.gain().low <= record.gain().value <= record.gain().high
         assert "→" in record.title
+
+
+def test_the_records_hold_what_the_readme_says():
+    """In the words of its list: in most pairs, or in all where it says no more."""
+    folder = RECORDS.parent
+    records = study.read_all(RECORDS)
+    runs = [findings.Runs(record) for record in records.values()]
+    explained = [x.explained for x in (one.origins() for one in runs) if x.measurable]
+    assert np.mean(np.array(explained) < 0.5) > 0.5
+    assert np.mean([record.gain().low > 0 for record in records.values()]) > 0.5
+    assert not all(findings.Runs(r).preserved.second_run.value > 0.9 for r in records.values())
+    several = [
+        study.read_all(folder / "pretraining_again"),
+        records,
+        study.read_all(folder / "again"),
+    ]
+    cells = comparisons.by_pretraining([record for x in several for record in x.values()])
+    assert len(cells) > 3
+    for several in cells.values():
+        comes_back, common = comparisons.across_pretrainings(several)
+        assert comes_back["difference"].compared_with(0) == "above"
+        assert common.explained > several[0].origins().explained
+    over_time = study.read_all(folder / "over_time")
+    frame = findings.findings(
+        {name: findings.Runs(record) for name, record in over_time.items()}, findings.CLAIMS[6:7]
+    )
+    assert set(frame["verdict"]) == {"confirmed"}
