@@ -175,15 +175,21 @@ figure = study_figures.origins(origins, gains, weights)
 figure = study_figures.verdicts(claims)
 
 # %% tags=["remove-input"]
-asked = {r.title: findings.Runs(r) for r in recorded(many).values()}
-if asked:
-    over_time = findings.findings(asked, findings.CLAIMS[6:]).groupby("claim", sort=False)
-    faster, direct = (findings.in_words(rows) for _, rows in over_time)
+over_time = {True: {}, False: {}}  # by whether fine-tuning had the learning rate of scratch
+for r in recorded(many).values():
+    over_time["rate" in r.header["cell_changes"]][r.title] = findings.Runs(r)
+if all(over_time.values()):
+    said = {}
+    for same_rate, asked in over_time.items():
+        verdicts = findings.findings(asked, findings.CLAIMS[6:]).groupby("claim", sort=False)
+        said[same_rate] = [findings.in_words(rows) for _, rows in verdicts]
     display(
         Markdown(
-            "Whether fine-tuning is faster and more direct takes more samples at every checkpoint than "
-            "these pairs were asked about. In pairs that were asked about more, the first is "
-            f"{faster}; the second is {direct}."
+            "Whether fine-tuning is *faster* and *more direct* takes more samples at every checkpoint than "
+            "these pairs were asked about. In pairs that were asked about more, each arm at the learning "
+            f"rate that suits it, the first is {said[False][0]}, the second {said[False][1]}. With "
+            f"fine-tuning at the rate that suits scratch, the first is {said[True][0]}, the second "
+            f"{said[True][1]}."
         )
     )
 

@@ -62,8 +62,8 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # Noise hides a way unless many samples are asked about. So the cells of this figure were computed for this
 # page: at every checkpoint, {glue:text}`many_runs` runs of each arm are asked about
 # {glue:text}`many_samples` samples, with {glue:text}`many_players` players. Each arm has the learning rate
-# that does best on its validation samples, and scratch often takes a larger one, which alone could make a
-# way crooked. So in cells that name a learning rate, fine-tuning had the one that scratch has.
+# that does best on its validation samples; where the two differ, that alone could make one way longer or more
+# crooked. So in cells that name a learning rate, fine-tuning had that of scratch.
 
 # %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
 asked = {r.title: findings.Runs(r) for r in read(many).values()}
@@ -117,14 +117,21 @@ table_of(asked, ways) if asked else None
 
 # %% tags=["hide-input"]
 two_claims = findings.CLAIMS[6:]
-of_many = findings.findings(asked, two_claims) if asked else None
-if asked:
-    lines = [
-        f"- *{claim}*: {findings.in_words(rows)}."
-        for claim, rows in of_many.groupby("claim", sort=False)
-    ]
-    display(Markdown("\n".join(lines)))
-    display(tables.claims(of_many))
+rates = {False: "Each arm at the learning rate that suits it", True: "Both at that of scratch"}
+for same_rate, words in rates.items():
+    chosen = {
+        name: r
+        for name, r in asked.items()
+        if ("rate" in r.record.header["cell_changes"]) == same_rate
+    }
+    if chosen:
+        of_many = findings.findings(chosen, two_claims)
+        lines = [
+            f"- *{claim}*: {findings.in_words(rows)}."
+            for claim, rows in of_many.groupby("claim", sort=False)
+        ]
+        display(Markdown(f"{words}:\n\n" + "\n".join(lines)))
+        display(tables.claims(of_many))
 
 # %% [markdown]
 # ## The cells of the other pages

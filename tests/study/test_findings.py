@@ -154,7 +154,11 @@ def test_the_records_hold_what_the_readme_says():
         assert comes_back["difference"].compared_with(0) == "above"
         assert common.explained > several[0].origins().explained
     over_time = study.read_all(folder / "over_time")
-    frame = findings.findings(
-        {name: findings.Runs(record) for name, record in over_time.items()}, findings.CLAIMS[6:7]
-    )
-    assert set(frame["verdict"]) == {"confirmed"}
+    for at_the_rate_of_scratch in (False, True):
+        chosen = {
+            name: findings.Runs(record)
+            for name, record in over_time.items()
+            if ("rate" in record.header["cell_changes"]) == at_the_rate_of_scratch
+        }
+        faster = findings.findings(chosen, findings.CLAIMS[6:7])["verdict"]
+        assert ("confirmed" in set(faster)) != at_the_rate_of_scratch and len(faster) > 1
