@@ -66,7 +66,8 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # crooked. So in cells that name a learning rate, fine-tuning had that of scratch.
 
 # %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
-asked = {r.title: findings.Runs(r) for r in read(many).values()}
+of_many = sorted(read(many).values(), key=lambda r: "rate" in r.header["cell_changes"])
+asked = {r.title: findings.Runs(r) for r in of_many}
 
 
 def ways_of(runs):
@@ -125,13 +126,13 @@ for same_rate, words in rates.items():
         if ("rate" in r.record.header["cell_changes"]) == same_rate
     }
     if chosen:
-        of_many = findings.findings(chosen, two_claims)
+        claims = findings.findings(chosen, two_claims)
         lines = [
             f"- *{claim}*: {findings.in_words(rows)}."
-            for claim, rows in of_many.groupby("claim", sort=False)
+            for claim, rows in claims.groupby("claim", sort=False)
         ]
         display(Markdown(f"{words}:\n\n" + "\n".join(lines)))
-        display(tables.claims(of_many))
+        display(tables.claims(claims))
 
 # %% [markdown]
 # ## The cells of the other pages
