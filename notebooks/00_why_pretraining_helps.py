@@ -169,7 +169,7 @@ figure = study_figures.origins(origins, gains, weights)
 # all {glue:text}`squares`: {glue:text}`verdicts`. *Undecided* means that the number behind a
 # square cannot be told from 0. *Only a small part is preserved* and *much is learned anew* rest on one
 # and the same number, since what reliably comes back is either in the probe or new: they are one finding,
-# not two.
+# not two; and it is that of a single probe, in which the chance of its pre-training counts as knowledge.
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-claims", "caption": "{glue:text}`verdicts`. The verdict on each claim (columns) in each pair (rows), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)

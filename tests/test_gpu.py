@@ -114,7 +114,7 @@ def test_as_many_processes_as_a_gpu_has_memory_for(memory, slots, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card)
-    monkeypatch.setattr(workers.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(16), raising=False)
     assert workers.usual_slots() == slots
 
 
