@@ -190,9 +190,9 @@ if found:
     )
 
 # %% [markdown]
-# So a part of what a single probe knows is chance: that of its pre-training. It is not in fine-tuned runs, and
-# makes the probe less like them. Elsewhere in this book, where there is one pre-training, that part counts as
-# if it were knowledge, and the share that the probe explains is too small. The figure shows both: the probe
+# So a part of what a single probe knows is the chance of its pre-training. Where fine-tuned runs have less of
+# it, it makes the probe less like them. Elsewhere in this book, where there is one pre-training, that part
+# counts as if it were knowledge, and the share that the probe explains is too small. The figure shows both: the probe
 # of one pre-training, and what the probes of all pre-trainings have in common, held against what all
 # fine-tuned runs have in common.
 
