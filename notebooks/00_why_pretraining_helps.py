@@ -186,7 +186,8 @@ if all(over_time.values()):
     display(
         Markdown(
             "Whether fine-tuning is *faster* (in steps) and *more direct* (in straight way over way taken) "
-            "takes more samples at every checkpoint than these pairs were asked about. In pairs that were asked about more, each arm at the learning "
+            "takes more samples at every checkpoint than these pairs were asked about. In pairs that "
+            "were asked about more, each arm at the learning "
             f"rate that suits it, the first is {said[False][0]}, the second {said[False][1]}. With "
             f"fine-tuning at the rate that suits scratch, the first is {said[True][0]}, the second "
             f"{said[True][1]}."
