@@ -100,7 +100,7 @@ glue("squares", len(claims), display=False)
 #
 # **But a pre-trained network is a single run as well.** Where pre-training was done more than once on the same
 # data, {glue:text}`again_probe` of what a probe knows comes back, and {glue:text}`again_finetuned` of what
-# fine-tuned runs know. What the probes have in common explains {glue:text}`again_common` of what all fine-tuned
+# fine-tuned runs know; by chance it would be nothing. What the probes have in common explains {glue:text}`again_common` of what all fine-tuned
 # runs have in common, where one probe explains {glue:text}`again_one`. Part of what a single probe knows is the
 # chance of its pre-training; counted as knowledge, it makes the probe's share too small
 # ([Which pre-training?](12_which_pretraining)).

@@ -158,7 +158,8 @@ if pairs:
 # twice, pre-training included (with learning rates chosen anew). Two shares say how much comes back under
 # *another* pre-training:
 #
-# - of all that a linear probe knows: $C_{PP} / V_P$, with products between probes of different pre-trainings;
+# - of all that a linear probe knows: $C_{PP} / V_P$, with products between probes of different pre-trainings
+#   (where probes were trained under two heads, over what these agree on);
 # - of what fine-tuned runs from the same weights reproducibly know: products between runs from different
 #   weights, over those between runs from the same weights.
 #

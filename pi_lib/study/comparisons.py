@@ -142,9 +142,10 @@ def across_pretrainings(cells: Sequence[Runs]) -> tuple[dict[str, Estimate], Ori
     `cells` differ in nothing but their `Cell.pretraining_run`. All products are between *different*
     pre-trainings. A ValueError if there are fewer than two, or other samples or players in one.
 
-    Returns how much of what a "probe" knows, and of what "finetuned" runs from the same weights
-    reproducibly know, comes back under another pre-training, 1 for all and 0 by chance, and the
-    "difference" of the two; and where what comes back of fine-tuned runs comes from.
+    Returns how much of what a "probe" knows (of what probes under several heads agree on, where
+    they were trained), and of what "finetuned" runs from the same weights reproducibly know, comes
+    back under another pre-training, 1 for all and 0 by chance, and the "difference" of the two; and
+    where what comes back of fine-tuned runs comes from.
     """
     if len(cells) < 2:
         raise ValueError(f"got {len(cells)} pre-training; what comes back in another takes two")
@@ -163,10 +164,13 @@ def across_pretrainings(cells: Sequence[Runs]) -> tuple[dict[str, Estimate], Ori
     def with_scratch(arm: str) -> np.ndarray:
         return np.mean([moments.shared(f"{arm}{k}", "scratch") for k in several], 0)
 
+    def same_weights(name: str) -> np.ndarray:  # a probe that is an optimum comes back as it is
+        return moments.shared(name) if len(arms[name]) > 1 else moments.power(name)
+
     shared = {arm: across(arm, arm) for arm in ("probe", "finetuned")}
     within = {
-        "probe": np.mean([moments.power(f"probe{k}") for k in several], 0),
-        "finetuned": np.mean([moments.shared(f"finetuned{k}") for k in several], 0),
+        arm: np.mean([same_weights(f"{arm}{k}") for k in several], 0)
+        for arm in ("probe", "finetuned")
     }
     part = {arm: shared[arm] / within[arm] for arm in shared}
     comes_back = {arm: Estimate.of_resamples(values) for arm, values in part.items()}

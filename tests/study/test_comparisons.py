@@ -186,7 +186,7 @@ def test_ways_are_held_against_each_other_elsewhere_too():
     assert table.loc["lora", "accuracy on the old task"] == "more: 1"
 
 
-def pretrained_again(pretrainings: int, seed=0) -> list[findings.Runs]:
+def pretrained_again(pretrainings: int, seed=0, heads=1) -> list[findings.Runs]:
     """Cells under several pre-trainings, of which a part of what is known is common to all."""
     rng = np.random.default_rng([seed, 7])
     base = planted(seed=seed)
@@ -201,7 +201,9 @@ def pretrained_again(pretrainings: int, seed=0) -> list[findings.Runs]:
         own = known(0.6)  # what no other pre-training knows, and fine-tuning keeps a third of
         fine = np.sqrt(3 / 4) * old + new + elsewhere + np.sqrt(1 / 3) * own
         games = {f"covering/finetuned{r}": game(fine + known(0.3)) for r in (1, 2, 3)}
-        games |= scratch | {"covering/probe1": game(old + own)}
+        noise = 0.5 * (heads > 1)  # of heads that are trained
+        games |= {f"covering/probe{h + 1}": game(old + own + known(noise)) for h in range(heads)}
+        games |= scratch
         cells.append(findings.Runs(study.Record(base.header, games)))
     return cells
 
@@ -214,6 +216,8 @@ def test_what_comes_back_under_another_pretraining_is_found():
     ):  # fmt: skip
         assert found.value == pytest.approx(expected, abs=0.1)
         assert found.low - 0.02 < expected < found.high + 0.02
+    trained, _ = comparisons.across_pretrainings(pretrained_again(3, heads=2))
+    assert trained["probe"].value == pytest.approx(0.4, abs=0.1)  # the noise of heads is left out
     unlike = pretrained_again(1) + pretrained_again(1, seed=2)
     comes_back, origins = comparisons.across_pretrainings(unlike)
     assert comes_back["probe"].compared_with(0) == "undecided" and not origins.measurable
