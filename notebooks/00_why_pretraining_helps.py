@@ -61,17 +61,23 @@ else:
 glue("covered", covered, display=False)
 several = comparisons.by_pretraining(recorded(again).values())
 several |= comparisons.by_pretraining([*records.values(), *recorded(paper_again).values()])
-across = {name: comparisons.across_pretrainings(x) for name, x in several.items()}
+across = {name: comparisons.Pretrainings(x) for name, x in several.items()}
+come_back = [x.comes_back() for x in across.values()]
 for key, numbers in {
-    "probe": [comes_back["probe"].value for comes_back, _ in across.values()],
-    "finetuned": [comes_back["finetuned"].value for comes_back, _ in across.values()],
-    "common": [x.explained for _, x in across.values() if x.measurable],
+    "probe": [x["probe"].value for x in come_back],
+    "finetuned": [x["finetuned"].value for x in come_back],
+    "common": [x.explained for x in (y.origins() for y in across.values()) if x.measurable],
     "one": [
         x.explained for x in (cells[0].origins() for cells in several.values()) if x.measurable
     ],
 }.items():
     said = tables.spans(max(0, x) for x in numbers) if numbers else "an unknown share"
     glue(f"again_{key}", said, display=False)
+small = findings.CLAIMS[0].name  # "only a small part is preserved"
+for key, cells in {"one": {name: x[0] for name, x in several.items()}, "all": across}.items():
+    judged = findings.in_common(cells) if cells else claims.iloc[:0]
+    said = tables.in_counts(judged[judged["claim"] == small])
+    glue(f"again_small_{key}", said, display=False)
 glue("scratch", tables.spans(shares["scratch"] + shares["both"]), display=False)
 glue("pretraining", tables.spans(shares["pretraining"].clip(0)), display=False)
 glue("better", sum(gain.low > 0 for gain in gains.values()), display=False)
@@ -102,7 +108,9 @@ glue("squares", len(claims), display=False)
 # data, {glue:text}`again_probe` of what a probe knows comes back, and {glue:text}`again_finetuned` of what
 # fine-tuned runs know; by chance it would be nothing. What the probes have in common explains {glue:text}`again_common` of what all fine-tuned
 # runs have in common, where one probe explains {glue:text}`again_one`. Part of what a single probe knows is the
-# chance of its pre-training; counted as knowledge, it makes the probe's share too small
+# chance of its pre-training; counted as knowledge, it makes the probe's share too small. The paper's claim
+# that *only a small part is preserved* {glue:text}`again_small_one` of these pairs with one probe, but
+# {glue:text}`again_small_all` with what several have in common
 # ([Which pre-training?](12_which_pretraining)).
 #
 # How much the probe explains depends on the parts into which an input is cut. These numbers are of a few
@@ -169,7 +177,8 @@ figure = study_figures.origins(origins, gains, weights)
 # all {glue:text}`squares`: {glue:text}`verdicts`. *Undecided* means that the number behind a
 # square cannot be told from 0. *Only a small part is preserved* and *much is learned anew* rest on one
 # and the same number, since what reliably comes back is either in the probe or new: they are one finding,
-# not two; and it is that of a single probe, in which the chance of its pre-training counts as knowledge.
+# not two; and it is that of a single probe, in which the chance of its pre-training counts as knowledge:
+# what is left of it over several pre-trainings is said at the top of this page.
 
 # %% tags=["remove-input"] mystnb={"figure": {"name": "fig-claims", "caption": "{glue:text}`verdicts`. The verdict on each claim (columns) in each pair (rows), against chance and a second run."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 figure = study_figures.verdicts(claims)

@@ -40,6 +40,7 @@ from myst_nb import glue
 
 # Not installed? In a checkout of the project: pip install --editable .
 from pi_lib.book import begin, by, recorded, study_figures, tables
+from pi_lib.reliability import order_groups
 from pi_lib.statistics import Estimate
 from pi_lib.study import comparisons, findings
 from pi_lib.study.cell import title_of
@@ -168,20 +169,21 @@ if pairs:
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again", "caption": "Of what a linear probe knows, {glue:text}`again_probe` comes back under another pre-training; of what fine-tuned runs from the same weights reproducibly know, {glue:text}`again_finetuned`. Whiskers: 95 % intervals over samples."}, "image": {"alt": "For each cell two marks on a line, one for linear probes and one for fine-tuned runs."}}
 cells = comparisons.by_pretraining(recorded(again).values())
 cells |= comparisons.by_pretraining([*recorded(paper).values(), *recorded(paper_again).values()])
-found = {name: comparisons.across_pretrainings(x) for name, x in cells.items()}
+across = {name: comparisons.Pretrainings(x) for name, x in cells.items()}
+found = {name: x.comes_back() for name, x in across.items()}
 arms = {"linear probe": "probe", "fine-tuned runs": "finetuned"}
 for arm in arms.values():
-    shares = [comes_back[arm].value for comes_back, _ in found.values()]
+    shares = [comes_back[arm].value for comes_back in found.values()]
     glue(f"again_{arm}", tables.spans(shares) if shares else "an unknown share", display=False)
 if found:
     shares = {
         name: {kind: comes_back[arm] for kind, arm in arms.items()}
-        for name, (comes_back, _) in found.items()
+        for name, comes_back in found.items()
     }
     figure = study_figures.shares(shares, "share that comes back under another pre-training")
 
 # %% tags=["hide-input"]
-differences = findings.judged({name: x["difference"] for name, (x, _) in found.items()})
+differences = findings.judged({name: x["difference"] for name, x in found.items()})
 if found:
     display(
         Markdown(
@@ -189,6 +191,23 @@ if found:
             f"{findings.in_words(differences)}."
         )
     )
+
+# %% mystnb={"figure": {"name": "fig-pretraining-again-orders", "caption": "Of a probe, {glue:text}`again_order1` of order 1 comes back under another pre-training, and {glue:text}`again_order3` of order 3. The same shares by order. Whiskers: 95 % intervals over samples. Left out: what is not known to within 1."}, "image": {"alt": "A panel per cell with two marks for each order, one for linear probes and one for fine-tuned runs."}}
+rows = [
+    {"panel": name, "name": kind, "orders": order} | vars(comes_back[arm])
+    for name, x in across.items()
+    for order, orders in order_groups(x.n).items()
+    if order not in ("1-3", "all")
+    for comes_back in [x.comes_back(orders)]
+    for kind, arm in arms.items()
+    if comes_back[arm].measurable and comes_back[arm].high - comes_back[arm].low < 1
+]
+for order in ("1", "3"):
+    shares = [r["value"] for r in rows if (r["orders"], r["name"]) == (order, "linear probe")]
+    said = tables.spans(max(0, x) for x in shares) if shares else "an unknown share"
+    glue(f"again_order{order}", said, display=False)
+if rows:
+    figure = study_figures.by_order(pd.DataFrame(rows), "share that comes back")
 
 # %% [markdown]
 # So a part of what a single probe knows is the chance of its pre-training. Where fine-tuned runs have less of
@@ -202,10 +221,10 @@ parts, gain = [], {}
 for name, several in cells.items():
     one, common = (f"{name}: {which} {len(several)}" for which in ("1 of", "all"))
     parts.append(findings.origins_table({one: several[0]}))
-    parts.append(found[name][1].to_frame().assign(cell=common))
+    parts.append(across[name].origins().to_frame().assign(cell=common))
     gain |= {one: several[0].record.gain(), common: Estimate.unmeasurable("it is no network")}
 probes = {"one": [several[0].origins() for several in cells.values()]}
-probes["common"] = [origins for _, origins in found.values()]
+probes["common"] = [x.origins() for x in across.values()]
 for key, origins in probes.items():
     explained = [max(0, x.explained) for x in origins if x.measurable]
     said = tables.spans(explained) if explained else "an unknown share"
@@ -217,6 +236,40 @@ if parts:
 # %% tags=["hide-cell"]
 if found:
     display(tables.estimates(parts, index="cell", columns="part"))
+
+# %% [markdown]
+# ### The claims, over several pre-trainings
+#
+# Four claims of the paper are about what the probe and fine-tuned runs have in common. On the page
+# [Findings](06_findings) they are judged with the probe of one pre-training. Do they still hold if what
+# counts is what all probes have in common, and all fine-tuned runs? (*Much is learned anew* rests on the
+# same number as *only a small part is preserved*, and always has the same verdict.)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-claims-again", "caption": "*Only a small part is preserved* {glue:text}`again_claim_one` cells with the probe of one pre-training, but {glue:text}`again_claim_all` with what all have in common. The verdict on claims (columns) in each cell (rows), of one pre-training and of all. p is corrected for the number of cells."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable; each claim has two columns, for one pre-training and for all."}}
+judged = {
+    "of one": findings.in_common({name: several[0] for name, several in cells.items()}),
+    "of all": findings.in_common(across),
+}
+for which, frame in judged.items():
+    small = frame[frame["claim"] == findings.CLAIMS[0].name]
+    glue(f"again_claim_{which[3:]}", tables.in_counts(small), display=False)
+both = pd.concat(
+    frame[frame["claim"] == claim.name].assign(of=which)
+    for claim in findings.CLAIMS
+    for which, frame in judged.items()
+    if claim.name != "much is learned anew"
+)
+if cells:
+    figure = study_figures.verdicts(both.assign(claim=both["claim"] + ", " + both["of"]))
+
+# %% tags=["hide-cell"]
+for claim in findings.CLAIMS:
+    rows = both[both["claim"] == claim.name]
+    if len(rows):
+        display(Markdown(f"**{claim.name[:1].upper()}{claim.name[1:]}**: {claim.number}"))
+        rows = rows.assign(cell=rows["cell"] + ", " + rows["of"])
+        rows = rows.sort_values("cell", ascending=False)
+        display(tables.judged(rows, tested="number"))
 
 # %% [markdown]
 # ## Which to take

@@ -7,18 +7,19 @@ corrected for how many numbers are looked at together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pi_lib.reliability import Arms, Origins, commonality
+from pi_lib.reliability import Arms, Moments, Origins, commonality
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_of_runs
 from pi_lib.study.across_cells import rank_correlation
 from pi_lib.study.cell import Cell, changes_in_words
-from pi_lib.study.findings import Runs, with_verdicts
+from pi_lib.study.findings import Runs, is_known, with_verdicts
 from pi_lib.study.record import Record, arm_of
 
 ALL_LAYERS = "all layers"  # the way to fine-tune that the others are held against
@@ -136,56 +137,102 @@ def by_pretraining(records: Iterable[Record]) -> dict[str, list[Runs]]:
     return {name: several for name, several in cells.items() if len(several) > 1}
 
 
-def across_pretrainings(cells: Sequence[Runs]) -> tuple[dict[str, Estimate], Origins]:
-    """What comes back where not only fine-tuning but pre-training too is done again.
+class Pretrainings:
+    """Cells that differ in nothing but their pre-training, held against each other.
 
-    `cells` differ in nothing but their `Cell.pretraining_run`. All products are between *different*
-    pre-trainings. A ValueError if there are fewer than two, or other samples or players in one.
+    All products are between *different* pre-trainings: what one of them has by chance counts as
+    noise, in its probe and in what fine-tuned runs have of it. Claims about what is in common
+    (`pi_lib.study.findings.in_common`) are tested on it as on `Runs`.
 
-    Returns how much of what a "probe" knows (of what probes under several heads agree on, where
-    they were trained), and of what "finetuned" runs from the same weights reproducibly know, comes
-    back under another pre-training, 1 for all and 0 by chance, and the "difference" of the two; and
-    where what comes back of fine-tuned runs comes from.
+    `cells` are those `Runs`. A ValueError if there are fewer than two, or other samples or players
+    in one.
     """
-    if len(cells) < 2:
-        raise ValueError(f"got {len(cells)} pre-training; what comes back in another takes two")
-    arms = {f"{arm}{k}": x.arms[arm] for k, x in enumerate(cells) for arm in ("probe", "finetuned")}
-    scratch = []  # runs that cells have in common count once
-    for run in (run for cell in cells for run in cell.arms["scratch"]):
-        if not any(torch.equal(run.v, other.v) for other in scratch):
-            scratch.append(run)
-    moments = Arms(arms | {"scratch": scratch}, "walsh").moments(None)
-    several = range(len(cells))
 
-    def across(first: str, second: str) -> np.ndarray:
-        pairs = [(k, m) for k, m in product(several, several) if k != m]
-        return np.mean([moments.shared(f"{first}{k}", f"{second}{m}") for k, m in pairs], 0)
+    ARMS = "probe", "finetuned"
 
-    def with_scratch(arm: str) -> np.ndarray:
-        return np.mean([moments.shared(f"{arm}{k}", "scratch") for k in several], 0)
+    def __init__(self, cells: Sequence[Runs]):
+        if len(cells) < 2:
+            raise ValueError(f"got {len(cells)} pre-training; what comes back in another takes two")
+        self.several, self.n = range(len(cells)), cells[0].n
+        arms = {f"{x}{k}": cell.arms[x] for k, cell in enumerate(cells) for x in self.ARMS}
+        scratch = []  # runs that cells have in common count once
+        for run in (run for cell in cells for run in cell.arms["scratch"]):
+            if not any(torch.equal(run.v, other.v) for other in scratch):
+                scratch.append(run)
+        # a probe that is an optimum comes back as it is
+        self.exact = {arm for arm in arms if len(arms[arm]) == 1}
+        self._products = Arms(arms | {"scratch": scratch}, "walsh")
+        self._moments: dict[tuple | None, Moments] = {}
 
-    def same_weights(name: str) -> np.ndarray:  # a probe that is an optimum comes back as it is
-        return moments.shared(name) if len(arms[name]) > 1 else moments.power(name)
+    def moments(self, orders: Sequence[int] | None = None) -> Moments:
+        """Products of all runs over some orders, of all samples and of each resample."""
+        key = None if orders is None else tuple(orders)
+        if key not in self._moments:
+            self._moments[key] = self._products.moments(orders)
+        return self._moments[key]
 
-    shared = {arm: across(arm, arm) for arm in ("probe", "finetuned")}
-    within = {
-        arm: np.mean([same_weights(f"{arm}{k}") for k in several], 0)
-        for arm in ("probe", "finetuned")
-    }
-    part = {arm: shared[arm] / within[arm] for arm in shared}
-    comes_back = {arm: Estimate.of_resamples(values) for arm, values in part.items()}
-    comes_back["difference"] = Difference.of_resamples(part["finetuned"] - part["probe"])
-    shared["scratch"] = moments.shared("scratch")
-    notes = [moments.nothing_shared(x, arm) for arm, x in shared.items()]
-    root = {arm: np.sqrt(np.where(x > 0, x, np.nan)) for arm, x in shared.items()}
-    parts, alike = commonality(
-        across("probe", "finetuned") / root["probe"] / root["finetuned"],
-        with_scratch("finetuned") / root["scratch"] / root["finetuned"],
-        with_scratch("probe") / root["probe"] / root["scratch"],
-    )
-    if note := next(filter(None, notes), alike):
-        return comes_back, Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
-    return comes_back, Origins(**{part: Estimate.of_resamples(x) for part, x in parts.items()})
+    def shared(self, first: str, second: str, orders: Sequence[int] | None = None) -> np.ndarray:
+        """What two arms have in common, of all samples and of each resample (1 + N,)."""
+        moments = self.moments(orders)
+        if "scratch" in (first, second):  # it has no pre-training
+            arm = first if second == "scratch" else second
+            names = [arm] if arm == "scratch" else [f"{arm}{k}" for k in self.several]
+            pairs = [(x, None if x == "scratch" else "scratch") for x in names]
+        else:
+            pairs = [(f"{first}{k}", f"{second}{m}") for k, m in permutations(self.several, 2)]
+        return np.mean([moments.shared(*pair) for pair in pairs], 0)
+
+    def known(self, orders: Sequence[int] | None = None) -> np.ndarray:
+        """What fine-tuned runs reproducibly know, whichever their pre-training (1 + N,)."""
+        return self.shared("finetuned", "finetuned", orders)
+
+    def similarities(
+        self, first: str, second: str, orders: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, str]:
+        """As `Moments.similarities`."""
+        own = {arm: self.shared(arm, arm, orders) for arm in (first, second)}
+        notes = (self.moments(orders).nothing_shared(x, arm) for arm, x in own.items())
+        root = [np.sqrt(np.where(x > 0, x, np.nan)) for x in own.values()]
+        rho = self.shared(first, second, orders) / root[0] / root[1]
+        return rho, next(filter(None, notes), "")
+
+    def in_common(self, orders: Sequence[int] | None = None) -> tuple[np.ndarray, str]:
+        """As `Runs.in_common`: how much of what fine-tuned runs know do probes explain."""
+        rho, note = self.similarities("probe", "finetuned", orders)
+        return rho * np.abs(rho), note
+
+    @cached_property
+    def comparable_orders(self) -> list[int]:
+        """As `Runs.comparable_orders`."""
+        return [m for m in range(1, self.n + 1) if is_known(*self.in_common([m]))]
+
+    def comes_back(self, orders: Sequence[int] | None = None) -> dict[str, Estimate]:
+        """How much comes back under another pre-training: 1 for all, 0 by chance.
+
+        Of what a "probe" knows (of what probes under several heads agree on, where they were
+        trained); of what "finetuned" runs from the same weights reproducibly know; and the
+        "difference" of the two.
+        """
+        moments, part = self.moments(orders), {}
+        for arm in self.ARMS:
+            names = [f"{arm}{k}" for k in self.several]
+            same_weights = [
+                moments.power(name) if name in self.exact else moments.shared(name)
+                for name in names
+            ]
+            part[arm] = self.shared(arm, arm, orders) / np.mean(same_weights, 0)
+        found = {arm: Estimate.of_resamples(values) for arm, values in part.items()}
+        difference = Difference.of_resamples(part["finetuned"] - part["probe"])
+        return found | {"difference": difference}
+
+    def origins(self) -> Origins:
+        """Where what comes back of fine-tuned runs comes from."""
+        pairs = ("probe", "finetuned"), ("scratch", "finetuned"), ("probe", "scratch")
+        rho, notes = zip(*(self.similarities(*pair) for pair in pairs), strict=True)
+        parts, alike = commonality(*rho)
+        if note := next(filter(None, notes), alike):
+            return Origins(*[Estimate.unmeasurable(note)] * len(Origins.PARTS))
+        return Origins(**{part: Estimate.of_resamples(x) for part, x in parts.items()})
 
 
 def by_way(records: Iterable[Record]) -> dict[str, dict[str, Record]]:

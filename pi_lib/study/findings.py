@@ -10,6 +10,7 @@ interactions (chance), and between two fine-tuned runs (second run).
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,12 @@ from pi_lib.knowledge import (
     trajectory,
 )
 from pi_lib.reliability import ARMS, Approach, Arms, Moments, Origins, approach, order_groups
-from pi_lib.statistics import Difference, Estimate, bootstrap
+from pi_lib.statistics import TAIL, Difference, Estimate, bootstrap
 from pi_lib.study.across_cells import holm
 from pi_lib.study.record import Record
+
+if TYPE_CHECKING:
+    from pi_lib.study.comparisons import Pretrainings
 
 VERDICTS = ("confirmed", "contradicted", "undecided", "not measurable")
 LEVEL = 0.05  # of a p corrected for the number of cells
@@ -71,10 +75,14 @@ class Runs:
         rho, note = self.moments(orders).similarities("probe", "finetuned")
         return rho * np.abs(rho), note
 
+    def known(self, orders: Sequence[int] | None = None) -> np.ndarray:
+        """What fine-tuned runs reproducibly know, of all samples and of each resample (1 + N,)."""
+        return self.moments(orders).shared("finetuned")
+
     @cached_property
     def comparable_orders(self) -> list[int]:
-        """Orders in which both the probe and the fine-tuned runs come back."""
-        return [m for m in range(1, self.n + 1) if not self.in_common([m])[1]]
+        """Orders in which the share in common is known, see `is_known`."""
+        return [m for m in range(1, self.n + 1) if is_known(*self.in_common([m]))]
 
     @cached_property
     def knowledge(self) -> Knowledge:
@@ -159,6 +167,8 @@ class Claim:
         From `Runs` to what is above 0 if the paper's own number alone confirms the claim.
     over_time : bool
         Whether the claim is about checkpoints, which not every record holds.
+    in_common : bool
+        Whether it rests on nothing but what probe and fine-tuned runs reproducibly have in common.
     """
 
     name: str
@@ -167,6 +177,19 @@ class Claim:
     share: Callable[[Runs], Estimate] | None = None
     paper: Callable[[Runs], Estimate] | None = None
     over_time: bool = False
+    in_common: bool = False
+
+
+def is_known(values: np.ndarray, note: str) -> bool:
+    """Whether a share in common, as `Runs.in_common` gives it, is known at all.
+
+    Both sides come back, and its 95 % interval is no wider than 1: a wider one holds all shares.
+    """
+    known = values[1:][~np.isnan(values[1:])]
+    if note or not len(known):
+        return not note
+    low, high = np.quantile(known, [TAIL, 1 - TAIL], method="nearest")
+    return bool(low >= high - 1)
 
 
 def _less_than_half(runs: Runs) -> Difference:
@@ -178,7 +201,7 @@ def _falls_with_order(runs: Runs) -> Difference:
     """How much more of order 1 is in common than of the highest order that can be compared."""
     first, *higher = runs.comparable_orders or [0]
     if first != 1 or not higher:
-        return Difference.unmeasurable("no two orders come back in both arms")
+        return Difference.unmeasurable("of no two orders is it known what both arms have in common")
     low, high = (runs.in_common([m])[0] for m in (1, higher[-1]))
     return _difference(low - high)
 
@@ -187,8 +210,8 @@ def _new_is_complex(runs: Runs) -> Difference:
     """Mean order of what fine-tuned runs know beyond the probe, minus that of what is in common."""
     orders = runs.comparable_orders
     if len(orders) < 2:
-        return Difference.unmeasurable("no two orders come back in both arms")
-    known = np.stack([runs.moments([m]).shared("finetuned") for m in orders], -1).clip(0)
+        return Difference.unmeasurable("of no two orders is it known what both arms have in common")
+    known = np.stack([runs.known([m]) for m in orders], -1).clip(0)
     share = np.stack([runs.in_common([m])[0] for m in orders], -1).clip(0, 1)
     new, common = known * (1 - share), known * share
     with np.errstate(invalid="ignore"):
@@ -236,12 +259,14 @@ CLAIMS = (
         _less_than_half,
         lambda runs: runs.preserved,
         lambda runs: _minus(0.5, runs.preserved),
+        in_common=True,
     ),
     Claim(
         "complex knowledge is discarded most",
         "share in common in order 1, minus that in the highest order that comes back",
         _falls_with_order,
         paper=lambda runs: runs.knowledge.order_gap("discarded", "preserved"),
+        in_common=True,
     ),
     Claim(
         "much is learned anew",
@@ -249,12 +274,14 @@ CLAIMS = (
         _less_than_half,
         lambda runs: runs.knowledge.new_share(),
         lambda runs: _minus(runs.knowledge.new_share(), 0.5),
+        in_common=True,
     ),
     Claim(
         "what is new is complex",
         "mean order of what is new, minus that of what is in common, of orders that come back",
         _new_is_complex,
         paper=lambda runs: runs.knowledge.order_gap("new", "preserved"),
+        in_common=True,
     ),
     Claim(
         "what is preserved is hard to learn from scratch",
@@ -308,6 +335,24 @@ def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> pd.D
         }
         frames.append(frame.assign(**columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def in_common(cells: Mapping[str, "Runs | Pretrainings"]) -> pd.DataFrame:
+    """Claims about what probe and fine-tuned runs have in common, in cells or over pre-trainings.
+
+    `cells` by name, all `Runs` or all `pi_lib.study.comparisons.Pretrainings`. Returns ``claim``
+    and the columns of `judged`.
+    """
+    return pd.concat(
+        [
+            judged({name: claim.test(cell) for name, cell in cells.items()}).assign(
+                claim=claim.name
+            )
+            for claim in CLAIMS
+            if claim.in_common
+        ],
+        ignore_index=True,
+    )
 
 
 def judged(numbers: Mapping[str, Estimate]) -> pd.DataFrame:

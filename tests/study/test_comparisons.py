@@ -7,6 +7,7 @@ from planted_records import SAMPLES, N, game, planted
 from pi_lib import study
 from pi_lib.book import tables
 from pi_lib.study import comparisons, findings
+from pi_lib.transforms import walsh_transform
 
 TESTED = 200
 ARMS = ("probe", "finetuned", "scratch")
@@ -186,41 +187,106 @@ def test_ways_are_held_against_each_other_elsewhere_too():
     assert table.loc["lora", "accuracy on the old task"] == "more: 1"
 
 
-def pretrained_again(pretrainings: int, seed=0, heads=1) -> list[findings.Runs]:
-    """Cells under several pre-trainings, of which a part of what is known is common to all."""
+def pretrained_again(
+    pretrainings: int, seed=0, heads=1, old=0.4, own=0.6, kept=1 / 3, high_only=False
+) -> list[findings.Runs]:
+    """Cells under several pre-trainings, of which a part of what is known is common to all.
+
+    `old` is what all probes know and fine-tuning keeps three quarters of; `own` what no other
+    pre-training knows, and fine-tuning has `kept` of; if `high_only`, in orders above 1.
+    """
     rng = np.random.default_rng([seed, 7])
     base = planted(seed=seed)
+    order = np.array([bin(s).count("1") for s in range(2**N)])
 
     def known(power):
         return np.sqrt(power) * rng.normal(size=(SAMPLES, 2**N))
 
-    old, new, elsewhere = known(0.4), known(0.3), known(0.2)  # elsewhere: in scratch runs too
+    common, new, elsewhere = known(old), known(0.3), known(0.2)  # the last in scratch runs too
     scratch = {f"covering/scratch{r}": game(elsewhere + known(0.1)) for r in (1, 2, 3)}
     cells = []
     for _ in range(pretrainings):
-        own = known(0.6)  # what no other pre-training knows, and fine-tuning keeps a third of
-        fine = np.sqrt(3 / 4) * old + new + elsewhere + np.sqrt(1 / 3) * own
+        chance = known(own) * ((order > 1) | (not high_only))
+        fine = np.sqrt(3 / 4) * common + new + elsewhere + np.sqrt(kept) * chance
         games = {f"covering/finetuned{r}": game(fine + known(0.3)) for r in (1, 2, 3)}
         noise = 0.5 * (heads > 1)  # of heads that are trained
-        games |= {f"covering/probe{h + 1}": game(old + own + known(noise)) for h in range(heads)}
+        games |= {
+            f"covering/probe{h + 1}": game(common + chance + known(noise)) for h in range(heads)
+        }
         games |= scratch
         cells.append(findings.Runs(study.Record(base.header, games)))
     return cells
 
 
 def test_what_comes_back_under_another_pretraining_is_found():
-    comes_back, origins = comparisons.across_pretrainings(pretrained_again(3))
+    found = comparisons.Pretrainings(pretrained_again(3))
+    comes_back, origins = found.comes_back(), found.origins()
     for found, expected in (
         (comes_back["probe"], 0.4), (comes_back["finetuned"], 0.8), (comes_back["difference"], 0.4),
         (origins.pretraining, 3 / 8), (origins.scratch, 2 / 8), (origins.neither, 3 / 8),
     ):  # fmt: skip
         assert found.value == pytest.approx(expected, abs=0.1)
         assert found.low - 0.02 < expected < found.high + 0.02
-    trained, _ = comparisons.across_pretrainings(pretrained_again(3, heads=2))
+    trained = comparisons.Pretrainings(pretrained_again(3, heads=2)).comes_back()
     assert trained["probe"].value == pytest.approx(0.4, abs=0.1)  # the noise of heads is left out
     unlike = pretrained_again(1) + pretrained_again(1, seed=2)
-    comes_back, origins = comparisons.across_pretrainings(unlike)
-    assert comes_back["probe"].compared_with(0) == "undecided" and not origins.measurable
+    found = comparisons.Pretrainings(unlike)
+    origins = found.origins()
+    assert found.comes_back()["probe"].compared_with(0) == "undecided" and not origins.measurable
     assert "probe: what two runs share cannot be told from 0" in origins.note
     with pytest.raises(ValueError, match="got 1 pre-training"):
-        comparisons.across_pretrainings(pretrained_again(1))
+        comparisons.Pretrainings(pretrained_again(1))
+
+
+def claims_of(several) -> dict[str, tuple[str, str]]:
+    """The verdict on each claim of one pre-training, and of all together."""
+    frames = [
+        findings.in_common({"cell": cell})
+        for cell in (several[0], comparisons.Pretrainings(several))
+    ]
+    return {
+        claim: tuple(frame.set_index("claim")["verdict"][claim] for frame in frames)
+        for claim in frames[0]["claim"]
+    }
+
+
+def test_chance_of_a_pretraining_is_no_discarded_knowledge():
+    """One probe knows much that no other pre-training knows; a claim of all sees through it."""
+    found = claims_of(pretrained_again(3, old=1.2, own=2.4, kept=0))
+    for claim in ("only a small part is preserved", "much is learned anew"):
+        assert found[claim] == ("confirmed", "contradicted")
+    found = claims_of(pretrained_again(3, old=1.2, own=2.4, kept=0, high_only=True))
+    assert found["complex knowledge is discarded most"] == ("confirmed", "undecided")
+    # what every pre-training has little of stays little
+    small = claims_of(pretrained_again(3, old=0.1, own=0.1))
+    assert small["only a small part is preserved"] == ("confirmed", "confirmed")
+
+
+def test_pretrainings_agree_with_sums_over_pairs():
+    """Products of different pre-trainings, one by one, in float64."""
+    cells = pretrained_again(3)
+    found = comparisons.Pretrainings(cells)
+    walsh = [
+        {
+            arm: [walsh_transform(run.v.double())[:, 1:] / run.scale for run in several]
+            for arm, several in cell.arms.items()
+        }
+        for cell in cells
+    ]
+
+    def shared(first, second):
+        pairs = [
+            float((x * y).sum(1).mean())
+            for k, one in enumerate(walsh)
+            for m, other in enumerate(walsh)
+            if k != m
+            for x in one[first]
+            for y in other[second]
+        ]
+        return sum(pairs) / len(pairs)
+
+    cross, probe, fine = (
+        shared(*pair)
+        for pair in (("probe", "finetuned"), ("probe", "probe"), ("finetuned", "finetuned"))
+    )
+    assert found.in_common()[0][0] == pytest.approx(cross**2 / probe / fine, rel=1e-6)

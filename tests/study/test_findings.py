@@ -133,6 +133,16 @@ def test_the_books_records_say_what_the_pages_say():
         assert "→" in record.title
 
 
+def test_a_share_that_may_be_anything_is_not_known():
+    """A single order of which hardly anything comes back does not decide a claim."""
+    spread = np.linspace(0, 1, 201)
+    assert findings.is_known(np.append(0.3, 0.3 + 0.9 * spread), "")
+    assert not findings.is_known(np.append(-0.7, -9 * spread), "")
+    assert not findings.is_known(np.append(0.3, [np.inf, -np.inf, 0.3]), "")
+    assert not findings.is_known(np.array([0.3, 0.3, 0.3]), "nothing comes back")
+    assert findings.is_known(np.array([0.3]), "")  # too few samples for resamples
+
+
 def test_the_records_hold_what_the_readme_says():
     """In the words of its list: in most pairs, or in all where it says no more."""
     folder = RECORDS.parent
@@ -150,9 +160,18 @@ def test_the_records_hold_what_the_readme_says():
     cells = comparisons.by_pretraining([record for x in several for record in x.values()])
     assert len(cells) > 3
     for several in cells.values():
-        comes_back, common = comparisons.across_pretrainings(several)
-        assert comes_back["difference"].compared_with(0) == "above"
-        assert common.explained > several[0].origins().explained
+        common = comparisons.Pretrainings(several)
+        assert common.comes_back()["difference"].compared_with(0) == "above"
+        assert common.origins().explained > several[0].origins().explained
+    small = findings.CLAIMS[0].name
+    confirmed = [
+        (frame[frame["claim"] == small]["verdict"] == "confirmed").mean()
+        for frame in (
+            findings.in_common({name: several[0] for name, several in cells.items()}),
+            findings.in_common({name: comparisons.Pretrainings(x) for name, x in cells.items()}),
+        )
+    ]
+    assert confirmed[1] < confirmed[0]
     over_time = study.read_all(folder / "over_time")
     for at_the_rate_of_scratch in (False, True):
         chosen = {
