@@ -52,6 +52,8 @@ class Settings:
         Samples and epochs of pre-training, where it is done here.
     rate : float, optional
         Learning rate of fine-tuning, in place of a choice.
+    scratch_rate : float, optional
+        The same of training from scratch.
     frozen : float, optional
         Share of the encoder's layers that fine-tuning leaves as they were.
     lora : int
@@ -85,6 +87,7 @@ class Settings:
     n_source: int = 0
     source_epochs: int = 1
     rate: float | None = None
+    scratch_rate: float | None = None
     frozen: float | None = None
     lora: int = 0
     probe_first: int = 0
@@ -169,12 +172,13 @@ _CHANGED = {
     "n_train": "{:g} labels",
     "epochs": "{:g} epochs",
     "rate": "learning rate {:g}",
+    "scratch_rate": "learning rate {:g} of scratch",
     "frozen": "{:.0%} of the layers frozen",
     "lora": "LoRA of rank {:g}",
     "probe_first": "probe first",
     "pull": "pull {:g}",
 }
-_FRACTIONS = ("rate", "frozen", "pull")  # the settings that are no whole numbers
+_FRACTIONS = ("rate", "scratch_rate", "frozen", "pull")  # the settings that are no whole numbers
 _YES_OR_NO = ("probe_first", "elsewhere")
 _MAY_BE_0 = ("n_val", "long_runs", "n", "covering", "traced", "lora", "pull", *_YES_OR_NO)
 

@@ -24,6 +24,11 @@ from pi_lib.study.record import Record, arm_of
 
 ALL_LAYERS = "all layers"  # the way to fine-tune that the others are held against
 WAYS = ("rate", "frozen", "probe_first", "pull", "lora")  # settings that are a way to fine-tune
+RATES = {  # by the setting that names a learning rate
+    None: "each arm at the learning rate that suits it",
+    "rate": "both at the rate that suits scratch",
+    "scratch_rate": "both at the rate that suits fine-tuning",
+}
 COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
 
 
@@ -122,6 +127,15 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
             rows.append((name, *key, difference))
     frame = pd.DataFrame(rows, columns=["cell", "quantity", "of", "tested"])
     return _judged(frame, "more", "less", by=["quantity", "of"])
+
+
+def by_rates(records: Iterable[Record]) -> dict[str, dict[str, Runs]]:
+    """Cells by title, by the learning rates of the two arms, in words, as far as there are any."""
+    cells: dict[str, dict[str, Runs]] = {words: {} for words in RATES.values()}
+    for record in records:
+        named = [name for name in RATES if name in record.header["cell_changes"]]
+        cells[RATES[named[0] if len(named) == 1 else None]][record.title] = Runs(record)
+    return {words: chosen for words, chosen in cells.items() if chosen}
 
 
 def by_pretraining(records: Iterable[Record]) -> dict[str, list[Runs]]:

@@ -165,8 +165,9 @@ def _trials(cell: Cell, arm: str, store: Store) -> list[Step]:
     arm = "scratch" if arm == "long" else arm
     if arm == "probe":
         return []
-    if arm == "finetuned" and cell.settings.rate is not None:
-        return [Step(cell, "train", arm, 0, cell.settings.rate)]
+    named = cell.settings.rate if arm == "finetuned" else cell.settings.scratch_rate
+    if named is not None:
+        return [Step(cell, "train", arm, 0, named)]
     trials = [Step(cell, "train", arm, 0, rate) for rate in RATES[cell.kind]]
     if not cell.settings.n_val:
         return trials[:1]

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -287,6 +288,17 @@ def test_validation_samples_are_no_training_samples(monkeypatch):
     task = study.load(study.Cell(profile="smoke"))
     assert len(set(task.train.ids)) == 30
     assert sorted(task.train.labels[20:].tolist()) == list(range(10))  # balanced too
+
+
+def test_a_named_learning_rate_is_of_its_arm_alone(tmp_path):
+    """Long scratch has that of scratch; the other arm still chooses."""
+    store, cell = Store(tmp_path), study.Cell(**small_study.CELL, changes={"n_val": 8})
+    for name, arms in (("rate", {"finetuned"}), ("scratch_rate", {"scratch", "long"})):
+        named = replace(cell, changes={"n_val": 8, name: 0.02})
+        for arm in ("finetuned", "scratch", "long"):
+            rates = [trial.rate for trial in schedule._trials(named, arm, store)]
+            assert (rates == [0.02]) == (arm in arms) and (len(rates) > 1) == (arm not in arms)
+    assert named.title.endswith("learning rate 0.02 of scratch")
 
 
 def test_a_cell_that_fails_leaves_the_others(record, store, monkeypatch):
