@@ -41,7 +41,7 @@ from pi_lib import study
 from pi_lib.book import begin, study_figures, tables
 from pi_lib.book import recorded as read
 from pi_lib.book.explorers import explore_training
-from pi_lib.study import findings
+from pi_lib.study import comparisons, findings
 
 begin(profile)
 live = {record.name: record for record in study.run_all([*study.offline_cells(profile).values()])}
@@ -63,11 +63,12 @@ runs = {r.title: findings.Runs(r) for r in records.values()}
 # page: at every checkpoint, {glue:text}`many_runs` runs of each arm are asked about
 # {glue:text}`many_samples` samples, with {glue:text}`many_players` players. Each arm has the learning rate
 # that does best on its validation samples; where the two differ, that alone could make one way longer or more
-# crooked. So in cells that name a learning rate, fine-tuning had that of scratch.
+# crooked. So some cells were computed again with one rate for both, that of scratch or that of fine-tuning:
+# they name the rate that was changed.
 
 # %% mystnb={"figure": {"name": "fig-approach", "caption": "At their end, runs of an arm have a similarity of {glue:text}`ends` with the ends of other runs; two equal runs would have 1. Similarity of a run with the ends of other runs of its arm, at each checkpoint. What is not measurable is left out. Bands: 95 % intervals over samples. Steps on a logarithmic axis."}, "image": {"alt": "A panel per cell with the curves of fine-tuned and of scratch runs over the steps of training."}}
-of_many = sorted(read(many).values(), key=lambda r: "rate" in r.header["cell_changes"])
-asked = {r.title: findings.Runs(r) for r in of_many}
+by_rates = comparisons.by_rates(read(many).values())
+asked = {name: r for chosen in by_rates.values() for name, r in chosen.items()}
 
 
 def ways_of(runs):
@@ -118,21 +119,14 @@ table_of(asked, ways) if asked else None
 
 # %% tags=["hide-input"]
 two_claims = findings.CLAIMS[6:]
-rates = {False: "Each arm at the learning rate that suits it", True: "Both at that of scratch"}
-for same_rate, words in rates.items():
-    chosen = {
-        name: r
-        for name, r in asked.items()
-        if ("rate" in r.record.header["cell_changes"]) == same_rate
-    }
-    if chosen:
-        claims = findings.findings(chosen, two_claims)
-        lines = [
-            f"- *{claim}*: {findings.in_words(rows)}."
-            for claim, rows in claims.groupby("claim", sort=False)
-        ]
-        display(Markdown(f"{words}:\n\n" + "\n".join(lines)))
-        display(tables.claims(claims))
+for words, chosen in by_rates.items():
+    claims = findings.findings(chosen, two_claims)
+    lines = [
+        f"- *{claim}*: {findings.in_words(rows)}."
+        for claim, rows in claims.groupby("claim", sort=False)
+    ]
+    display(Markdown(f"{words[:1].upper()}{words[1:]}:\n\n" + "\n".join(lines)))
+    display(tables.claims(claims))
 
 # %% [markdown]
 # ## The cells of the other pages

@@ -240,36 +240,41 @@ if found:
 # %% [markdown]
 # ### The claims, over several pre-trainings
 #
-# Four claims of the paper are about what the probe and fine-tuned runs have in common. On the page
-# [Findings](06_findings) they are judged with the probe of one pre-training. Do they still hold if what
-# counts is what all probes have in common, and all fine-tuned runs? (*Much is learned anew* rests on the
-# same number as *only a small part is preserved*, and always has the same verdict.)
+# On the page [Findings](06_findings) claims are judged with the probe of one pre-training. Do they still hold
+# over several?
+#
+# - What counts as *preserved* or *new* is then what all probes have in common, and all fine-tuned runs. (*Much is
+#   learned anew* rests on the same number as *only a small part is preserved*, and always has the same
+#   verdict.)
+# - What is *hard to learn from scratch* was the part that a probe and a fine-tuned run have in common: more of
+#   it is in a second run from the same weights than in a run from scratch. But the chance of a pre-training is in
+#   both runs from its weights, and in no other. So here the second run is one from *another* pre-training.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-claims-again", "caption": "*Only a small part is preserved* {glue:text}`again_claim_one` cells with the probe of one pre-training, but {glue:text}`again_claim_all` with what all have in common. The verdict on claims (columns) in each cell (rows), of one pre-training and of all. p is corrected for the number of cells."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable; each claim has two columns, for one pre-training and for all."}}
+# %% tags=["hide-input"]
+ends = [c for c in findings.CLAIMS if not c.over_time and c.name != "much is learned anew"]
 judged = {
-    "of one": findings.in_common({name: several[0] for name, several in cells.items()}),
-    "of all": findings.in_common(across),
+    "of one pre-training": findings.tested({name: x[0] for name, x in cells.items()}, ends),
+    "over several": findings.tested(across, ends),
 }
-for which, frame in judged.items():
-    small = frame[frame["claim"] == findings.CLAIMS[0].name]
-    glue(f"again_claim_{which[3:]}", tables.in_counts(small), display=False)
-both = pd.concat(
-    frame[frame["claim"] == claim.name].assign(of=which)
-    for claim in findings.CLAIMS
+counts = {
+    which: {claim: tables.in_counts(rows) for claim, rows in frame.groupby("claim", sort=False)}
     for which, frame in judged.items()
-    if claim.name != "much is learned anew"
-)
-if cells:
-    figure = study_figures.verdicts(both.assign(claim=both["claim"] + ", " + both["of"]))
+}
+pd.DataFrame(counts)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-claims-again", "caption": "Over several pre-trainings, *only a small part is preserved* {glue:text}`again_small`, and *what is preserved is hard to learn from scratch* {glue:text}`again_hard`. The verdict on claims (columns) in each cell (rows). p is corrected for the number of cells."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
+for key, claim in {"small": findings.CLAIMS[0], "hard": findings.CLAIMS[4]}.items():
+    glue(f"again_{key}", tables.in_counts(findings.tested(across, [claim])), display=False)
+figure = study_figures.verdicts(judged["over several"]) if cells else None
 
 # %% tags=["hide-cell"]
-for claim in findings.CLAIMS:
-    rows = both[both["claim"] == claim.name]
-    if len(rows):
-        display(Markdown(f"**{claim.name[:1].upper()}{claim.name[1:]}**: {claim.number}"))
-        rows = rows.assign(cell=rows["cell"] + ", " + rows["of"])
-        rows = rows.sort_values("cell", ascending=False)
-        display(tables.judged(rows, tested="number"))
+for claim in ends if cells else ():
+    display(Markdown(f"**{claim.name[:1].upper()}{claim.name[1:]}**: {claim.number}"))
+    columns = {
+        which: frame[frame["claim"] == claim.name].set_index("cell")["tested"].map(tables.said)
+        for which, frame in judged.items()
+    }
+    display(pd.DataFrame(columns).rename_axis(None))
 
 # %% [markdown]
 # ## Which to take

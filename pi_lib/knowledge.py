@@ -7,10 +7,10 @@ salient are dropped. A sample whose value does not move under one of the models 
 `Share` stands beside what chance and a second run give: alone it says nothing.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -397,6 +397,22 @@ class HardToLearn:
     new: LearnedPart
     special: Difference
 
+    @classmethod
+    def of_resamples(cls, shares: Mapping[str, Sequence[np.ndarray]], note: str = "") -> Self:
+        """From what `shares_in_others` gives, or a mean of several."""
+        excess = {
+            part: second - second_chance - (scratch - chance)
+            for part, (scratch, second, chance, second_chance) in shares.items()
+        }
+        of = Difference.of_resamples
+        learned = {
+            part: LearnedPart(
+                *(Estimate.of_resamples(x, note) for x in each), excess=of(excess[part], note)
+            )
+            for part, each in shares.items()
+        }
+        return cls(**learned, special=of(excess["preserved"] - excess["new"], note))
+
     def to_frame(self) -> "pd.DataFrame":
         """One row per part and number: part, number, value, low, high, p, note."""
         rows = [
@@ -414,14 +430,15 @@ def hard_to_learn(
     scratch_runs: Sequence[Interactions],
     tau: float = 0.05,
     *,
+    second_runs: Sequence[Interactions] | None = None,
     orders: Collection[int] | None = None,
     resample_runs: bool | None = None,
 ) -> HardToLearn:
     """Whether preserved knowledge is hard to learn from scratch: more than new knowledge is.
 
-    The preserved part ``K_preserve(P, F)`` of every fine-tuned run is compared with every other
-    fine-tuned run and every network from scratch, as in `learned_by_scratch`; so is its new part.
-    Ratios of sums over samples and pairs of runs.
+    The preserved part ``K_preserve(P, F)`` of every fine-tuned run is compared with every second
+    run and every network from scratch, as in `learned_by_scratch`; so is its new part. Ratios of
+    sums over samples and pairs of runs.
 
     Parameters
     ----------
@@ -430,6 +447,9 @@ def hard_to_learn(
         trained to its plateau), of the same samples and players.
     tau : float, default 0.05
         Salience threshold.
+    second_runs : sequence of Interactions, optional
+        By default the other fine-tuned runs. They start from the same weights, so what these have
+        by chance is in them too; runs that were fine-tuned from another pre-training do not.
     orders : collection of int, optional
         Orders that count; all by default.
     resample_runs : bool, optional
@@ -440,9 +460,33 @@ def hard_to_learn(
     ValueError
         If there are too few runs, or one is of other samples, players, labels or values.
     """
+    shares, note = shares_in_others(
+        probes, finetuned_runs, scratch_runs, tau, second_runs, orders, resample_runs
+    )
+    return HardToLearn.of_resamples(shares, note)
+
+
+def shares_in_others(
+    probes: Sequence[Interactions],
+    finetuned_runs: Sequence[Interactions],
+    scratch_runs: Sequence[Interactions],
+    tau: float = 0.05,
+    second_runs: Sequence[Interactions] | None = None,
+    orders: Collection[int] | None = None,
+    resample_runs: bool | None = None,
+) -> tuple[dict[str, list[np.ndarray]], str]:
+    """The shares behind `hard_to_learn`, which has the same arguments, and a note.
+
+    Of the parts "preserved" and "new": in scratch, in second runs, and by chance in either; each
+    (1 + N,), of all samples and of each resample.
+    """
     given = {"probes": probes, "finetuned_runs": finetuned_runs, "scratch_runs": scratch_runs}
-    for (name, runs), least in zip(given.items(), (1, 2, 1), strict=True):
-        if len(runs) < least:
+    least_of = {"probes": 1, "finetuned_runs": 2, "scratch_runs": 1}
+    if second_runs is not None:
+        given |= {"second_runs": second_runs}
+        least_of |= {"finetuned_runs": 1, "second_runs": 1}
+    for name, runs in given.items():
+        if len(runs) < (least := least_of[name]):
             raise ValueError(f"{name}: got {len(runs)}; the test needs at least {least}")
     runs = [run for arm in given.values() for run in arm]
     check_comparable(*runs)
@@ -452,35 +496,30 @@ def hard_to_learn(
     if orders is not None:
         terms = terms * torch.isin(runs[0].orders, torch.tensor(check_orders(orders, n)))
     terms = terms[:, ~terms.isnan().any(-1).any(0)]  # samples that move under every network
-    before, finetuned, scratch = terms.split([len(arm) for arm in given.values()])
+    before, finetuned, *others = terms.split([len(arm) for arm in given.values()])
     note = f"{terms.shape[1]} of {len(runs[0])} samples move" * (terms.shape[1] < len(runs[0]))
-    arms = len(finetuned), len(scratch)
-    counts, weights = resample_weights(terms.shape[1], arms, resample_runs)
+    arms = [len(arm) for arm in (finetuned, *others)]
+    counts, (own, *weights) = resample_weights(terms.shape[1], arms, resample_runs)
+    across = [own.T[:, None] * other.T[None] for other in weights]  # (F, runs, 1 + N)
+    if second_runs is None:
+        pairs = own.T[:, None] * own.T[None]
+        pairs[range(len(finetuned)), range(len(finetuned))] = 0  # a run has all of itself
+        others, across = [*others, finetuned], [*across, pairs]
     preserved = [shared(probe.expand_as(finetuned), finetuned) for probe in before]
     parts = {"preserved": preserved, "new": [finetuned - x for x in preserved]}
-    curves = {
-        name: _shares_in_others(part, finetuned, scratch, n, counts, *weights)
+    shares = {
+        name: _shares_in_others(part, list(zip(others, across, strict=True)), n, counts, own)
         for name, part in parts.items()
     }
-    excess = {
-        name: second - second_chance - (scratch - chance)
-        for name, (scratch, second, chance, second_chance) in curves.items()
-    }
-    of = Difference.of_resamples
-    learned = {
-        name: LearnedPart(
-            *(Estimate.of_resamples(x, note) for x in shares), excess=of(excess[name], note)
-        )
-        for name, shares in curves.items()
-    }
-    return HardToLearn(**learned, special=of(excess["preserved"] - excess["new"], note))
+    return shares, note
 
 
-def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> list[np.ndarray]:
+def _shares_in_others(parts, others, n, counts, own) -> list[np.ndarray]:
     """Shares of a part in scratch, in second runs, and by chance in either: (1 + N,) each.
 
-    `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run; `own` and `other`
-    are the weights (1 + N, F) and (1 + N, S) of runs in each resample.
+    `parts` holds, for each probe, that part (F, B, M) of each fine-tuned run, of weights `own`
+    (1 + N, F) in each resample; `others` the runs of scratch and the second runs, with the weights
+    (F, runs, 1 + N) of their pairs with these.
     """
 
     def strength(first: Tensor, second: Tensor) -> Tensor:
@@ -496,12 +535,10 @@ def _shares_in_others(parts, finetuned, scratch, n, counts, own, other) -> list[
             return (weights * in_runs).sum((0, 1)) / (weights * whole[:, None]).sum((0, 1))
 
     whole = np.mean([part.abs().sum(-1).numpy() for part in parts], 0) @ counts.T  # (F, 1 + N)
-    pairs, across = (own.T[:, None] * weights.T[None] for weights in (own, other))
-    pairs[range(len(own.T)), range(len(own.T))] = 0  # a run has all of itself
     return [
         share(overlap, runs, weights)
         for overlap in (strength, by_chance)
-        for runs, weights in ((scratch, across), (finetuned, pairs))
+        for runs, weights in others
     ]
 
 

@@ -233,12 +233,14 @@ def test_recorded_games_give_the_papers_shares(path):
         assert long.value == pytest.approx(known["long scratch"], abs=0.001)
 
 
-def test_hard_to_learn_is_the_slow_comparison():
-    probes, finetuned, scratch = (
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same weights", "other weights"])
+def test_hard_to_learn_is_the_slow_comparison(elsewhere):
+    probes, finetuned, scratch, second = (
         [random(10 * arm + k, samples=12) for k in range(count)]
-        for arm, count in enumerate((1, 3, 2))
+        for arm, count in enumerate((1, 3, 2, 4))
     )
-    found = hard_to_learn(probes, finetuned, scratch)
+    second = second if elsewhere else None
+    found = hard_to_learn(probes, finetuned, scratch, second_runs=second)
     sums = {(part, where): [] for part in ("preserved", "new") for where in ("again", "scratch")}
     lucky = {case: [] for case in sums}
     whole = {"preserved": [], "new": []}
@@ -248,7 +250,7 @@ def test_hard_to_learn_is_the_slow_comparison():
             terms = getattr(k, part)
             whole[part].append(terms.abs().sum().item())
             for where, others in (
-                ("again", finetuned[:i] + finetuned[i + 1 :]),
+                ("again", second or finetuned[:i] + finetuned[i + 1 :]),
                 ("scratch", scratch),
             ):
                 sums[part, where] += [
@@ -275,7 +277,12 @@ def test_hard_to_learn_is_the_slow_comparison():
         found.preserved.excess.value - found.new.excess.value
     )
     assert len(found.to_frame()) == 11
-    assert hard_to_learn(probes, finetuned, scratch, resample_runs=True) != found
+    runs_too = hard_to_learn(probes, finetuned, scratch, second_runs=second, resample_runs=True)
+    assert runs_too != found
+    if elsewhere:  # a single fine-tuned run will do
+        assert hard_to_learn(probes, finetuned[:1], scratch, second_runs=second).special.measurable
+        with pytest.raises(ValueError, match="second_runs: got 0"):
+            hard_to_learn(probes, finetuned, scratch, second_runs=[])
 
 
 def test_strength_alone_is_not_hard_to_learn():

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pi_lib.knowledge import HardToLearn, shares_in_others
 from pi_lib.reliability import Arms, Moments, Origins, commonality
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_of_runs
@@ -24,7 +25,7 @@ from pi_lib.study.record import Record, arm_of
 
 ALL_LAYERS = "all layers"  # the way to fine-tune that the others are held against
 WAYS = ("rate", "frozen", "probe_first", "pull", "lora")  # settings that are a way to fine-tune
-RATES = {  # by the setting that names a learning rate
+AT_RATES = {  # by the setting that names a learning rate
     None: "each arm at the learning rate that suits it",
     "rate": "both at the rate that suits scratch",
     "scratch_rate": "both at the rate that suits fine-tuning",
@@ -131,10 +132,10 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
 
 def by_rates(records: Iterable[Record]) -> dict[str, dict[str, Runs]]:
     """Cells by title, by the learning rates of the two arms, in words, as far as there are any."""
-    cells: dict[str, dict[str, Runs]] = {words: {} for words in RATES.values()}
+    cells: dict[str, dict[str, Runs]] = {words: {} for words in AT_RATES.values()}
     for record in records:
-        named = [name for name in RATES if name in record.header["cell_changes"]]
-        cells[RATES[named[0] if len(named) == 1 else None]][record.title] = Runs(record)
+        named = [name for name in AT_RATES if name in record.header["cell_changes"]]
+        cells[AT_RATES[named[0] if len(named) == 1 else None]][record.title] = Runs(record)
     return {words: chosen for words, chosen in cells.items() if chosen}
 
 
@@ -155,8 +156,8 @@ class Pretrainings:
     """Cells that differ in nothing but their pre-training, held against each other.
 
     All products are between *different* pre-trainings: what one of them has by chance counts as
-    noise, in its probe and in what fine-tuned runs have of it. Claims about what is in common
-    (`pi_lib.study.findings.in_common`) are tested on it as on `Runs`.
+    noise, in its probe and in what fine-tuned runs have of it. Claims that are not over time are
+    tested on it as on `Runs`, see `pi_lib.study.findings.tested`.
 
     `cells` are those `Runs`. A ValueError if there are fewer than two, or other samples or players
     in one.
@@ -167,7 +168,7 @@ class Pretrainings:
     def __init__(self, cells: Sequence[Runs]):
         if len(cells) < 2:
             raise ValueError(f"got {len(cells)} pre-training; what comes back in another takes two")
-        self.several, self.n = range(len(cells)), cells[0].n
+        self.cells, self.several, self.n = cells, range(len(cells)), cells[0].n
         arms = {f"{x}{k}": cell.arms[x] for k, cell in enumerate(cells) for x in self.ARMS}
         scratch = []  # runs that cells have in common count once
         for run in (run for cell in cells for run in cell.arms["scratch"]):
@@ -219,6 +220,23 @@ class Pretrainings:
     def comparable_orders(self) -> list[int]:
         """As `Runs.comparable_orders`."""
         return [m for m in range(1, self.n + 1) if is_known(*self.in_common([m]))]
+
+    @cached_property
+    def hard(self) -> dict[str, HardToLearn]:
+        """As `Runs.hard`, but second runs are from another pre-training, a mean over them."""
+        arms = [x for x in ("scratch", "long") if all(x in cell.arms for cell in self.cells)]
+        return {arm: self._hard_beside(arm) for arm in arms}
+
+    def _hard_beside(self, arm: str) -> HardToLearn:
+        shares = []
+        for cell in self.cells:
+            own = cell.arms
+            others = [run for x in self.cells if x is not cell for run in x.arms["finetuned"]]
+            shares += [shares_in_others(own["probe"], own["finetuned"], own[arm], cell.tau, others)]
+        notes = {note for _, note in shares}
+        each = [parts for parts, _ in shares]
+        means = {part: np.mean([parts[part] for parts in each], 0) for part in each[0]}
+        return HardToLearn.of_resamples(means, "; ".join(filter(None, notes)))
 
     def comes_back(self, orders: Sequence[int] | None = None) -> dict[str, Estimate]:
         """How much comes back under another pre-training: 1 for all, 0 by chance.

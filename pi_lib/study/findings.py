@@ -167,8 +167,6 @@ class Claim:
         From `Runs` to what is above 0 if the paper's own number alone confirms the claim.
     over_time : bool
         Whether the claim is about checkpoints, which not every record holds.
-    in_common : bool
-        Whether it rests on nothing but what probe and fine-tuned runs reproducibly have in common.
     """
 
     name: str
@@ -177,7 +175,6 @@ class Claim:
     share: Callable[[Runs], Estimate] | None = None
     paper: Callable[[Runs], Estimate] | None = None
     over_time: bool = False
-    in_common: bool = False
 
 
 def is_known(values: np.ndarray, note: str) -> bool:
@@ -259,14 +256,12 @@ CLAIMS = (
         _less_than_half,
         lambda runs: runs.preserved,
         lambda runs: _minus(0.5, runs.preserved),
-        in_common=True,
     ),
     Claim(
         "complex knowledge is discarded most",
         "share in common in order 1, minus that in the highest order that comes back",
         _falls_with_order,
         paper=lambda runs: runs.knowledge.order_gap("discarded", "preserved"),
-        in_common=True,
     ),
     Claim(
         "much is learned anew",
@@ -274,14 +269,12 @@ CLAIMS = (
         _less_than_half,
         lambda runs: runs.knowledge.new_share(),
         lambda runs: _minus(runs.knowledge.new_share(), 0.5),
-        in_common=True,
     ),
     Claim(
         "what is new is complex",
         "mean order of what is new, minus that of what is in common, of orders that come back",
         _new_is_complex,
         paper=lambda runs: runs.knowledge.order_gap("new", "preserved"),
-        in_common=True,
     ),
     Claim(
         "what is preserved is hard to learn from scratch",
@@ -337,22 +330,21 @@ def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> pd.D
     return pd.concat(frames, ignore_index=True)
 
 
-def in_common(cells: Mapping[str, "Runs | Pretrainings"]) -> pd.DataFrame:
-    """Claims about what probe and fine-tuned runs have in common, in cells or over pre-trainings.
+def tested(
+    cells: Mapping[str, "Runs | Pretrainings"], claims: Sequence[Claim] = CLAIMS
+) -> pd.DataFrame:
+    """The verdict on claims in cells, by name, without the paper's numbers beside them.
 
-    `cells` by name, all `Runs` or all `pi_lib.study.comparisons.Pretrainings`. Returns ``claim``
-    and the columns of `judged`.
+    Cells may be `pi_lib.study.comparisons.Pretrainings` too, for claims that are not over time.
+    Returns ``claim`` and the columns of `judged`.
     """
-    return pd.concat(
-        [
-            judged({name: claim.test(cell) for name, cell in cells.items()}).assign(
-                claim=claim.name
-            )
-            for claim in CLAIMS
-            if claim.in_common
-        ],
-        ignore_index=True,
-    )
+    frames = [
+        judged({name: _tried(claim.test, cell) for name, cell in cells.items()}).assign(
+            claim=claim.name
+        )
+        for claim in claims
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def judged(numbers: Mapping[str, Estimate]) -> pd.DataFrame:

@@ -163,21 +163,23 @@ def test_the_records_hold_what_the_readme_says():
         common = comparisons.Pretrainings(several)
         assert common.comes_back()["difference"].compared_with(0) == "above"
         assert common.origins().explained > several[0].origins().explained
-    small = findings.CLAIMS[0].name
     confirmed = [
-        (frame[frame["claim"] == small]["verdict"] == "confirmed").mean()
+        (frame["verdict"] == "confirmed").mean()
         for frame in (
-            findings.in_common({name: several[0] for name, several in cells.items()}),
-            findings.in_common({name: comparisons.Pretrainings(x) for name, x in cells.items()}),
+            findings.tested({name: x[0] for name, x in cells.items()}, findings.CLAIMS[:1]),
+            findings.tested(
+                {name: comparisons.Pretrainings(x) for name, x in cells.items()},
+                findings.CLAIMS[:1],
+            ),
         )
     ]
     assert confirmed[1] < confirmed[0]
     over_time = study.read_all(folder / "over_time")
-    for at_the_rate_of_scratch in (False, True):
-        chosen = {
-            name: findings.Runs(record)
-            for name, record in over_time.items()
-            if ("rate" in record.header["cell_changes"]) == at_the_rate_of_scratch
-        }
-        faster = findings.findings(chosen, findings.CLAIMS[6:7])["verdict"]
-        assert ("confirmed" in set(faster)) != at_the_rate_of_scratch and len(faster) > 1
+    by_rates = comparisons.by_rates(over_time.values())
+    assert set(by_rates) >= {*comparisons.AT_RATES.values()} - {
+        comparisons.AT_RATES["scratch_rate"]
+    }
+    for words, cells in by_rates.items():
+        faster = findings.findings(cells, findings.CLAIMS[6:7])["verdict"]
+        assert ("confirmed" in set(faster)) != (words == comparisons.AT_RATES["rate"])
+        assert len(faster) > 1
