@@ -105,14 +105,17 @@ glue("squares", len(claims), display=False)
 # {glue:text}`cells` pairs, the fine-tuned network is clearly more accurate than one trained from scratch.
 #
 # **But a pre-trained network is a single run as well.** Where pre-training was done more than once on the same
-# data, {glue:text}`again_probe` of what a probe knows comes back, and {glue:text}`again_finetuned` of what
-# fine-tuned runs know; by chance it would be nothing. What the probes have in common explains {glue:text}`again_common` of what all fine-tuned
-# runs have in common, where one probe explains {glue:text}`again_one`. Part of what a single probe knows is the
-# chance of its pre-training; counted as knowledge, it makes the probe's share too small. The paper's claim
-# that *only a small part is preserved* {glue:text}`again_small_one` of these pairs with one probe, but
-# {glue:text}`again_small_all` over several pre-trainings. Its claim that *what is preserved is hard to learn from
-# scratch* {glue:text}`again_hard_one` with one, and {glue:text}`again_hard_all` over several
-# ([Which pre-training?](12_which_pretraining)).
+# data ([Which pre-training?](12_which_pretraining)):
+#
+# - Of what a probe knows, {glue:text}`again_probe` comes back; of what fine-tuned runs know,
+#   {glue:text}`again_finetuned`. By chance it would be nothing.
+# - One probe explains {glue:text}`again_one` of what fine-tuned runs know. What the probes have in common explains
+#   {glue:text}`again_common` of what all fine-tuned runs have in common: the chance of a single pre-training,
+#   counted as knowledge, makes the probe's share too small.
+# - The paper's claim that *only a small part is preserved* {glue:text}`again_small_one` of these pairs with one
+#   probe, but {glue:text}`again_small_all` over several pre-trainings.
+# - Its claim that *what is preserved is hard to learn from scratch* {glue:text}`again_hard_one` with one, and
+#   {glue:text}`again_hard_all` over several.
 #
 # How much the probe explains depends on the parts into which an input is cut. These numbers are of a few
 # parts of each input, as in the paper. With parts that cover the whole input, the probe explains

@@ -147,7 +147,7 @@ figure = study_figures.by_order(shown, "similarity of probe and fine-tuned")
 # what is new is complex. What fine-tuned runs reproducibly know is either in the probe or new. So the
 # first and the third claim rest on one number, the square of the similarity, which is held against a half.
 # It is of one pre-training, whose own chance counts as knowledge of the probe and makes the number smaller:
-# [Which pre-training?](12_which_pretraining) says by how much.
+# [Which pre-training?](12_which_pretraining) says by how much, and judges the claims over several pre-trainings.
 # The table says in how many cells each claim holds. The numbers behind it, cell by cell, stand on the page
 # [Findings](06_findings).
 

@@ -124,7 +124,9 @@ for key, count in counted.items():
 tables.counts(pd.concat([hard, harder]))
 
 # %% [markdown]
-# Every number behind these verdicts stands on the page [Findings](06_findings).
+# Every number behind these verdicts stands on the page [Findings](06_findings). A second fine-tuned run starts
+# from the same weights, so it also has what is the chance of this one pre-training, which no training from
+# scratch could find. [Which pre-training?](12_which_pretraining) asks again with runs from another pre-training.
 #
 # ## What is reproducible
 #

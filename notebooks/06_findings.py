@@ -63,7 +63,8 @@ tables.counts(claims)
 # The column *paper's number alone* gives the verdict of the paper's own number on the same networks:
 # without chance, without a second run. It is empty where the paper has no such number. What only a
 # fine-tuned run has is *new*, so *only a small part is preserved* and *much is learned anew* are tested by
-# one number. Steps and directness: see [How directly each run gets there](05_how_directly).
+# one number. Steps and directness: see [How directly each run gets there](05_how_directly). All verdicts here
+# are of one pre-training; [Which pre-training?](12_which_pretraining) judges the first six claims over several.
 
 # %% tags=["hide-input"]
 for name, rows in claims.groupby("claim", sort=False):
