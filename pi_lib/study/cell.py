@@ -103,12 +103,12 @@ RATES = {"image": (1e-3, 3e-4, 3e-3), "text": (1e-4, 3e-5, 3e-4)}
 PROFILES = {
     "smoke": {  # seconds, for tests
         "image": Settings(
-            n_train=64, n_test=64, size=32, batch_size=16, epochs=1, checkpoints=3, traced=1,
-            runs=2, long_runs=0, samples=5, n=4, grid=4, covering=4, n_source=64,
+            n_train=32, n_test=48, size=32, batch_size=16, epochs=1, checkpoints=3, traced=1,
+            traced_samples=2, runs=2, long_runs=0, samples=5, n=4, grid=4, covering=4, n_source=64,
         ),
         "text": Settings(
-            n_train=48, n_test=32, batch_size=16, epochs=1, checkpoints=3, traced=1,
-            runs=2, long_runs=0, samples=5, n=4, covering=4, n_source=64,
+            n_train=32, n_test=24, batch_size=16, epochs=1, checkpoints=3, traced=1,
+            traced_samples=2, runs=2, long_runs=0, samples=5, n=4, covering=4, n_source=64,
         ),
     },
     "quick": {  # the default of `make book`
