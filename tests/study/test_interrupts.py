@@ -20,13 +20,14 @@ from pi_lib.study.store import Store
 SCRIPT = """
 import functools, pathlib, signal, sys
 import small_study
-from pi_lib import __main__
+from pi_lib import __main__, processes
 from pi_lib.book import runner
 from pi_lib.training import loop
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
 small_study.dask_setup(None)
 loop.SAVE_EVERY = 0
+processes.LOADED = ["torch"]  # small data need no more, and every start loads it anew
 runner.run = functools.partial(runner.run, root=pathlib.Path(__file__).parent)
 if __name__ == "__main__":
     sys.exit(__main__.main())
