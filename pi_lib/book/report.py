@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from pi_lib.book import figures, study_figures, tables
 from pi_lib.progress import track
 from pi_lib.reliability import FEWEST_SAMPLES
-from pi_lib.study import ARMS, Cell, Record, data, findings, steps
+from pi_lib.study import ARMS, Cell, Record, assets, data, findings, steps
 from pi_lib.study.data import folder
 from pi_lib.study.data.pictures import pixels
 from pi_lib.study.data.registry import raw
-from pi_lib.study.data.tables import files_in
 from pi_lib.study.transfer import TransferStudy
 
 BACKBONES = {"image": "efficientnet-lite0", "text": "minilm"}
@@ -127,7 +126,7 @@ def _refuse_unreadable(path: Path) -> None:
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
     from PIL import Image
 
-    pictures = [x for x in files_in(path) if x.suffix.lower() in ImageFolder.EXTENSIONS]
+    pictures = [x for x in assets.files_in(path) if x.suffix.lower() in ImageFolder.EXTENSIONS]
     wrong = []
     for file in track(pictures, "looking at the pictures"):
         try:

@@ -20,7 +20,8 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from glob import glob
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -188,6 +189,37 @@ def own_paths(paths: Sequence[str], data: str | Path | None = None) -> list[Path
     if absent := [path for path in paths if not (own / path).exists()]:
         raise Unavailable(f"{own} does not hold {', '.join(absent)}")
     return [own / path for path in paths]
+
+
+def own_digest(*layouts: Sequence[str]) -> str:
+    """16 hex digits naming what the reader's own folder holds of the first of these sets of paths.
+
+    Empty if it has none of them whole, or none is named. Raises MissingAsset as `own_folder`.
+    """
+    for paths in layouts:
+        with suppress(Unavailable):
+            own_paths(paths)
+            return digest_of(own_folder(), tuple(paths))
+    return ""
+
+
+@cache
+def digest_of(folder: Path, paths: tuple[str, ...] = (".",)) -> str:
+    """16 hex digits naming the files at paths of a folder, by content: read once in a process."""
+    total = hashlib.sha256()
+    for path in paths:
+        there = folder / path
+        for file in [there] if there.is_file() else files_in(there):
+            total.update(os.fsencode(f"{file.relative_to(folder).as_posix()}\0"))
+            with file.open("rb") as content:
+                total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, behind links too, but for hidden ones and reports: no samples."""
+    there = (folder / name for name in sorted(glob("**", root_dir=folder, recursive=True)))
+    return [file for file in there if file.is_file() and file.suffix != ".html"]
 
 
 def first(

@@ -243,7 +243,8 @@ def register_backbone(
 def identity(name: str) -> str:
     """What a stored result says of its backbone: its name, with what decides it beyond our code.
 
-    That is a digest of the weights that are fetched, or of the code of a reader's network.
+    That is a digest of the weights that are fetched, of those in the reader's own folder
+    (``PI_LIB_DATA``; from elsewhere the name alone), or of the code of a reader's network.
 
     Examples
     --------
@@ -251,7 +252,12 @@ def identity(name: str) -> str:
     'resnet20'
     """
     backbone = _backbone(name)
-    code = assets.digest(backbone.weights) if backbone.weights in assets.NAMES else backbone.code
+    code, weights = backbone.code, backbone.weights
+    if weights in assets.NAMES:
+        code = assets.digest(weights)
+    elif weights and not code:
+        own = encoders.torchvision_file(weights) if "_Weights." in weights else name
+        code = assets.own_digest([own])
     return f"{name} ({code})" if code else name
 
 

@@ -140,11 +140,17 @@ class Torchvision(nn.Module):
         return self.net((images - self.mean) / self.std)
 
 
+def torchvision_file(name: str) -> str:
+    """Name of the file that holds these weights, such as "ResNet50_Weights.IMAGENET1K_V1"."""
+    from torchvision.models import get_weight
+
+    return get_weight(name).url.rsplit("/", 1)[1]
+
+
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
     from torchvision.models import get_weight
 
-    weights = get_weight(name)
-    file = weights.url.rsplit("/", 1)[1]
+    weights, file = get_weight(name), torchvision_file(name)
 
     def own() -> dict[str, Tensor]:
         return torch.load(own_paths([file])[0], map_location="cpu", weights_only=True)

@@ -141,8 +141,9 @@ def _work(step: "Step", sent: list[dict[str, bytes]], name: str) -> dict[str, by
         store = Store(root)
         if step.path(store).name != name:
             raise RuntimeError(
-                f"worker {get_worker().address} has another version of pi_lib than the process "
-                "that sent the step: install the same on both"
+                f"worker {get_worker().address} has another version of pi_lib, or other data or "
+                "weights, than the process that sent the step: install the same on both, and "
+                "name folders of the same content in PI_LIB_DATA"
             )
         for need, files in zip(step.needs, sent, strict=True):
             store.put(*need.key, files)

@@ -194,7 +194,10 @@ def test_weights_of_the_hub_come_from_the_readers_own_folder(tmp_path, monkeypat
     torch.save(net.state_dict(), tmp_path / ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1])
     small = backbones.build("vit-small", 2, pretrained=False, seed=9).encoder.net
     small.save_pretrained(tmp_path / "vit-small")
+    names = ("resnet50", "vit-small")
+    assert tuple(map(backbones.identity, names)) == names
     monkeypatch.setenv("PI_LIB_DATA", str(tmp_path))
+    assert all(backbones.identity(name).startswith(f"{name} (") for name in names)
 
     model = backbones.build("resnet50", 3)
     net.fc = nn.Identity()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pi_lib import study
 from pi_lib.players import PatchPlayers
-from pi_lib.study import data, steps
+from pi_lib.study import assets, data, steps
 from pi_lib.study.assets import MissingAsset
 from pi_lib.study.data import DataSet, Samples, fashion_mnist, pictures, registry, samples, shifts
 from pi_lib.study.grid import read as read_grid
@@ -204,6 +204,35 @@ def test_sst2_from_the_readers_folder(folder):
     assert task.train.inputs == ["a fine film", "a dull film", "fine"]
     assert task.train.labels.tolist() == [1, 0, 1] and task.test.labels.tolist() == [0, 1]
     assert data.load("sst2", n_train=2, data=folder).train.labels.tolist() == [0, 1]
+
+
+def test_other_files_in_the_readers_folder_are_other_data(folder, cub, cars, monkeypatch):
+    """Results of the one are never served for the other; where they lie does not matter."""
+
+    def identities(folder):
+        assets.digest_of.cache_clear()  # read once a process
+        monkeypatch.setenv("PI_LIB_DATA", str(folder))
+        return {name: data.identity(name) for name in registry.NAMES if registry.DATA[name].files}
+
+    before = identities(folder)
+    assert sorted(before) == ["cars", "cifar10", "cifar10-jpeg", "cub", "flowers", "sst2"]
+    assert not before.keys() & {*before.values()}  # each says more than its name
+    moved = folder / "elsewhere"
+    moved.symlink_to(folder)
+    assert identities(moved) == before
+    for name, entry in registry.DATA.items():
+        for there in (moved / path for path in entry.files):
+            file = assets.files_in(there)[0] if there.is_dir() else there
+            kept = file.read_bytes()
+            file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))  # of the same size
+            assert identities(moved) == before | {name: data.identity(name)}, file
+            assert data.identity(name) != before[name], file
+            file.write_bytes(kept)
+    (moved / "sst2" / "test.tsv").unlink()
+    (moved / "sst2" / "test.csv").write_text("sentence,label\nfine,1")
+    assert identities(moved)["sst2"] not in ("sst2", before["sst2"])  # tables like the hub's
+    monkeypatch.delenv("PI_LIB_DATA")
+    assert data.identity("sst2") == "sst2"
 
 
 def test_missing_folder_says_what_to_supply(tmp_path, monkeypatch):
@@ -559,7 +588,7 @@ def test_a_folder_is_known_by_its_samples_alone(tmp_path):
         (tmp_path / f"link to {name}" / "train").symlink_to(tmp_path / name / "train")
 
     def identity(name):
-        return registry.digest_of_folder.__wrapped__(f"folder:{tmp_path / name}")
+        return assets.digest_of.__wrapped__(tmp_path / name)
 
     before = identity("one")
     assert identity("link to one") == before != identity("link to other") == identity("other")

@@ -15,7 +15,7 @@ import torch
 import pi_lib as pi
 from pi_lib import study, training
 from pi_lib.book import tables
-from pi_lib.study import backbones, data, schedule, steps, workers
+from pi_lib.study import assets, backbones, data, schedule, steps, workers
 from pi_lib.study.store import Store
 
 CELL = study.Cell("efficientnet-lite0", "fashion-mnist", profile="smoke")
@@ -184,11 +184,11 @@ def test_a_folder_of_ones_own_is_a_task(tmp_path):
     assert cell.name == "minilm on mine" and study.load(cell).classes == ("bad", "good")
     before = data.identity(cell.task)
     moved = folder.rename(tmp_path / "elsewhere")
-    data.registry.digest_of_folder.cache_clear()
+    assets.digest_of.cache_clear()
     assert data.identity(f"folder:{moved}") == before
     assert str(tmp_path) not in json.dumps(study.Step(cell, "train", "probe").key[1])
     (moved / "test.csv").write_text("text,label\nfine,good")
-    data.registry.digest_of_folder.cache_clear()
+    assets.digest_of.cache_clear()
     assert data.identity(f"folder:{moved}") != before
     data.registry.kind_of_folder.cache_clear()
     with pytest.raises(FileNotFoundError, match="there is no folder"):

@@ -9,11 +9,11 @@ from pi_lib.study.data.samples import DataSet, Samples
 from pi_lib.study.data.tables import anywhere
 
 FILES = (
-    "devkit/cars_meta.mat",
-    "devkit/cars_train_annos.mat",
-    "cars_test_annos_withlabels.mat",
-    "cars_train",
-    "cars_test",
+    "stanford_cars/devkit/cars_meta.mat",
+    "stanford_cars/devkit/cars_train_annos.mat",
+    "stanford_cars/cars_test_annos_withlabels.mat",
+    "stanford_cars/cars_train",
+    "stanford_cars/cars_test",
 )
 FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
 ORIGIN = (
@@ -27,7 +27,7 @@ def load(folder: str | Path | None = None) -> DataSet:
     return anywhere(
         "cars",
         folder,
-        [f"stanford_cars/{path}" for path in FILES],
+        FILES,
         _published,
         hub="tanganke/stanford_cars",
         inputs=("image",),

@@ -15,6 +15,7 @@ LISTS = {  # text files of the data set, and what follows a line's number
     "bounding_boxes": r"[\d.]+( [\d.]+){3}",
     "classes": r".+",
 }
+FILES = (*(f"CUB_200_2011/{name}.txt" for name in LISTS), "CUB_200_2011/images")
 ORIGIN = (
     "CUB-200-2011 (Wah, Branson, Welinder, Perona and Belongie 2011), {crop}; for non-commercial "
     "research and education, the photographs belong to their authors"
@@ -26,7 +27,7 @@ def load(folder: str | Path | None = None) -> DataSet:
     data_set = anywhere(
         "cub",
         folder,
-        [f"CUB_200_2011/{name}.txt" for name in LISTS],
+        FILES,
         _published,
         hub="bentrevett/caltech-ucsd-birds-200-2011",
         inputs=("image",),
@@ -36,7 +37,8 @@ def load(folder: str | Path | None = None) -> DataSet:
     return replace(data_set, classes=tuple(map(_tidy, data_set.classes)))
 
 
-def _published(*lists: Path) -> DataSet:
+def _published(*parts: Path) -> DataSet:
+    *lists, folder = parts
     paths, labels, training, boxes, names = map(_numbered, lists, LISTS.values())
     for file, rows in zip(lists, (paths, labels, training, boxes), strict=False):
         if rows.keys() != paths.keys():
@@ -51,7 +53,7 @@ def _published(*lists: Path) -> DataSet:
 
     def split(wanted: str) -> Samples:
         ids = [image for image in sorted(paths) if training[image] == wanted]
-        photos = [lists[0].parent / "images" / paths[image] for image in ids]
+        photos = [folder / paths[image] for image in ids]
         read = files("cub", photos, [corners(image) for image in ids])
         return Samples(read, [int(labels[image]) - 1 for image in ids], ids)
 

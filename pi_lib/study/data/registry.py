@@ -1,7 +1,5 @@
 """The data sets by name: a table to which a reader can add, and what a name says."""
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -12,7 +10,6 @@ from pi_lib.study import assets
 from pi_lib.study.data import cars, cifar10, cub, fashion_mnist, flowers, folder, rated_texts, sst2
 from pi_lib.study.data.samples import DataSet
 from pi_lib.study.data.shifts import DISJOINT, OF_PICTURES, SCENES, SHIFTS, shifted
-from pi_lib.study.data.tables import files_in
 from pi_lib.study.registration import check_name, code_of
 
 FOLDER = folder.PREFIX
@@ -23,8 +20,9 @@ Loader = Callable[[str | Path | None], DataSet]
 class Entry:
     """A row of the table: attributes as of `register_data`, `load` being the loader.
 
-    `asset` is its name in `pi_lib.study.assets`, for data that are fetched; `code`, of a reader's
-    data set, a digest of the code that loads it; empty for the built-in ones.
+    `asset` is its name in `pi_lib.study.assets`, for data that are fetched; `files`, for the other
+    built-in ones, what is read of the reader's own folder; `code`, of a reader's data set, a digest
+    of the code that loads it.
     """
 
     load: Loader
@@ -32,6 +30,7 @@ class Entry:
     overlaps: tuple[str, ...] = ()
     scenes: bool = False
     asset: str = ""
+    files: Sequence[str] = ()
     code: str = ""
 
 
@@ -41,12 +40,12 @@ DATA = {
         name: Entry(partial(rated_texts.load, name), "text", asset=asset)
         for name, (asset, *_) in rated_texts.TEXTS.items()
     },
-    "cifar10": Entry(cifar10.load, "image", overlaps=("cifar10-jpeg",)),
-    "cifar10-jpeg": Entry(cifar10.load_jpeg, "image"),
-    "cub": Entry(cub.load, "image"),
-    "cars": Entry(cars.load, "image"),
-    "flowers": Entry(flowers.load, "image"),
-    "sst2": Entry(sst2.load, "text", overlaps=("movie-reviews",)),
+    "cifar10": Entry(cifar10.load, "image", ("cifar10-jpeg",), files=[cifar10.SUBSET]),
+    "cifar10-jpeg": Entry(cifar10.load_jpeg, "image", files=cifar10.JPEG),
+    "cub": Entry(cub.load, "image", files=cub.FILES),
+    "cars": Entry(cars.load, "image", files=cars.FILES),
+    "flowers": Entry(flowers.load, "image", files=flowers.FILES),
+    "sst2": Entry(sst2.load, "text", ("movie-reviews",), files=sst2.FILES),
 }
 NAMES = DATA.keys()  # a view: what is registered later is in it
 
@@ -251,21 +250,16 @@ def overlap(name: str, other: str) -> bool:
 def identity(name: str) -> str:
     """What a stored result says of its data: the name, with what decides them beyond our code.
 
-    That is a digest of what is fetched, or of the code that loads a reader's data set. Of a folder
-    it is its content alone: it may be moved without losing results, and a change in it is noticed
-    by the next process.
+    That is a digest of what is fetched, of the files in the reader's own folder (``PI_LIB_DATA``;
+    of tables from the hub the name alone), or of the code that loads a reader's data set. Of
+    ``folder:PATH`` it is its content alone: it may be moved without losing results. A change of
+    files is noticed by the next process.
     """
     if name.startswith(FOLDER):
-        return FOLDER + digest_of_folder(name)
-    entry = DATA[parse(name)[0]]
+        return FOLDER + assets.digest_of(folder.path_of(name))
+    base, _ = parse(name)
+    entry = DATA[base]
     code = assets.digest(entry.asset) if entry.asset else entry.code
+    if entry.files:
+        code = assets.own_digest(entry.files, [base])
     return f"{name} ({code})" if code else name
-
-
-@cache
-def digest_of_folder(name: str) -> str:
-    path, digest = folder.path_of(name), hashlib.sha256()
-    for file in files_in(path):
-        digest.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0"))
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]

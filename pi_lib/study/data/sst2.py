@@ -5,6 +5,7 @@ from pathlib import Path
 from pi_lib.study.data.samples import DataSet, Samples
 from pi_lib.study.data.tables import anywhere
 
+FILES = ("sst2/train.tsv", "sst2/test.tsv")
 CLASSES = ("negative", "positive")
 ORIGIN = "SST-2, film review sentences (Socher et al. 2013); no licence stated"
 
@@ -17,7 +18,7 @@ def load(folder: str | Path | None = None) -> DataSet:
     return anywhere(
         "sst2",
         folder,
-        ["sst2/train.tsv", "sst2/test.tsv"],
+        FILES,
         lambda *files: DataSet(CLASSES, *map(_read, files), ORIGIN, kind="text"),
         hub="stanfordnlp/sst2",
         inputs=("sentence",),

@@ -1,7 +1,7 @@
 """Tables of samples: from the Hugging Face hub, its cache, or a folder, through `datasets`."""
 
 from collections.abc import Callable, Sequence
-from glob import escape, glob
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from pi_lib.study.data.samples import DataSet, Samples
 def anywhere(
     name: str,
     data: str | Path | None,
-    files: list[str],
+    files: Sequence[str],
     read: Callable[..., DataSet],
     *,
     hub: str,
@@ -48,12 +48,6 @@ def anywhere(
     )
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The files of a folder, behind links too, but for hidden ones and reports: no samples."""
-    there = (folder / name for name in sorted(glob("**", root_dir=folder, recursive=True)))
-    return [file for file in there if file.is_file() and file.suffix != ".html"]
-
-
 def saved(folder: Path):
     """Tables (`datasets.DatasetDict`) of a folder: Parquet, CSV, images, or `save_to_disk`'s."""
     import datasets
@@ -66,7 +60,9 @@ def saved(folder: Path):
         parts = [x for x in ("train", "test", "validation") if (folder / x).is_dir()]
         named = None
         if parts[:1] == ["train"] != parts:  # else a class "train" or "test-tube" would be a part
-            folders = {x: sorted({file.parent for file in files_in(folder / x)}) for x in parts}
+            folders = {
+                x: sorted({file.parent for file in assets.files_in(folder / x)}) for x in parts
+            }
             named = {x: [f"{escape(str(f))}/*" for f in inside] for x, inside in folders.items()}
         return datasets.load_dataset(str(folder), data_files=named)
     except Exception as error:  # whatever the library makes of the reader's files
