@@ -599,6 +599,37 @@ def test_a_folder_is_known_by_its_samples_alone(tmp_path):
     assert identity("one") != before
 
 
+def test_signs_of_patterns_in_the_path_of_a_folder(tmp_path):
+    """Behind links too, no class is left out; what the library cannot tell apart is refused."""
+    names = ("a [1]", "b*", "c")
+    for k, name in enumerate(names):
+        (there := tmp_path / "there" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 50 * k, np.uint8)).save(there / "picture [1].png")
+        for part in ("train", "test"):
+            (tmp_path / "mine [2]" / part).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "mine [2]" / part / name).symlink_to(there)
+    task = data.load(f"folder:{tmp_path / 'mine [2]'}", size=8)
+    assert task.classes == names and len(task.train) == 3
+    assert task.train.inputs[:, 0, 0, 0].tolist() == [0, 50, 100]
+    (tmp_path / "mine [2]" / "train" / "c").rename(tmp_path / "mine [2]" / "train" / "c::d")
+    with pytest.raises(ValueError, match="'::' in .*c::d.* has a meaning of its own"):
+        data.load(f"folder:{tmp_path / 'mine [2]'}")
+    for name in ("rows 1", "rows [1]"):
+        (tmp_path / name).mkdir()
+        for part in ("train", "test"):
+            (tmp_path / name / f"{part}.csv").write_text(f"text,label\n{name},1\n")
+    with pytest.raises(ValueError, match=r"rows \[1\] cannot be .* its path holds '\['"):
+        data.load(f"folder:{tmp_path / 'rows [1]'}")
+
+
+def test_a_folder_that_is_named_from_where_one_is(tmp_path, monkeypatch):
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "mine" / name / "0.png")
+    monkeypatch.chdir(tmp_path)
+    assert data.load("folder:mine").classes == ("a", "b")
+
+
 @pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_a_folder_of_ones_own_sentences(tmp_path, ending, separator):
     rows = {"train": [("a fine film", "good"), ("dull", "bad")], "test": [("so dull", "bad")]}

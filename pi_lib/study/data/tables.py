@@ -1,7 +1,6 @@
 """Tables of samples: from the Hugging Face hub, its cache, or a folder, through `datasets`."""
 
 from collections.abc import Callable, Sequence
-from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +59,10 @@ def saved(folder: Path):
         parts = [x for x in ("train", "test", "validation") if (folder / x).is_dir()]
         named = None
         if parts[:1] == ["train"] != parts:  # else a class "train" or "test-tube" would be a part
-            folders = {
-                x: sorted({file.parent for file in assets.files_in(folder / x)}) for x in parts
-            }
-            named = {x: [f"{escape(str(f))}/*" for f in inside] for x, inside in folders.items()}
+            named = {part: _listed(folder.absolute() / part) for part in parts}
+        elif signs := [x for x in ("[", "*", "?", "::") if x in str(folder.resolve())]:
+            # a pattern to `datasets`, which may fit another folder
+            raise ValueError(f"its path holds {signs[0]!r}: rename it")
         return datasets.load_dataset(str(folder), data_files=named)
     except Exception as error:  # whatever the library makes of the reader's files
         raise ValueError(
@@ -74,6 +73,20 @@ def saved(folder: Path):
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+def _listed(folder: Path):
+    """A folder's files, with what tells a later file from an earlier one of its name.
+
+    Not as patterns: those that `datasets` resolves go behind no link once a name holds ``[``.
+    """
+    from datasets.data_files import DataFilesList
+
+    files = sorted(assets.files_in(folder), key=lambda file: (file.parent, file.name))
+    if strange := [file for file in files if "::" in str(file)]:  # it would be left out
+        raise ValueError(f"'::' in {strange[0]} has a meaning of its own to `datasets`: rename it")
+    states = [file.stat() for file in files]
+    return DataFilesList([*map(str, files)], [(f"{x.st_mtime_ns} {x.st_size}",) for x in states])
 
 
 def _downloaded(hub: str):
