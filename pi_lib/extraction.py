@@ -135,11 +135,19 @@ def extract(
         players=[placement.names for placement in placements],
         labels=label_numbers(labels),
         ids=[int(i) for i in ids] if ids is not None else [],
+        digests=_digests(inputs, placements) if ids is None else [],
         meta=meta | options | details,
     )
     if method == "exact":
         warn_of_error(result)
     return result
+
+
+def _digests(inputs, placements) -> list[str]:
+    """What tells samples without ids apart: of a sentence itself, whatever its tokens."""
+    texts = not isinstance(inputs, Tensor) and all(isinstance(text, str) for text in inputs)
+    samples = sample_ids(inputs if texts else [x.inputs for x in placements], None)
+    return [f"{sample:016x}" for sample in samples]
 
 
 def _checked(kind: str, method: str, n: int, options: dict[str, Any]) -> dict[str, Any]:

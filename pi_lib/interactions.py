@@ -45,6 +45,8 @@ class Interactions:
         Names of each sample's players.
     labels, ids : list of int
         True class and id of each sample; where what is true is no one number, labels are 0.
+    digests : list of str
+        Of each sample's content, where `pi_lib.extract` was given no ids; else empty.
     meta : dict
         How it was made, as JSON values: see `pi_lib.extract`.
     coalitions : list of M int, only for "search"
@@ -84,9 +86,10 @@ class Interactions:
     sampled: Tensor | None = None
     ends: Tensor | None = None
     n: int | None = None
+    digests: list[str] = field(default_factory=list)
 
     _ARRAYS = ("v", "i_and", "i_or", "r2", "sampled", "ends")
-    _LISTS = ("players", "labels", "ids")
+    _LISTS = ("players", "labels", "ids", "digests")
     __iter__ = None  # a result is not a sequence of runs
 
     def __post_init__(self):
@@ -118,7 +121,7 @@ class Interactions:
         fill(self, "players", self.players or [[str(i) for i in range(n)]] * samples)
         fill(self, "labels", self.labels or [0] * samples)
         fill(self, "ids", self.ids or list(range(samples)))
-        lengths = {len(self.players), len(self.labels), len(self.ids)}
+        lengths = {len(x) for x in (self.players, self.labels, self.ids, self.digests or self.ids)}
         if lengths != {samples} or {len(names) for names in self.players} - {n}:
             raise ValueError(f"players, labels and ids must name {samples} samples of {n} players")
 
@@ -264,9 +267,10 @@ class Interactions:
         samples = samples if isinstance(samples, slice) else list(samples)
         chosen = np.arange(len(self))[samples].tolist()
         arrays = {name: getattr(self, name) for name in self._ARRAYS}
+        lists = {name: getattr(self, name) for name in self._LISTS}
         return Interactions(
             **{name: x if x is None else x[chosen] for name, x in arrays.items()},
-            **{name: [getattr(self, name)[i] for i in chosen] for name in self._LISTS},
+            **{name: [x[i] for i in chosen] for name, x in lists.items() if x},
             meta=self.meta, coalitions=self.coalitions, n=self.n,
         )  # fmt: skip
 
@@ -368,10 +372,12 @@ _SETTINGS = {
 def check_comparable(*results: Interactions) -> None:
     """Refuse results that cannot be compared: of other samples, players, values or settings.
 
-    A key of `meta` that one of two results lacks is not compared.
+    A key of `meta` that one of two results lacks is not compared. Samples are told apart by their
+    ids, and by their content where neither was given ids.
 
-    A ValueError names all in which they differ: method, n, kind, ids, players, labels, value,
-    output, baseline, background, masking, precision, or, where they are sampled, coalitions. A
+    A ValueError names all in which they differ: method, n, kind, ids, content, players, labels,
+    value, output, baseline, background, masking, precision, or, where they are sampled,
+    coalitions. A
     ValueError too if one is of method "search"; a TypeError if one is no `Interactions`.
     """
     for result in results:
@@ -390,6 +396,8 @@ def check_comparable(*results: Interactions) -> None:
         names = ["method", "n", "kind", "ids", "labels"]
         names += ["players"] * (first.n == other.n)  # else they differ anyway
         pairs = [(name, getattr(first, name), getattr(other, name)) for name in names]
+        if first.digests and other.digests:
+            pairs.append(("content of samples without ids", first.digests, other.digests))
         pairs += [
             (what, first.meta[key], other.meta[key])
             for key, what in _SETTINGS.items()
@@ -404,7 +412,8 @@ def check_comparable(*results: Interactions) -> None:
     if differing:
         raise ValueError(
             f"the results differ in {', '.join(differing.values())}: extract both models on the "
-            "same samples, with the same ids, labels, players, value and precision"
+            "same samples, with the same ids, labels, players, value and precision (inputs of "
+            "another form, as of another size, are of the same samples if you give them ids=)"
         )
 
 

@@ -110,6 +110,25 @@ def test_all_that_differs_is_named_at_once():
         check_comparable(one, other)
 
 
+def test_samples_without_ids_are_told_apart_by_their_content(tmp_path):
+    inputs = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    players = LabelMapPlayers(torch.arange(4), baseline=0.0)
+
+    def of(inputs, **options):
+        return extract(lambda x: x[:, :2], inputs, [0] * len(inputs), players, **options)
+
+    one, turned = of(inputs), of(inputs.flip(0))
+    check_comparable(one, of(inputs.clone()), Interactions.load(one.save(tmp_path / "one")))
+    check_comparable(one[1:], of(inputs)[1:])
+    with pytest.raises(ValueError, match=r"differ in content of samples .*give them ids="):
+        check_comparable(one, turned)
+    with pytest.raises(ValueError, match="differ in content"):
+        check_comparable(one, Interactions.load(turned.save(tmp_path / "turned")))
+    check_comparable(of(inputs, ids=[5, 6, 7]), of(inputs.flip(0), ids=[5, 6, 7]))
+    before = Interactions.from_values(turned.v, turned.labels)  # as results were, and as files are
+    check_comparable(one, before)
+
+
 def test_what_one_does_not_say_is_not_compared():
     check_comparable(some(meta=META), some(), some(meta={"value": "log_odds"}))
 
