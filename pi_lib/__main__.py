@@ -223,7 +223,14 @@ def _value(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise runner.Refused(f"expected NAME=VALUE; got {text!r}")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        why = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise runner.Refused(
+            f"{name}={value}: cannot be read as YAML ({why}). Expected a number, a word, a list "
+            "such as [1, 2]; or quote it once more, as in -p 'name=\"text\"'"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -328,6 +328,7 @@ COMMANDS = {
     "run --jobs 0": "expected at least 1 job; got 0",
     "run --only 99": "unknown notebook 99; there are 00_",
     "run -p seed": "expected NAME=VALUE; got 'seed'",
+    "run -p seed=[1": "seed=[1: cannot be read as YAML (",
     "run -p profile=full": "chosen by --profile full",
     "run --only 02 -p colour=red": "unknown parameter colour of",
     "study --grid /nowhere.yml": "/nowhere.yml: No such file or directory",

@@ -216,7 +216,9 @@ class Cell:
     pretraining_run: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "changes", tuple(sorted(dict(self.changes).items())))
+        object.__setattr__(
+            self, "changes", tuple(sorted(dict(self.changes).items(), key=lambda x: str(x[0])))
+        )
         if wrong := [*self._wrong_names(), *self._wrong_changes()] or [*self._wrong_together()]:
             raise ValueError("; ".join(wrong))
 

@@ -48,10 +48,11 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
         raise GridError(f"{path}: expected `cells:`, a list of at least one; see pi_lib.study.grid")
     lines = {key.value: (key.start_mark.line + 1, value) for key, value in root.value}
     wrong = [
-        f"line {lines[key][0]}: unknown key {key!r}; expected {', '.join(_SHARED)} and cells"
-        for key in grid
-        if key not in (*_SHARED, "cells")
+        f"line {line}: unknown key {key!r}; expected {', '.join(_SHARED)} and cells"
+        for key, (line, _) in lines.items()
+        if key not in (*_SHARED, "cells", "<<")
     ]
+    wrong += _repeated(root)
     shared = {key: grid[key] for key in _SHARED if key in grid}
     cells: list[Cell] = []
     files: set[str] = set()
@@ -68,6 +69,18 @@ def read(path: str | Path, profile: str | None = None) -> list[Cell]:
     if wrong:
         raise GridError(f"{path} has {len(wrong)} error(s):\n" + "\n".join(wrong))
     return cells
+
+
+def _repeated(node) -> list[str]:
+    """Keys that a mapping has twice, of which YAML takes the last in silence."""
+    found, keys = [], set()
+    for part in node.value if isinstance(node.value, list) else []:
+        key, value = part if isinstance(part, tuple) else (None, part)
+        if key is not None and key.value in keys:
+            found.append(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
+        keys |= {key.value} if key is not None else set()
+        found += _repeated(value)
+    return found
 
 
 def _cells(shared: dict, entry, profile: str | None) -> list[Cell]:

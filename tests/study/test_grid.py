@@ -24,6 +24,7 @@ cells:
 WRONG = """
 profile: long
 profil: quick
+1: {one: 1, one: 2}
 cells:
   - {backbone: vgg, task: flowers, profile: smoke}
   - {backbone: vgg16-32, task: sst2, profile: smoke}
@@ -38,6 +39,7 @@ cells:
   - {backbone: minilm, task: sst2, profile: smoke, changes: {rate: 1e-3}}
   - {backbone: minilm, task: "folder:here/photos", profile: smoke}
   - {backbone: minilm, task: "folder:there/photos", profile: smoke}
+  - {backbone: minilm, task: sst2, profile: smoke, changes: {1: 2, n_train: 48}}
 """
 
 
@@ -73,23 +75,26 @@ def test_every_error_is_named_at_once_with_its_line(tmp_path):
     with pytest.raises(grid.GridError) as caught:
         grid.read(tmp_path / "g.yml")
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("g.yml has 12 error(s):")
+    assert lines[0].endswith("g.yml has 15 error(s):")
     for line, start in zip(
         lines[1:],
         [
             "line 3: unknown key 'profil'; expected profile, pretraining_runs, changes and",
-            "line 5: backbone='vgg'; expected one of efficientnet-lite0, minilm",
-            "line 6: vgg16-32 takes images, but task='sst2' has texts; vgg16-32 has no published",
-            "line 7: unknown key 'colour'; expected backbone, task, source, pretraining, "
+            "line 4: unknown key '1'; expected profile, pretraining_runs, changes and cells",
+            "line 4: 'one' is there twice",
+            "line 6: backbone='vgg'; expected one of efficientnet-lite0, minilm",
+            "line 7: vgg16-32 takes images, but task='sst2' has texts; vgg16-32 has no published",
+            "line 8: unknown key 'colour'; expected backbone, task, source, pretraining, "
             "profile, pretraining_runs, changes; backbone is missing",
-            "line 8: expected a cell, {backbone: ..., task: ...}; got 'flowers'",
-            "line 9: pretraining_runs=3; expected a list such as [0, 1, 2]",
-            "line 11: minilm on sst2 is named twice",
-            "line 12: changes=['n_train']; expected a mapping, {n_train: 100}",
-            "line 13: no setting 'colour' to change; there are batch_size, checkpoints, covering",
-            "line 14: backbone=['minilm']; expected one of efficientnet-lite0",
-            "line 15: rate='1e-3'; expected a number above 0 (1e-3 is text to YAML: write 0.001)",
-            "line 17: minilm on photos is named twice",
+            "line 9: expected a cell, {backbone: ..., task: ...}; got 'flowers'",
+            "line 10: pretraining_runs=3; expected a list such as [0, 1, 2]",
+            "line 12: minilm on sst2 is named twice",
+            "line 13: changes=['n_train']; expected a mapping, {n_train: 100}",
+            "line 14: no setting 'colour' to change; there are batch_size, checkpoints, covering",
+            "line 15: backbone=['minilm']; expected one of efficientnet-lite0",
+            "line 16: rate='1e-3'; expected a number above 0 (1e-3 is text to YAML: write 0.001)",
+            "line 18: minilm on photos is named twice",
+            "line 19: no setting 1 to change; there are batch_size",
         ],
         strict=True,
     ):
