@@ -111,6 +111,7 @@ def extract(
         "noise": noise, "tol": tol, "budget": budget, "max_order": max_order, "seed": seed
     }  # fmt: skip
     options = _checked(kind, method, players.n, options)
+    ids = ids if ids is None else sample_ids(inputs, ids)
     placements = players.place(inputs, ids)
     report = engine["report"] = {} if engine.get("report") is None else engine["report"]
     if method == "exact":
@@ -134,7 +135,7 @@ def extract(
         n=players.n,
         players=[placement.names for placement in placements],
         labels=label_numbers(labels),
-        ids=[int(i) for i in ids] if ids is not None else [],
+        ids=ids or [],
         digests=_digests(inputs, placements) if ids is None else [],
         meta=meta | options | details,
     )

@@ -78,6 +78,11 @@ TABLE = {
     "images smaller than the grid": (
         lambda: pi.PatchPlayers(grid=8).place(torch.rand(1, 3, 4, 4)), ValueError, "4x4.*8x8 grid",
     ),
+    "ids that are no integers": (
+        lambda: pi.extract(
+            model, IMAGES, [0, 1], pi.LabelMapPlayers(torch.zeros(16, 16).long(), 0.0), ids=[0.2, 0.7]
+        ), ValueError, "sample ids are non-negative integers .'float' object",
+    ),
     "ids of other length": (lambda: PATCHES.place(IMAGES, [1]), ValueError, "1 ids.*2 samples"),
     "mean of other channels": (
         lambda: pi.PatchPlayers(grid=4, n=3, mean=torch.zeros(1)).place(IMAGES),

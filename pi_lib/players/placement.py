@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -90,7 +91,10 @@ def draw(available: int, n: int, seed: int, sample: int) -> list[int]:
 def sample_ids(inputs, ids: Sequence[int] | None) -> list[int]:
     """The samples' ids; without any, a digest of each sample's content."""
     if ids is not None:
-        ids = [int(i) for i in ids]
+        try:
+            ids = [operator.index(i) for i in ids]  # of 0.2 and 0.7, `int` would make one sample
+        except TypeError as error:
+            raise ValueError(f"sample ids are non-negative integers ({error})") from None
         if len(ids) != len(inputs):
             raise ValueError(f"{len(ids)} ids for {len(inputs)} samples")
         if min(ids, default=0) < 0:
