@@ -30,6 +30,7 @@ AT_RATES = {  # by the setting that names a learning rate
     "rate": "both at the rate that suits scratch",
     "scratch_rate": "both at the rate that suits fine-tuning",
 }
+UNLIKE = "at rates that were named, and differ"
 COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
 
 
@@ -132,11 +133,13 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
 
 def by_rates(records: Iterable[Record]) -> dict[str, dict[str, Runs]]:
     """Cells by title, by the learning rates of the two arms, in words, as far as there are any."""
-    cells: dict[str, dict[str, Runs]] = {words: {} for words in AT_RATES.values()}
+    cells: dict[str, dict[str, Runs]] = {words: {} for words in [*AT_RATES.values(), UNLIKE]}
     for record in records:
+        chosen = {record.header["rates"][arm]["chosen"] for arm in ("finetuned", "scratch")}
         named = [name for name in AT_RATES if name in record.header["cell_changes"]]
-        cells[AT_RATES[named[0] if len(named) == 1 else None]][record.title] = Runs(record)
-    return {words: chosen for words, chosen in cells.items() if chosen}
+        words = AT_RATES[named[0] if named else None]
+        cells[UNLIKE if named and len(chosen) > 1 else words][record.title] = Runs(record)
+    return {words: group for words, group in cells.items() if group}
 
 
 def by_pretraining(records: Iterable[Record]) -> dict[str, list[Runs]]:

@@ -177,6 +177,17 @@ def test_records_are_told_apart_by_their_way_to_fine_tune():
     assert [cell.endswith("100 labels") for cell in found] == [True, False]
 
 
+def test_cells_are_told_apart_by_the_learning_rates_of_both_arms():
+    """Named for one arm, a rate is that of both only if the other arm has it too."""
+    plain, same, unlike = planted(), planted(changes={"rate": 1e-3}), planted(changes={"rate": 0.1})
+    unlike.header["rates"]["scratch"]["chosen"] = 1e-3
+    found = comparisons.by_rates([plain, same, unlike])
+    own, scratch, differ = found
+    assert (own, scratch) == tuple(comparisons.AT_RATES.values())[:2]
+    assert [r.record for group in found.values() for r in group.values()] == [plain, same, unlike]
+    assert differ == comparisons.UNLIKE
+
+
 def test_ways_are_held_against_each_other_elsewhere_too():
     plain = planted(elsewhere={"noise": 0.5, "source": 0.4}, accuracy=dict.fromkeys(ARMS, 0.6))
     lora = planted(elsewhere={"noise": 0.5, "source": 0.7}, accuracy=dict.fromkeys(ARMS, 0.6))
