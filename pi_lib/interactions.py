@@ -262,9 +262,10 @@ class Interactions:
             if value != 0 or s == 0 or self.coalitions is None:
                 yield ("and" if k < len(coalitions) else "or"), s, value
 
-    def __getitem__(self, samples: slice | Sequence[int]) -> "Interactions":
+    def __getitem__(self, samples: int | slice | Sequence[int]) -> "Interactions":
         """The result for some of the samples: by their places, or by a mask of them, bool (B,)."""
-        samples = samples if isinstance(samples, slice) else list(samples)
+        if not isinstance(samples, slice):
+            samples = [samples] if isinstance(samples, int) else list(samples)
         chosen = np.arange(len(self))[samples].tolist()
         arrays = {name: getattr(self, name) for name in self._ARRAYS}
         lists = {name: getattr(self, name) for name in self._LISTS}

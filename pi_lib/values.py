@@ -17,6 +17,17 @@ from torch.nn import functional as F
 from pi_lib.players import Placement
 
 
+def label_tensor(labels) -> Tensor:
+    """Labels as a tensor; a TypeError that says what was expected where they are no numbers."""
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"labels of type {type(labels).__name__} are no numbers ({error}); expected the number "
+            "of the true class for each sample, as a list, an array or a tensor"
+        ) from error
+
+
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """Log-odds of the true class, ``z_y - logsumexp(z_others)`` = ``log p_y / (1 - p_y)``.
 

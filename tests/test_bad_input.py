@@ -111,6 +111,13 @@ TABLE = {
     "labels of other length": (
         lambda: pi.coalition_values(model, IMAGES, [0], PATCHES), ValueError, "1 labels for 2",
     ),
+    "labels that are names": (
+        lambda: pi.coalition_values(model, IMAGES, ["a", "b"], PATCHES),
+        TypeError, "of type list are no numbers.*number of the true class",
+    ),
+    "labels that are read once": (
+        lambda: pi.coalition_values(model, IMAGES, iter([0, 1]), PATCHES), TypeError, "of type list_iterator",
+    ),
     "label out of range": (
         lambda: pi.coalition_values(model, IMAGES, [0, 7], PATCHES), ValueError, "7.*expected 0..1",
     ),

@@ -200,7 +200,7 @@ def test_selection_by_a_mask():
     assert one[[True] * 3].ids == [4, 5, 6]
     for places in ((2, 0), torch.tensor([2, 0]), np.array([-1, 0]), range(2, -1, -2)):
         assert one[places].ids == [6, 4]
-    assert len(one[[]]) == 0
+    assert len(one[[]]) == 0 and one[-1].ids == [6]
     with pytest.raises(IndexError):
         one[[True, False]]
 

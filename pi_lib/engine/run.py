@@ -21,7 +21,7 @@ from pi_lib.engine.sharing import Sharing
 from pi_lib.files import whole
 from pi_lib.players import Placement
 from pi_lib.progress import track
-from pi_lib.values import has_player, log_odds, next_token_log_odds
+from pi_lib.values import has_player, label_tensor, log_odds, next_token_log_odds
 
 MOST_PLAYERS = 16  # beyond this, enumeration means more than 65,536 forwards a sample
 # Batches between two times that values are copied back, by device: a GPU runs dry meanwhile.
@@ -166,7 +166,7 @@ def _opened(
     """A run of a model on samples, both checked; the model is on the device."""
     if share not in (True, False, "repeatable"):
         raise ValueError(f"share={share!r}; expected True, False or 'repeatable'")
-    labels = torch.as_tensor(labels)
+    labels = label_tensor(labels)
     if len(labels) != len(inputs):
         raise ValueError(f"{len(labels)} labels for {len(inputs)} samples")
     networks = networks_in(model)

@@ -450,6 +450,7 @@ def test_cub_as_the_hub_has_it(tmp_path):
 
 
 def test_the_hub_is_asked_without_code_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("PI_LIB_DATA", raising=False)
     asked = []
 
     def load_dataset(name, **options):
