@@ -154,10 +154,11 @@ if pairs:
 # ## The same pre-training again
 #
 # A pre-training is a run too: another one of the same kind starts from other random weights and sees other
-# batches. Would it lead to the same? One small network was pre-trained several times on the same pictures,
-# and fine-tuned several times from each; and some cells of the page [Findings](06_findings) were computed
-# twice, pre-training included (with learning rates chosen anew). Two shares say how much comes back under
-# *another* pre-training:
+# batches. Would it lead to the same? For several sources and tasks, one small network was pre-trained several
+# times on the same pictures, and fine-tuned several times from each; and some cells of the page
+# [Findings](06_findings) were computed twice, pre-training included (with learning rates chosen anew). The
+# sources go from a few other pictures (Flowers) to the classes next to the task's (Fashion-MNIST, odd and even).
+# Two shares say how much comes back under *another* pre-training:
 #
 # - of all that a linear probe knows: $C_{PP} / V_P$, with products between probes of different pre-trainings
 #   (where probes were trained under two heads, over what these agree on);
@@ -192,7 +193,7 @@ if found:
         )
     )
 
-# %% mystnb={"figure": {"name": "fig-pretraining-again-orders", "caption": "Of a probe, {glue:text}`again_order1` of order 1 comes back under another pre-training, and {glue:text}`again_order3` of order 3. The same shares by order. Whiskers: 95 % intervals over samples. Left out: what is not known to within 1."}, "image": {"alt": "A panel per cell with two marks for each order, one for linear probes and one for fine-tuned runs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again-orders", "caption": "Of a probe, {glue:text}`again_order1` of order 1 comes back under another pre-training, and {glue:text}`again_order3` of order 3. The same shares by order. Whiskers: 95 % intervals over samples. Left out: what is not known to within 1."}, "image": {"alt": "A panel per cell with two marks for each order, one for linear probes and one for fine-tuned runs."}}
 rows = [
     {"panel": name, "name": kind, "orders": order} | vars(comes_back[arm])
     for name, x in across.items()

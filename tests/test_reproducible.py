@@ -17,7 +17,7 @@ OF_VALUES, OF_TRAINING = 1e-4, 1e-2  # relative; training grows small difference
 
 
 def test_another_machine_gives_the_same_numbers():
-    cell = study.Cell(profile="smoke")
+    cell = study.Cell(profile="smoke", changes={"n_train": 64, "n_test": 64})
     task = study.load(cell)
     model, samples = study.build(cell, len(task.classes)), study.samples(cell, task).take([0, 1])
     v = pi.coalition_values(
