@@ -193,7 +193,7 @@ if found:
         )
     )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again-orders", "caption": "Of a probe, {glue:text}`again_order1` of order 1 comes back under another pre-training, and {glue:text}`again_order3` of order 3. The same shares by order. Whiskers: 95 % intervals over samples. Left out: what is not known to within 1."}, "image": {"alt": "A panel per cell with two marks for each order, one for linear probes and one for fine-tuned runs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pretraining-again-orders", "caption": "Of a probe, {glue:text}`again_order1` of order 1 comes back under another pre-training, and {glue:text}`again_order3` of order 3. The same shares by order. Whiskers: 95 % intervals over samples. Left out: where an interval is wider than 1."}, "image": {"alt": "A panel per cell with two marks for each order, one for linear probes and one for fine-tuned runs."}}
 rows = [
     {"panel": name, "name": kind, "orders": order} | vars(comes_back[arm])
     for name, x in across.items()

@@ -77,8 +77,10 @@ def origins(
     """
     rows, headings = _grouped(gains, groups or {})
     depth = max(rows.values()) + 0.5
+    labels = [fill(name, 34) for name in rows]
+    height = max(0.5, *(0.22 * (label.count("\n") + 1) for label in labels))
     figure, (left, right) = plt.subplots(
-        1, 2, sharey=True, figsize=(9.5, 1.3 + 0.5 * depth), layout="constrained",
+        1, 2, sharey=True, figsize=(9.5, 1.3 + height * depth), layout="constrained",
         width_ratios=(3, 1.3),
     )  # fmt: skip
     wide = (frame["high"] - frame["low"]).groupby(frame["cell"]).max() > WIDEST
@@ -93,7 +95,7 @@ def origins(
     left.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     right.axvline(0, color="0.3", lw=1)
     right.set_xlabel("gain in accuracy\nover scratch")
-    left.set_yticks([*rows.values()], [fill(name, 34) for name in rows])
+    left.set_yticks([*rows.values()], labels)
     left.set_ylim(depth, -0.5)
     for axis in (left, right):
         axis.grid(False, axis="y")

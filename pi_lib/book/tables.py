@@ -231,15 +231,17 @@ def trend(verdict: str) -> str:
 
 
 def in_counts(frame: pd.DataFrame) -> str:
-    """How often each verdict fell, as a caption says it, in the order in which they come.
+    """How often each verdict fell, as a caption says it, those of `VERDICTS` in their order.
 
     Examples
     --------
-    >>> in_counts(pd.DataFrame({"verdict": ["helps", "undecided", "helps"]}))
+    >>> in_counts(pd.DataFrame({"verdict": ["undecided", "helps", "helps"]}))
     'helps in 2, is undecided in 1 of 3'
     """
-    count = frame["verdict"].map(predicate).value_counts(sort=False)
-    words = ", ".join(f"{word} in {times}" for word, times in count.items())
+    count = frame["verdict"].value_counts(sort=False)
+    rank = {word: k for k, word in enumerate(VERDICTS)}
+    found = sorted(count.items(), key=lambda pair: rank.get(pair[0], -1))
+    words = ", ".join(f"{predicate(word)} in {times}" for word, times in found)
     return f"{words} of {len(frame)}" if words else "is not measured"
 
 
