@@ -244,12 +244,12 @@ if found:
 # On the page [Findings](06_findings) claims are judged with the probe of one pre-training. Do they still hold
 # over several?
 #
-# - What counts as *preserved* or *new* is then what all probes have in common, and all fine-tuned runs. (*Much is
-#   learned anew* rests on the same number as *only a small part is preserved*, and always has the same
-#   verdict.)
-# - What is *hard to learn from scratch* was the part that a probe and a fine-tuned run have in common: more of
-#   it is in a second run from the same weights than in a run from scratch. But the chance of a pre-training is in
-#   both runs from its weights, and in no other. So here the second run is one from *another* pre-training.
+# - *Preserved* and *new* then compare what all probes have in common with what all fine-tuned runs have in
+#   common. (*Much is learned anew* rests on the same number as *only a small part is preserved*, and always has
+#   the same verdict.)
+# - *Hard to learn from scratch* asks how much of the part that a probe and a fine-tuned run have in common is
+#   found in a second fine-tuned run, and how much in a run from scratch. But the chance of a pre-training is in
+#   both runs from its weights, and in no other. So here the second run starts from *another* pre-training.
 
 # %% tags=["hide-input"]
 ends = [c for c in findings.CLAIMS if not c.over_time and c.name != "much is learned anew"]
@@ -265,7 +265,8 @@ pd.DataFrame(counts)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-claims-again", "caption": "Over several pre-trainings, *only a small part is preserved* {glue:text}`again_small`, and *what is preserved is hard to learn from scratch* {glue:text}`again_hard`. The verdict on claims (columns) in each cell (rows). p is corrected for the number of cells."}, "image": {"alt": "A grid of coloured squares with the words confirmed, contradicted, undecided or not measurable."}}
 for key, claim in {"small": findings.CLAIMS[0], "hard": findings.CLAIMS[4]}.items():
-    glue(f"again_{key}", tables.in_counts(findings.tested(across, [claim])), display=False)
+    said = counts["over several"].get(claim.name, "is not measured")
+    glue(f"again_{key}", said, display=False)
 figure = study_figures.verdicts(judged["over several"]) if cells else None
 
 # %% tags=["hide-cell"]

@@ -390,16 +390,30 @@ class HardToLearn:
     """Whether what was preserved is harder to learn from scratch than what is new, the control.
 
     `special` is the excess of the preserved part minus that of the new part, since a second
-    fine-tuned run resembles the first in everything.
+    fine-tuned run resembles the first in everything. `shares` are those of each part, in the order
+    of `LearnedPart`, of all samples and of each resample (1 + N,).
     """
 
     preserved: LearnedPart
     new: LearnedPart
     special: Difference
+    shares: Mapping[str, Sequence[np.ndarray]] = field(repr=False, compare=False)
 
     @classmethod
-    def of_resamples(cls, shares: Mapping[str, Sequence[np.ndarray]], note: str = "") -> Self:
-        """From what `shares_in_others` gives, or a mean of several."""
+    def mean(cls, several: Sequence[Self]) -> Self:
+        """Mean of several about the same samples, as of several pre-trainings.
+
+        Samples are resampled for all together.
+        """
+        notes = dict.fromkeys(one.special.note for one in several)
+        shares = {
+            part: list(np.mean([one.shares[part] for one in several], 0))
+            for part in ("preserved", "new")
+        }
+        return cls._of(shares, "; ".join(filter(None, notes)))
+
+    @classmethod
+    def _of(cls, shares: Mapping[str, Sequence[np.ndarray]], note: str) -> Self:
         excess = {
             part: second - second_chance - (scratch - chance)
             for part, (scratch, second, chance, second_chance) in shares.items()
@@ -411,7 +425,8 @@ class HardToLearn:
             )
             for part, each in shares.items()
         }
-        return cls(**learned, special=of(excess["preserved"] - excess["new"], note))
+        special = of(excess["preserved"] - excess["new"], note)
+        return cls(**learned, special=special, shares=shares)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per part and number: part, number, value, low, high, p, note."""
@@ -460,26 +475,6 @@ def hard_to_learn(
     ValueError
         If there are too few runs, or one is of other samples, players, labels or values.
     """
-    shares, note = shares_in_others(
-        probes, finetuned_runs, scratch_runs, tau, second_runs, orders, resample_runs
-    )
-    return HardToLearn.of_resamples(shares, note)
-
-
-def shares_in_others(
-    probes: Sequence[Interactions],
-    finetuned_runs: Sequence[Interactions],
-    scratch_runs: Sequence[Interactions],
-    tau: float = 0.05,
-    second_runs: Sequence[Interactions] | None = None,
-    orders: Collection[int] | None = None,
-    resample_runs: bool | None = None,
-) -> tuple[dict[str, list[np.ndarray]], str]:
-    """The shares behind `hard_to_learn`, which has the same arguments, and a note.
-
-    Of the parts "preserved" and "new": in scratch, in second runs, and by chance in either; each
-    (1 + N,), of all samples and of each resample.
-    """
     given = {"probes": probes, "finetuned_runs": finetuned_runs, "scratch_runs": scratch_runs}
     least_of = {"probes": 1, "finetuned_runs": 2, "scratch_runs": 1}
     if second_runs is not None:
@@ -511,7 +506,7 @@ def shares_in_others(
         name: _shares_in_others(part, list(zip(others, across, strict=True)), n, counts, own)
         for name, part in parts.items()
     }
-    return shares, note
+    return HardToLearn._of(shares, note)
 
 
 def _shares_in_others(parts, others, n, counts, own) -> list[np.ndarray]:

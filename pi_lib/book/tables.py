@@ -231,7 +231,7 @@ def trend(verdict: str) -> str:
 
 
 def in_counts(frame: pd.DataFrame) -> str:
-    """How often each verdict fell, as a caption says it, those of `VERDICTS` in their order.
+    """How often each verdict fell, as a caption says it: `VERDICTS` last, in their order.
 
     Examples
     --------

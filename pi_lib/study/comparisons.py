@@ -7,14 +7,13 @@ corrected for how many numbers are looked at together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from itertools import permutations
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pi_lib.knowledge import HardToLearn, shares_in_others
+from pi_lib.knowledge import HardToLearn, hard_to_learn
 from pi_lib.reliability import Arms, Moments, Origins, commonality
 from pi_lib.statistics import Difference, Estimate
 from pi_lib.study.accuracies import mean_of_runs
@@ -30,7 +29,7 @@ AT_RATES = {  # by the setting that names a learning rate
     "rate": "both at the rate that suits scratch",
     "scratch_rate": "both at the rate that suits fine-tuning",
 }
-UNLIKE = "at rates that were named, and differ"
+OTHER_RATES = "learning rates that were named beforehand"
 COLUMNS = ["cell", "quantity", "of", "value", "low", "high", "note"]
 
 
@@ -133,12 +132,12 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]]) -> pd.DataFrame:
 
 def by_rates(records: Iterable[Record]) -> dict[str, dict[str, Runs]]:
     """Cells by title, by the learning rates of the two arms, in words, as far as there are any."""
-    cells: dict[str, dict[str, Runs]] = {words: {} for words in [*AT_RATES.values(), UNLIKE]}
+    cells: dict[str, dict[str, Runs]] = {words: {} for words in [*AT_RATES.values(), OTHER_RATES]}
     for record in records:
         chosen = {record.header["rates"][arm]["chosen"] for arm in ("finetuned", "scratch")}
-        named = [name for name in AT_RATES if name in record.header["cell_changes"]]
-        words = AT_RATES[named[0] if named else None]
-        cells[UNLIKE if named and len(chosen) > 1 else words][record.title] = Runs(record)
+        named = [name for name in AT_RATES if name in record.header["cell_changes"]] or [None]
+        alike = named == [None] or (len(named) == 1 and len(chosen) == 1)
+        cells[AT_RATES[named[0]] if alike else OTHER_RATES][record.title] = Runs(record)
     return {words: group for words, group in cells.items() if group}
 
 
@@ -192,13 +191,20 @@ class Pretrainings:
     def shared(self, first: str, second: str, orders: Sequence[int] | None = None) -> np.ndarray:
         """What two arms have in common, of all samples and of each resample (1 + N,)."""
         moments = self.moments(orders)
-        if "scratch" in (first, second):  # it has no pre-training
-            arm = first if second == "scratch" else second
-            names = [arm] if arm == "scratch" else [f"{arm}{k}" for k in self.several]
-            pairs = [(x, None if x == "scratch" else "scratch") for x in names]
-        else:
-            pairs = [(f"{first}{k}", f"{second}{m}") for k, m in permutations(self.several, 2)]
+        if first == second == "scratch":
+            return moments.shared("scratch")
+        pairs = [
+            (one, other)
+            for k, one in self._by_pretraining(first).items()
+            for m, other in self._by_pretraining(second).items()
+            if k != m
+        ]
         return np.mean([moments.shared(*pair) for pair in pairs], 0)
+
+    def _by_pretraining(self, arm: str) -> dict[int | None, str]:
+        if arm == "scratch":  # it has none
+            return {None: arm}
+        return {k: f"{arm}{k}" for k in self.several}
 
     def known(self, orders: Sequence[int] | None = None) -> np.ndarray:
         """What fine-tuned runs reproducibly know, whichever their pre-training (1 + N,)."""
@@ -228,18 +234,13 @@ class Pretrainings:
     def hard(self) -> dict[str, HardToLearn]:
         """As `Runs.hard`, but second runs are from another pre-training, a mean over them."""
         arms = [x for x in ("scratch", "long") if all(x in cell.arms for cell in self.cells)]
-        return {arm: self._hard_beside(arm) for arm in arms}
+        return {arm: HardToLearn.mean([*map(partial(self._hard, arm), self.cells)]) for arm in arms}
 
-    def _hard_beside(self, arm: str) -> HardToLearn:
-        shares = []
-        for cell in self.cells:
-            own = cell.arms
-            others = [run for x in self.cells if x is not cell for run in x.arms["finetuned"]]
-            shares += [shares_in_others(own["probe"], own["finetuned"], own[arm], cell.tau, others)]
-        notes = {note for _, note in shares}
-        each = [parts for parts, _ in shares]
-        means = {part: np.mean([parts[part] for parts in each], 0) for part in each[0]}
-        return HardToLearn.of_resamples(means, "; ".join(filter(None, notes)))
+    def _hard(self, arm: str, cell: Runs) -> HardToLearn:
+        """Of one pre-training, beside runs that were fine-tuned from the others."""
+        second = [run for x in self.cells if x is not cell for run in x.arms["finetuned"]]
+        own = [cell.arms[x] for x in ("probe", "finetuned", arm)]
+        return hard_to_learn(*own, cell.tau, second_runs=second)
 
     def comes_back(self, orders: Sequence[int] | None = None) -> dict[str, Estimate]:
         """How much comes back under another pre-training: 1 for all, 0 by chance.
@@ -250,10 +251,9 @@ class Pretrainings:
         """
         moments, part = self.moments(orders), {}
         for arm in self.ARMS:
-            names = [f"{arm}{k}" for k in self.several]
             same_weights = [
                 moments.power(name) if name in self.exact else moments.shared(name)
-                for name in names
+                for name in self._by_pretraining(arm).values()
             ]
             part[arm] = self.shared(arm, arm, orders) / np.mean(same_weights, 0)
         found = {arm: Estimate.of_resamples(values) for arm, values in part.items()}

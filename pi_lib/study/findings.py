@@ -317,9 +317,8 @@ def findings(runs: Mapping[str, Runs], claims: Sequence[Claim] = CLAIMS) -> pd.D
     for claim in claims:
         shares = [claim.share(cell) if claim.share else None for cell in runs.values()]
         alone = [_tried(claim.paper, cell) if claim.paper else None for cell in runs.values()]
-        frame = judged({name: _tried(claim.test, cell) for name, cell in runs.items()})
+        frame = tested(runs, [claim])
         columns = {
-            "claim": claim.name,
             "number": claim.number,
             "observed": [share and share.row()["observed"] for share in shares],
             "chance": [share and share.chance for share in shares],

@@ -6,6 +6,7 @@ from planted_records import SAMPLES, N, game, planted
 
 from pi_lib import study
 from pi_lib.book import tables
+from pi_lib.knowledge import hard_to_learn
 from pi_lib.study import comparisons, findings
 from pi_lib.transforms import walsh_transform
 
@@ -181,11 +182,14 @@ def test_cells_are_told_apart_by_the_learning_rates_of_both_arms():
     """Named for one arm, a rate is that of both only if the other arm has it too."""
     plain, same, unlike = planted(), planted(changes={"rate": 1e-3}), planted(changes={"rate": 0.1})
     unlike.header["rates"]["scratch"]["chosen"] = 1e-3
-    found = comparisons.by_rates([plain, same, unlike])
+    twice = planted(task="flowers", changes={"rate": 1e-3, "scratch_rate": 1e-3})
+    found = comparisons.by_rates([plain, same, unlike, twice])
     own, scratch, differ = found
     assert (own, scratch) == tuple(comparisons.AT_RATES.values())[:2]
-    assert [r.record for group in found.values() for r in group.values()] == [plain, same, unlike]
-    assert differ == comparisons.UNLIKE
+    assert [r.record for group in found.values() for r in group.values()] == [
+        plain, same, unlike, twice,
+    ]  # fmt: skip
+    assert differ == comparisons.OTHER_RATES
 
 
 def test_ways_are_held_against_each_other_elsewhere_too():
@@ -309,3 +313,16 @@ def test_pretrainings_agree_with_sums_over_pairs():
         for pair in (("probe", "finetuned"), ("probe", "probe"), ("finetuned", "finetuned"))
     )
     assert found.in_common()[0][0] == pytest.approx(cross**2 / probe / fine, rel=1e-6)
+    finetuned = [cell.arms["finetuned"] for cell in cells]
+    alone = [
+        hard_to_learn(
+            cell.arms["probe"], finetuned[k], cell.arms["scratch"],
+            second_runs=[run for m in range(3) if m != k for run in finetuned[m]],
+        )
+        for k, cell in enumerate(cells)
+    ]  # fmt: skip
+    hard = found.hard["scratch"]
+    for part in ("preserved", "new"):
+        excess = [getattr(one, part).excess.value for one in alone]
+        assert getattr(hard, part).excess.value == pytest.approx(sum(excess) / 3)
+    assert hard.special.value == pytest.approx(sum(one.special.value for one in alone) / 3)
